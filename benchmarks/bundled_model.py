@@ -1,0 +1,129 @@
+"""How well does a model call cells positive on simulated images, against the best threshold on integrated expression?
+
+The 100 images were fixed, by seed and checksum, before the bundled model was trained:
+``python benchmarks/bundled_model.py --check`` compares them with ``bundled_model_images.sha256``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from nimbus_sd.simulate import (
+    draw_detector,
+    draw_marker,
+    draw_segmentation,
+    draw_tissue,
+    expose,
+    segment,
+    stain,
+    truth,
+)
+
+SEED, N_IMAGES, SHAPE, PIXEL_SIZE = 20261123, 100, (512, 512), 0.5
+CHECKSUMS = Path(__file__).with_name("bundled_model_images.sha256")
+
+
+def simulated_image(number: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Draw an image with at least 5 positive and 5 negative cells.
+
+    Returns
+    -------
+    uint16 image and int32 labels (y, x), and the truth per label (1, 0, 0.5 undetermined; row 0 unused).
+    """
+    rng = np.random.default_rng([SEED, number])
+    while True:
+        tissue = draw_tissue(SHAPE, PIXEL_SIZE, rng)
+        labels, cells = segment(tissue, draw_segmentation(rng), rng)
+        stained, detector = stain(tissue, draw_marker(rng), rng), draw_detector(rng)
+        image = expose(stained.own + stained.rest, tissue, detector, rng)
+        known = truth(stained, tissue, detector, cells)
+        if (known[1:] == 1).sum() >= 5 and (known[1:] == 0).sum() >= 5:
+            levels = image * (detector.gain if detector.counting else 4000)
+            return np.clip(np.rint(levels), 0, 65535).astype(np.uint16), labels, known
+
+
+def checksum(number: int) -> str:
+    """Digest of an image, its labels and its truth."""
+    digest = hashlib.sha256()
+    for array in simulated_image(number):
+        digest.update(np.ascontiguousarray(array).tobytes())
+    return digest.hexdigest()
+
+
+def f1(called: np.ndarray, positive: np.ndarray) -> float:
+    """F1 score of calls; 0 where nothing is right."""
+    return float(2 * (called & positive).sum() / (called.sum() + positive.sum()))
+
+
+def best_f1(values: np.ndarray, positive: np.ndarray) -> float:
+    """F1 score under the best threshold: the ceiling of thresholding these values."""
+    order = np.argsort(-values, kind="stable")
+    hits, calls = np.cumsum(positive[order]), np.arange(1, len(values) + 1)
+    last_of_ties = np.append(np.diff(values[order]) != 0, True)
+    return float((2 * hits / (calls + positive.sum()))[last_of_ties].max())
+
+
+def evaluate(model: str) -> pd.DataFrame:
+    """Score all images, each on its own as a user would, and compare per image."""
+    from sklearn.metrics import roc_auc_score
+    from spatialdata import SpatialData
+    from spatialdata.models import Image2DModel, Labels2DModel
+
+    import nimbus_sd as ns
+
+    rows = []
+    for number in range(N_IMAGES):
+        image, labels, known = simulated_image(number)
+        sdata = SpatialData(
+            images={"image": Image2DModel.parse(image[None], dims=("c", "y", "x"), c_coords=["marker"])},
+            labels={"cells": Labels2DModel.parse(labels, dims=("y", "x"))},
+        )
+        adata = ns.predict(sdata, model=model, pixel_size=PIXEL_SIZE, progress=False)
+        state = known[adata.obs["instance_id"].to_numpy()]
+        certain = state != 0.5
+        positive = state[certain] == 1
+        score = adata.layers["nimbus"][certain, 0]
+        expression = adata.layers["integrated_expression"][certain, 0]
+        rows.append(
+            {
+                "image": number,
+                "cells": int(certain.sum()),
+                "share_positive": positive.mean(),
+                "f1_score_0.5": f1(score >= 0.5, positive),
+                "f1_score_best": best_f1(score, positive),
+                "f1_expression_best": best_f1(expression, positive),
+                "auroc_score": roc_auc_score(positive, score),
+                "auroc_expression": roc_auc_score(positive, expression),
+            }
+        )
+    return pd.DataFrame(rows).set_index("image")
+
+
+def main() -> None:
+    """Run from the command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model", default="compact", help="name or path, as for nimbus_sd.predict")
+    parser.add_argument("--out", type=Path, help="write the table of images to this CSV file")
+    parser.add_argument("--check", action="store_true", help="only compare the images with their checksums")
+    parser.add_argument("--write-checksums", action="store_true", help="fix the images anew")
+    options = parser.parse_args()
+    if options.check or options.write_checksums:
+        found = "".join(f"{checksum(i)}  {i}\n" for i in range(N_IMAGES))
+        if options.write_checksums:
+            CHECKSUMS.write_text(found)
+        same = found == CHECKSUMS.read_text()
+        print("all images as fixed" if same else "images differ from those that were fixed")
+        raise SystemExit(0 if same else 1)
+    table = evaluate(options.model)
+    if options.out:
+        table.to_csv(options.out)
+    print(table.describe().loc[["mean", "std", "min", "50%", "max"]].round(3).to_string())
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,148 @@
+"""TIFF files as lazy dask arrays, with what their metadata says of channels and pixel size."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from xml.etree import ElementTree
+
+import dask.array as da
+import numpy as np
+import tifffile
+import zarr
+from dask.base import tokenize
+from numpy.typing import NDArray
+
+_SUFFIXES = (".ome.tiff", ".ome.tif", ".tiff", ".tif")
+_CHUNK = 2048
+# OME's default unit is the micrometre; the micro sign may come as the Greek letter mu.
+_MICROMETRES = {
+    **dict.fromkeys(("\u00b5m", "\u03bcm", "um"), 1.0),
+    **{"pm": 1e-6, "\u00c5": 1e-4, "nm": 1e-3, "mm": 1e3, "cm": 1e4, "dm": 1e5, "m": 1e6},
+}
+
+
+@dataclass(frozen=True)
+class Tiff:
+    """The first image of a TIFF file.
+
+    Attributes
+    ----------
+    path
+        The file.
+    pixels
+        Shape (C, H, W); read when computed.
+    rgb
+        Whether the channels are the samples (red, green, blue) of one picture.
+    channels
+        Names from OME metadata, None where there are none for each channel.
+    pixel_size
+        Height and width of a pixel in um from OME metadata, None where it says nothing.
+    """
+
+    path: Path
+    pixels: da.Array
+    rgb: bool
+    channels: list[str] | None
+    pixel_size: tuple[float, float] | None
+
+
+def stem(path: Path) -> str:
+    """Name of a TIFF file without its ending, which may be ``.ome.tif``."""
+    lower = path.name.lower()
+    return next((path.name[: -len(suffix)] for suffix in _SUFFIXES if lower.endswith(suffix)), path.name)
+
+
+def list_tiffs(folder: Path) -> list[Path]:
+    """List the TIFF files of a folder by name, hidden ones left out."""
+    files = (path for path in folder.iterdir() if path.is_file() and not path.name.startswith("."))
+    return sorted(path for path in files if path.name.lower().endswith(_SUFFIXES))
+
+
+def open_tiff(path: Path, *, planes_are_channels: bool = False) -> Tiff:
+    """Look into a TIFF file; pixels are read later.
+
+    Parameters
+    ----------
+    path
+        A TIFF or OME-TIFF of one 2-D image with any number of channels: axes YX, CYX, YXS (RGB-like), or any
+        one axis before YX that has no meaning.
+    planes_are_channels
+        Whether the planes of a z-stack or time series are taken for channels, too.
+
+    Raises
+    ------
+    ValueError
+        The file is no TIFF, or holds more than one 2-D image.
+    """
+    try:
+        with tifffile.TiffFile(path) as file:
+            series = file.series[0]
+            axes, shape, dtype = series.axes, series.shape, series.dtype
+            chunks = _chunks(series)
+            ome = _ome_pixels(file.ome_metadata) if file.is_ome else None
+    except tifffile.TiffFileError as error:
+        raise ValueError(f"{path} cannot be read as a TIFF file: {error}") from error
+
+    kept = [axis for axis, size in zip(axes, shape, strict=True) if size > 1 or axis in "YX"]
+    extra = "".join(axis for axis in kept if axis not in "YX")
+    if len(extra) > 1 or (extra and extra in "ZT" and not planes_are_channels):
+        sizes = ", ".join(f"{axis}: {size}" for axis, size in zip(axes, shape, strict=True))
+        raise ValueError(
+            f"{path} has the axes {sizes}; only one 2-D image with channels can be read. If the planes are "
+            "channels, name them with `channels`."
+        )
+    source = _Lazy(str(path), shape, dtype, path.stat().st_mtime_ns)
+    pixels = da.from_array(source, chunks=chunks, name=source.token, asarray=False, fancy=False)
+    pixels = pixels[tuple(slice(None) if axis in kept else 0 for axis in axes)]
+    pixels = da.moveaxis(pixels, kept.index(extra), 0) if extra else pixels[None]
+    names, size = ome or (None, None)
+    usable = names is not None and len(names) == len(pixels)
+    return Tiff(path, pixels, extra == "S", names if usable else None, size)
+
+
+class _Lazy:
+    """The first image of a TIFF file as an array of which windows can be read, by any thread or process."""
+
+    def __init__(self, path: str, shape: tuple[int, ...], dtype: Any, changed: int) -> None:
+        self.path, self.shape, self.dtype, self.ndim = path, shape, np.dtype(dtype), len(shape)
+        self.token = f"tiff-{tokenize(path, changed)}"
+
+    def __getitem__(self, window: Any) -> NDArray:
+        with tifffile.TiffFile(self.path) as file:
+            series = file.series[0]
+            if series.dataoffset is not None and not series.is_multifile:
+                # Pixels lie in the file as they are: only those of the window are touched.
+                dtype = self.dtype.newbyteorder(file.byteorder)
+                pixels = np.memmap(self.path, dtype, "r", series.dataoffset, self.shape)
+                return np.asarray(pixels[window]).astype(self.dtype)
+            return np.asarray(zarr.open_array(series.aszarr(level=0), mode="r")[window])
+
+
+def _chunks(series: tifffile.TiffPageSeries) -> tuple[int, ...]:
+    """Choose chunks of about 2048 x 2048 pixels of one channel, of whole tiles or strips of the file."""
+    page, sizes = series.keyframe, dict(zip(series.axes, series.shape, strict=True))
+    height, width = (page.tilelength, page.tilewidth) if page.is_tiled else (page.rowsperstrip, sizes["X"])
+    n_cols = min(max(1, _CHUNK // width) * width, sizes["X"])
+    n_rows = max(1, _CHUNK * _CHUNK // max(n_cols, _CHUNK) // height) * height
+    wanted = {"Y": n_rows, "X": n_cols, "S": sizes.get("S", 1)}
+    return tuple(min(size, wanted.get(axis, 1)) for axis, size in sizes.items())
+
+
+def _ome_pixels(xml: str | None) -> tuple[list[str] | None, tuple[float, float] | None]:
+    """Read channel names and the size of a pixel (y, x) in um from the first image of OME metadata."""
+    pixels = ElementTree.fromstring(xml or "<OME/>").find("{*}Image/{*}Pixels")
+    if pixels is None:
+        return None, None
+    names = [channel.get("Name", "") for channel in pixels.findall("{*}Channel")]
+    height, width = (
+        _micrometres(pixels.get(f"PhysicalSize{axis}"), pixels.get(f"PhysicalSize{axis}Unit"))
+        for axis in "YX"
+    )
+    return (names if all(names) else None), ((height, width) if height > 0 and width > 0 else None)
+
+
+def _micrometres(size: str | None, unit: str | None) -> float:
+    return float(size or "nan") * _MICROMETRES.get(unit or "um", math.nan)

@@ -1,0 +1,8 @@
+"""The network, the zoo of weights with their cards, and scoring of arrays."""
+
+from nimbus_sd.models.card import PUBLISHED, Card
+from nimbus_sd.models.inference import Scorer
+from nimbus_sd.models.unet import UNet, architecture
+from nimbus_sd.models.zoo import Model, load, save
+
+__all__ = ["PUBLISHED", "Card", "Model", "Scorer", "UNet", "architecture", "load", "save"]

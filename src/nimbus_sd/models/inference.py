@@ -1,0 +1,229 @@
+"""Scoring arrays: images in, confidence maps out."""
+
+import copy
+import warnings
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.nn.utils.fusion import fuse_conv_bn_eval
+
+from nimbus_sd.models.unet import Block
+from nimbus_sd.models.zoo import Model
+
+Precision = Literal["float32", "bfloat16"]
+
+# Measured at the peak of a forward pass: float32 values alive per pixel and root filter.
+ALIVE_VALUES = 10
+# In bytes. On a CPU, tensors above 32 MiB are slower, as the allocator returns them to the system each time.
+MEMORY_BUDGET = 2**30
+MEMORY_BUDGET_CPU = 2**27
+
+
+class View(NamedTuple):
+    """One of the eight ways to lay a square on itself."""
+
+    quarter_turns: int
+    flipped: bool
+
+    @property
+    def swaps_axes(self) -> bool:
+        """Whether height becomes width."""
+        return self.quarter_turns % 2 == 1
+
+    def of(self, x: Tensor) -> Tensor:
+        """Turn, then flip the last two axes."""
+        x = torch.rot90(x, self.quarter_turns, (-2, -1))
+        return x.flip(-1) if self.flipped else x
+
+    def undo(self, x: Tensor) -> Tensor:
+        """Bring a view back: ``undo(of(x))`` is ``x``."""
+        x = x.flip(-1) if self.flipped else x
+        return torch.rot90(x, -self.quarter_turns, (-2, -1))
+
+
+IDENTITY = View(0, False)
+VIEWS = tuple(View(turns, flipped) for turns in (0, 2, 1, 3) for flipped in (False, True))
+
+
+class Scorer:
+    """A model made ready to score images.
+
+    Parameters
+    ----------
+    model
+        From :func:`~nimbus_sd.models.load`. It is copied, not changed.
+    device
+        ``"auto"`` (CUDA, else MPS, else CPU) or what :class:`torch.device` takes, e.g. ``"cuda:1"``.
+    precision
+        ``"float32"`` or ``"bfloat16"``, which is faster where the hardware supports it and rounds scores to
+        about 0.01. ``"auto"`` is ``"float32"``.
+    tta
+        Average the eight views of an image (flips, quarter turns). None does as the model's card says.
+    batch_size
+        How many images, i.e. channels x views, pass the network at once. None takes as many as fit in about
+        1 GiB (128 MiB on a CPU, where larger batches are slower). Scores do not depend on it.
+
+    Raises
+    ------
+    ValueError
+        If a parameter is not one of those above, or the device is not there.
+
+    Warns
+    -----
+    UserWarning
+        If bfloat16 is asked for on a processor that only emulates it.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from dataclasses import replace
+    >>> from nimbus_sd.models import PUBLISHED, Model, UNet
+    >>> card = replace(PUBLISHED, name="random", root_filters=4, depth=3)
+    >>> scorer = Scorer(Model(card, UNet(4, 3).eval()), device="cpu")
+    >>> image, interior = np.zeros((3, 16, 24), np.float32), np.zeros((16, 24), bool)
+    >>> scorer(image, interior).shape
+    (3, 16, 24)
+    """
+
+    def __init__(
+        self,
+        model: Model,
+        *,
+        device: str | torch.device = "auto",
+        precision: Literal["auto"] | Precision = "auto",
+        tta: bool | None = None,
+        batch_size: int | None = None,
+    ) -> None:
+        if precision not in ("auto", "float32", "bfloat16"):
+            raise ValueError(f"precision={precision!r}: give 'auto', 'float32' or 'bfloat16'.")
+        if batch_size is not None and batch_size < 1:
+            raise ValueError(f"batch_size={batch_size}: give a whole number of at least 1, or None.")
+        self.card = model.card
+        self.device = _device(device)
+        self.precision: Precision = "float32" if precision == "auto" else precision
+        self.tta = model.card.tta if tta is None else tta
+        self.batch_size = batch_size
+        if self.precision == "bfloat16" and self.device.type == "cpu" and not _cpu_has_bfloat16():
+            warnings.warn(
+                "This processor emulates bfloat16, which is many times slower than float32. "
+                "Use precision='float32'.",
+                UserWarning,
+                stacklevel=2,
+            )
+        dtype = getattr(torch, self.precision)
+        self._network = _fold(model.network).to(self.device, dtype, memory_format=torch.channels_last)
+        # The logits decide on the last digits of a score, so the last layer keeps its full precision.
+        self._network.final_conv.float().register_forward_pre_hook(_to_float32)
+
+    @torch.inference_mode()
+    def __call__(self, images: NDArray[np.float32], interior: NDArray[Any]) -> NDArray[np.float32]:
+        """Score every pixel of every channel.
+
+        Parameters
+        ----------
+        images
+            (C, h, w) float32: the normalised channels, in [0, 1], at the model's pixel size. h and w are
+            multiples of the card's stride and at least two strides.
+        interior
+            (h, w) bool or float32: where a cell's interior is.
+
+        Returns
+        -------
+        (C, h, w) float32: confidence in [0, 1] that a pixel belongs to a cell that is positive.
+
+        Raises
+        ------
+        ValueError
+            If a shape or dtype is not as above.
+        """
+        _check(images, interior, self.card.stride)
+        channels = torch.from_numpy(np.ascontiguousarray(images)).to(self.device)
+        mask = torch.from_numpy(np.ascontiguousarray(interior)).to(self.device, torch.float32)
+        views = VIEWS if self.tta else (IDENTITY,)
+        scores = torch.zeros_like(channels)
+        budget = MEMORY_BUDGET_CPU if self.device.type == "cpu" else MEMORY_BUDGET
+        fitting = budget // (4 * ALIVE_VALUES * self.card.root_filters * mask.numel())
+        size = self.batch_size or max(1, fitting)
+        square = channels.shape[1] == channels.shape[2]
+        for alike in [views] if square else [views[:4], views[4:]]:
+            jobs = [(channel, view) for channel in range(len(channels)) for view in alike]
+            for start in range(0, len(jobs), size):
+                batch = jobs[start : start + size]
+                inputs = [view.of(torch.stack([channels[channel], mask])) for channel, view in batch]
+                for (channel, view), score in zip(batch, self._confidence(torch.stack(inputs)), strict=True):
+                    scores[channel] += view.undo(score)
+        result: NDArray[np.float32] = (scores / len(views)).cpu().numpy()
+        return result
+
+    def _confidence(self, inputs: Tensor) -> Tensor:
+        """Map (B, 2, h, w) float32 to (B, h, w) float32."""
+        inputs = inputs.to(getattr(torch, self.precision), memory_format=torch.channels_last)
+        with _reproducible(self.device):
+            logits: Tensor = self._network(inputs)
+        return torch.sigmoid(logits[:, 0])
+
+
+def _fold(network: nn.Module) -> nn.Module:
+    """Copy a network with each BatchNorm merged into the convolution before it."""
+    network = copy.deepcopy(network).eval().cpu().double()
+    for block in network.modules():
+        if isinstance(block, Block):
+            block.conv2d_1, block.bn_1 = fuse_conv_bn_eval(block.conv2d_1, block.bn_1), nn.Identity()
+            block.conv2d_2, block.bn_2 = fuse_conv_bn_eval(block.conv2d_2, block.bn_2), nn.Identity()
+    return network.requires_grad_(False)
+
+
+def _to_float32(_: nn.Module, inputs: tuple[Tensor]) -> Tensor:
+    return inputs[0].float()
+
+
+def _device(device: str | torch.device) -> torch.device:
+    available = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
+    if device == "auto":
+        return torch.device(next(kind for kind, there in available.items() if there))
+    there = [kind for kind in available if available[kind]]
+    try:
+        chosen = torch.device(device)
+    except RuntimeError as error:
+        raise ValueError(f"device={device!r} is not known. Give 'auto' or one of {there}.") from error
+    count = {"cuda": torch.cuda.device_count()}.get(chosen.type, 1)
+    if chosen.type not in there or (chosen.index or 0) >= count:
+        raise ValueError(f"device={str(device)!r} is not there. Give 'auto' or one of {there}.")
+    return chosen
+
+
+def _cpu_has_bfloat16() -> bool:
+    """Tell whether this processor has instructions for matrix products in bfloat16."""
+    if hasattr(torch.cpu, "get_capabilities"):
+        features = torch.cpu.get_capabilities()
+        return any(features.get(name, False) for name in ("avx512_bf16", "amx_bf16", "bf16"))
+    return torch.backends.cpu.get_cpu_capability() not in ("DEFAULT", "NO AVX", "AVX2")
+
+
+def _reproducible(device: torch.device) -> AbstractContextManager[None]:
+    """Make cuDNN give the same bytes each time, and no TensorFloat-32, whose scores differ in the third digit."""
+    if device.type != "cuda":
+        return nullcontext()
+    flags: AbstractContextManager[None] = torch.backends.cudnn.flags(
+        enabled=True, benchmark=False, deterministic=True, allow_tf32=False
+    )
+    return flags
+
+
+def _check(images: NDArray[Any], interior: NDArray[Any], stride: int) -> None:
+    if images.dtype != np.float32 or images.ndim != 3:
+        raise ValueError(f"images must be float32 (C, h, w); they are {images.dtype} {images.shape}.")
+    if interior.dtype not in (np.bool_, np.float32) or interior.shape != images.shape[1:]:
+        raise ValueError(
+            f"interior must be bool or float32 {images.shape[1:]}, like the images; "
+            f"it is {interior.dtype} {interior.shape}."
+        )
+    if any(side % stride or side < 2 * stride for side in images.shape[1:]):
+        raise ValueError(
+            f"images are {images.shape[1:]} pixels; this model takes multiples of {stride} of at least "
+            f"{2 * stride}. Pad them first."
+        )

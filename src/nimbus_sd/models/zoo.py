@@ -1,0 +1,221 @@
+"""The zoo: reading and writing models, i.e. weights together with their card."""
+
+import hashlib
+import io
+import logging
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from importlib.resources import files
+from importlib.resources.abc import Traversable
+from pathlib import Path
+from typing import Any
+
+import safetensors.torch
+import torch
+from safetensors import SafetensorError
+from torch import Tensor
+
+from nimbus_sd.models import hub
+from nimbus_sd.models.card import PUBLISHED, Card
+from nimbus_sd.models.unet import UNet, architecture
+
+BUNDLED: Traversable = files("nimbus_sd.models") / "weights"
+ALLOWED = (
+    "'compact' (bundled), 'nimbus' (published, from the hub), a path to .safetensors with a .json card "
+    "beside it, or a path to a .pt in the layout of the published weights"
+)
+
+logger = logging.getLogger("nimbus_sd")
+
+
+@dataclass(frozen=True)
+class Model:
+    """A network with its weights, in eval mode, and the card that says what it expects."""
+
+    card: Card
+    network: UNet
+
+
+def load(model: str | Path, *, update: bool = False) -> Model:
+    """Load a model.
+
+    Parameters
+    ----------
+    model
+        - ``"compact"``: bundled with this package; trained on simulated tissue, not the published model.
+        - ``"nimbus"``: the published weights, downloaded once from the Hugging Face hub.
+        - a path to ``<name>.safetensors``, with its card ``<name>.json`` in the same folder.
+        - a path to ``<name>.pt``, a bare state dict in the layout of the published weights. It is read with
+          the published card, its architecture taken from the shapes.
+    update
+        For ``"nimbus"``: look up the latest version instead of using the one found at the first call.
+
+    Returns
+    -------
+    The model on the CPU, in eval mode, float32.
+
+    Raises
+    ------
+    ValueError
+        If ``model`` is none of the above, or a file is damaged or holds something else.
+    FileNotFoundError
+        If the file or its card does not exist.
+    ConnectionError
+        For ``"nimbus"``, if the weights are not in the cache and the hub cannot be reached.
+
+    Examples
+    --------
+    >>> model = load("compact")  # doctest: +SKIP
+    >>> model.card.pixel_size  # doctest: +SKIP
+    1.0
+    """
+    if update and model != "nimbus":
+        raise ValueError(f"update=True is for model='nimbus', which comes from the hub; it was {str(model)!r}.")
+    if model == "compact":
+        loaded = _read_safetensors(BUNDLED / "compact.safetensors", BUNDLED / "compact.json")
+        note = "trained on simulated tissue, this is not the published Nimbus model"
+    elif model == "nimbus":
+        path, version = hub.fetch(update=update)
+        loaded = _read_published_layout(path, replace(PUBLISHED, revision=str(version)))
+        note = f"the published Nimbus model, {version}"
+    elif Path(model).suffix == ".safetensors":
+        path = Path(model).expanduser()
+        loaded = _read_safetensors(path, path.with_suffix(".json"))
+        note = f"from {path}"
+    elif Path(model).suffix == ".pt":
+        path = Path(model).expanduser()
+        loaded = _read_published_layout(path, _card_of_stranger(path))
+        note = f"from {path}, read with the published card"
+    else:
+        raise ValueError(f"model={str(model)!r} is not known. Give {ALLOWED}.")
+    logger.info("Model %s: %s; sha256 %s.", loaded.card.name, note, loaded.card.sha256)
+    return loaded
+
+
+def save(model: Model | UNet, card: Card, path: str | Path) -> Card:
+    """Write a model as safetensors, with its card as JSON beside it.
+
+    Parameters
+    ----------
+    model
+        The network, or a model whose network is written.
+    card
+        Its card. ``sha256`` is filled in.
+    path
+        ``<name>.safetensors``. The card becomes ``<name>.json`` in the same folder.
+
+    Returns
+    -------
+    The card as written. ``load(path)`` gives back the model.
+
+    Raises
+    ------
+    ValueError
+        If ``path`` has another ending, or the card tells of another architecture than the network's.
+    """
+    path = Path(path).expanduser()
+    if path.suffix != ".safetensors":
+        raise ValueError(f"Weights are written to a path that ends in .safetensors; {str(path)!r} does not.")
+    network = model.network if isinstance(model, Model) else model
+    told, built = (tuple(getattr(x, k) for k in _ARCHITECTURE) for x in (card, network))
+    if told != built:
+        raise ValueError(f"The card says {', '.join(_ARCHITECTURE)} = {told}, the network has {built}.")
+    tensors = {key: value.detach().cpu().contiguous() for key, value in network.state_dict().items()}
+    data = safetensors.torch.save(tensors)
+    card = replace(card, sha256=hashlib.sha256(data).hexdigest())
+    _write(path, data)
+    _write(path.with_suffix(".json"), card.to_json().encode())
+    return card
+
+
+_ARCHITECTURE = ("root_filters", "depth", "padding")
+
+
+def _write(path: Path, data: bytes) -> None:
+    """Write a file that is either complete or not there."""
+    unfinished = path.with_name(f"{path.name}.{os.getpid()}")
+    unfinished.write_bytes(data)
+    unfinished.replace(path)
+
+
+def _read_safetensors(weights: Traversable, description: Traversable) -> Model:
+    for path in (weights, description):
+        if not path.is_file():
+            raise FileNotFoundError(
+                f"{path} does not exist. A model is two files in one folder, <name>.safetensors with the weights "
+                f"and <name>.json with the card; nimbus_sd.models.save writes both."
+            )
+    card = Card.from_json(description.read_bytes(), where=str(description))
+    data = weights.read_bytes()
+    found = hashlib.sha256(data).hexdigest()
+    if card.sha256 is not None and found != card.sha256:
+        raise ValueError(f"{weights} is not the file of its card: sha256 is {found}, the card says {card.sha256}.")
+    try:
+        tensors = safetensors.torch.load(data)
+    except SafetensorError as error:
+        raise ValueError(f"{weights} is not a readable safetensors file ({error}).") from error
+    return _assemble(tensors, replace(card, sha256=found), str(weights))
+
+
+def _read_published_layout(path: Path, base: Card) -> Model:
+    if not path.is_file():
+        raise FileNotFoundError(f"{path} does not exist. Give {ALLOWED}.")
+    data = path.read_bytes()
+    try:
+        content = torch.load(io.BytesIO(data), weights_only=True, map_location="cpu")
+    except Exception as error:
+        # Damaged and hostile files make the unpickler raise almost anything.
+        raise ValueError(f"{path} is damaged or holds more than tensors; it was not loaded.") from error
+    tensors = _tensors(content, str(path))
+    root_filters, depth = _architecture(tensors, str(path))
+    sha256 = hashlib.sha256(data).hexdigest()
+    card = replace(base, root_filters=root_filters, depth=depth, sha256=sha256)
+    return _assemble(tensors, card, str(path))
+
+
+def _card_of_stranger(path: Path) -> Card:
+    """Return the published card for a file of unknown origin: same input, no claims on quality and license."""
+    return replace(
+        PUBLISHED,
+        name=path.stem,
+        license="not stated",
+        description="Weights in the layout of the published Nimbus model.",
+        trained_on="not stated",
+        source=path.name,
+        figures={},
+    )
+
+
+def _tensors(content: Any, where: str) -> Mapping[str, Tensor]:
+    """Check that a file held a plain dictionary of dense tensors."""
+    if not isinstance(content, Mapping):
+        raise ValueError(f"{where} holds a {type(content).__name__}; it must be a state dict, tensors by name.")
+    for key, value in content.items():
+        dense = isinstance(value, Tensor) and value.layout == torch.strided and value.device.type == "cpu"
+        if not isinstance(key, str) or not dense:
+            raise ValueError(f"{where} must be a state dict, tensors by name; its entry {key!r} is not one.")
+    return content
+
+
+def _architecture(tensors: Mapping[str, Tensor], where: str) -> tuple[int, int]:
+    try:
+        return architecture(tensors)
+    except ValueError as error:
+        raise ValueError(f"{where}: {error}") from error
+
+
+def _assemble(tensors: Mapping[str, Tensor], card: Card, where: str) -> Model:
+    found = _architecture(tensors, where)
+    if found != (card.root_filters, card.depth):
+        raise ValueError(
+            f"{where} has (root_filters, depth) = {found}; its card says {(card.root_filters, card.depth)}."
+        )
+    for key, value in tensors.items():
+        if value.is_complex() or not bool(torch.isfinite(value).all()):
+            raise ValueError(f"{where}: {key!r} holds values that are not finite numbers.")
+        if key.endswith("running_var") and bool((value < 0).any()):
+            raise ValueError(f"{where}: {key!r} holds negative variances.")
+    network = UNet(card.root_filters, card.depth, card.padding)
+    network.load_state_dict(dict(tensors), strict=True)
+    return Model(card=card, network=network.eval())

@@ -1,0 +1,19 @@
+"""Pixels in, per-cell numbers out, in plain numpy: normalisation, cell interior, the model's grid, exact tiles, sums."""
+
+from nimbus_sd.pixels.grid import Grid, interior, resize_image, resize_labels
+from nimbus_sd.pixels.quantiles import Histogram, normalize
+from nimbus_sd.pixels.sums import CellSums, Footprint
+from nimbus_sd.pixels.tiling import Tile, tiles
+
+__all__ = [
+    "CellSums",
+    "Footprint",
+    "Grid",
+    "Histogram",
+    "Tile",
+    "interior",
+    "normalize",
+    "resize_image",
+    "resize_labels",
+    "tiles",
+]

@@ -1,0 +1,134 @@
+"""Per-cell sums of images and score maps, tile by tile, without ever scaling a map up."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+@dataclass(frozen=True)
+class Footprint:
+    """The cells of a tile's core: which image pixels, and how much of which model pixels, are theirs.
+
+    Made once per tile and used for every channel.
+
+    Parameters
+    ----------
+    ids
+        Labels in the core, ascending, shape (n,).
+    pixels
+        Flat image pixels of the core that belong to a cell, and ``pixel_cell``: the cell's position in ``ids``.
+    model_pixels
+        Flat model pixels of the core; ``model_cell`` and ``model_weight``: whose, and how many image pixels of the
+        cell fall into it. Their sum is what averaging a score map enlarged by nearest neighbour would give.
+    """
+
+    ids: NDArray
+    pixels: NDArray[np.int64]
+    pixel_cell: NDArray[np.int64]
+    model_pixels: NDArray[np.int64]
+    model_cell: NDArray[np.int64]
+    model_weight: NDArray[np.float64]
+
+    @classmethod
+    def of(cls, labels: NDArray, rows: NDArray[np.int64], cols: NDArray[np.int64], width: int) -> Footprint:
+        """Find the cells of a core.
+
+        Parameters
+        ----------
+        labels
+            Labels of the core's image pixels, shape (y, x).
+        rows, cols
+            Model row of each image row and model column of each image column, counted from the core's corner.
+        width
+            Width of the core in model pixels.
+        """
+        pixels = np.flatnonzero(labels)
+        ids, pixel_cell = np.unique(labels.ravel()[pixels], return_inverse=True)
+        y, x = np.divmod(pixels, labels.shape[1])
+        model = rows[y] * width + cols[x]
+        span = int(model.max()) + 1 if model.size else 1
+        pairs, counts = np.unique(pixel_cell * span + model, return_counts=True)
+        model_cell, model_pixels = np.divmod(pairs, span)
+        return cls(ids, pixels, pixel_cell, model_pixels, model_cell, counts.astype(np.float64))
+
+    def sum_image(self, channel: NDArray) -> NDArray[np.float64]:
+        """Sum of the core's image (y, x) over each cell."""
+        return np.bincount(self.pixel_cell, channel.ravel()[self.pixels], minlength=len(self.ids))
+
+    def sum_map(self, scores: NDArray) -> NDArray[np.float64]:
+        """Sum of the core's score map (model y, x) over each cell's image pixels."""
+        weights = scores.ravel()[self.model_pixels] * self.model_weight
+        return np.bincount(self.model_cell, weights, minlength=len(self.ids))
+
+
+class CellSums:
+    """Sums over the cells of a region, added up tile by tile.
+
+    Parameters
+    ----------
+    n_channels
+        Number of channels.
+    """
+
+    def __init__(self, n_channels: int) -> None:
+        self._n_channels = n_channels
+        self._ids: list[NDArray] = []
+        self._rows: list[NDArray[np.float64]] = []
+
+    def add(
+        self,
+        footprint: Footprint,
+        image: NDArray,
+        scores: NDArray[np.float32],
+        labels_shape: tuple[int, int],
+        origin: tuple[int, int],
+    ) -> None:
+        """Add a tile's core.
+
+        Parameters
+        ----------
+        footprint
+            The core's cells.
+        image
+            Image pixels of the core, shape (c, y, x).
+        scores
+            Score map of the core, shape (c, model y, model x).
+        labels_shape
+            Height and width of the core in image pixels.
+        origin
+            Image row and column of the core's first pixel.
+        """
+        y, x = np.divmod(footprint.pixels, labels_shape[1])
+        n = len(footprint.ids)
+        columns = [np.bincount(footprint.pixel_cell, minlength=n).astype(np.float64)]
+        columns += [
+            np.bincount(footprint.pixel_cell, value + start + 0.5, minlength=n)
+            for value, start in zip((y, x), origin, strict=True)
+        ]
+        columns += [footprint.sum_image(channel) for channel in image]
+        columns += [footprint.sum_map(channel) for channel in scores]
+        self._ids.append(footprint.ids)
+        self._rows.append(np.stack(columns, axis=1))
+
+    def result(self) -> tuple[NDArray, NDArray[np.int64], NDArray[np.float64], NDArray[np.float32], NDArray[np.float32]]:
+        """Return ids (n,), areas in pixels (n,), centroids (n, 2) as y, x, mean intensity and mean score (n, c)."""
+        if not self._ids:
+            empty = np.zeros((0, self._n_channels), np.float32)
+            return np.zeros(0, np.int64), np.zeros(0, np.int64), np.zeros((0, 2)), empty, empty
+        ids, cell = np.unique(np.concatenate(self._ids), return_inverse=True)
+        rows = np.concatenate(self._rows)
+        order = np.argsort(cell, kind="stable")
+        starts = np.searchsorted(cell[order], np.arange(len(ids)))
+        total = np.add.reduceat(rows[order], starts, axis=0)
+        means = total[:, 1:] / total[:, :1]
+        split = 2 + self._n_channels
+        return (
+            ids,
+            total[:, 0].astype(np.int64),
+            means[:, :2],
+            means[:, 2:split].astype(np.float32),
+            means[:, split:].astype(np.float32),
+        )

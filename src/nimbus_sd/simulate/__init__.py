@@ -1,0 +1,26 @@
+"""Simulated tissue with known truth: geometry, staining, detector and segmentation, each drawn apart."""
+
+from nimbus_sd.simulate.detector import Detector, draw_detector, expose
+from nimbus_sd.simulate.marker import Marker, Stain, draw_marker, stain
+from nimbus_sd.simulate.masks import Segmentation, draw_segmentation, segment
+from nimbus_sd.simulate.tile import TrainingTile, training_tiles
+from nimbus_sd.simulate.tissue import Tissue, draw_tissue
+from nimbus_sd.simulate.truth import truth
+
+__all__ = [
+    "Detector",
+    "Marker",
+    "Segmentation",
+    "Stain",
+    "Tissue",
+    "TrainingTile",
+    "draw_detector",
+    "draw_marker",
+    "draw_segmentation",
+    "draw_tissue",
+    "expose",
+    "segment",
+    "stain",
+    "training_tiles",
+    "truth",
+]

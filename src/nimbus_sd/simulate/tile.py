@@ -1,0 +1,110 @@
+"""Tiles for training: a tissue, a segmentation and several markers, brought to the model's grid as inference does."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nimbus_sd.pixels import Grid, Histogram, interior, normalize, resize_image, resize_labels
+from nimbus_sd.simulate.detector import draw_detector, expose
+from nimbus_sd.simulate.marker import draw_marker, stain
+from nimbus_sd.simulate.masks import draw_segmentation, segment
+from nimbus_sd.simulate.tissue import draw_tissue
+from nimbus_sd.simulate.truth import truth
+
+_PIXEL_SIZES = (0.4, 0.5, 0.65, 1.0)
+
+
+@dataclass(frozen=True)
+class TrainingTile:
+    """What the network sees and what it should say.
+
+    Parameters
+    ----------
+    image
+        float32 (h, w) in [0, 1].
+    interior
+        bool (h, w), the network's second input.
+    cells
+        int32 (h, w), cell at each model pixel, numbered from 1, 0 for background.
+    labels
+        float32 (n + 1,): 1, 0 or 0.5 (undetermined); row 0 unused.
+    expression
+        float32 (n + 1,): mean normalised intensity over the cell at full resolution, the usual way to judge a cell.
+    """
+
+    image: NDArray[np.float32]
+    interior: NDArray[np.bool_]
+    cells: NDArray[np.int32]
+    labels: NDArray[np.float32]
+    expression: NDArray[np.float32]
+
+
+def training_tiles(
+    rng: np.random.Generator, size: int = 160, model_pixel_size: float = 1.0, quantile: float = 0.999, markers: int = 4
+) -> Iterator[TrainingTile]:
+    """Draw a tissue and yield one tile for each of several markers on it.
+
+    Parameters
+    ----------
+    rng
+        Source of all randomness.
+    size
+        Side in model pixels.
+    model_pixel_size
+        Micrometres per model pixel.
+    quantile
+        Quantile of the normalisation.
+    markers
+        Number of tiles to yield.
+
+    Yields
+    ------
+    TrainingTile
+    """
+    pixel_size = float(rng.choice(_PIXEL_SIZES, p=[0.2, 0.5, 0.2, 0.1])) * model_pixel_size
+    scale = pixel_size / model_pixel_size
+    side = round(size / scale)
+    grid = Grid((side, side), scale, 1)
+    tissue = draw_tissue(grid.shape, pixel_size, rng)
+    index = (np.arange(size), np.arange(size))
+    for number in range(markers):
+        if number % 2 == 0:
+            labels, cells = segment(tissue, draw_segmentation(rng), rng)
+            inner = resize_labels(interior(labels), grid, index, (0, 0))
+            at_model = resize_labels(labels, grid, index, (0, 0))
+        stained = stain(tissue, draw_marker(rng), rng)
+        detector = draw_detector(rng)
+        image = expose(stained.own + stained.rest, tissue, detector, rng)
+        known = truth(stained, tissue, detector, cells)
+        scaled = normalize(image[None], np.array([draw_factor(image, known, quantile, rng)]))
+        area = np.maximum(np.bincount(labels.ravel(), minlength=len(known)), 1)
+        expression = np.bincount(labels.ravel(), scaled.ravel(), minlength=len(known)) / area
+        yield TrainingTile(
+            resize_image(scaled, grid, index, (0, 0))[0], inner, at_model, known, expression.astype(np.float32)
+        )
+
+
+def draw_factor(
+    image: NDArray[np.float32], known: NDArray[np.float32], quantile: float, rng: np.random.Generator
+) -> float:
+    """Normalisation factor of a tile that is part of a larger image.
+
+    The tile's own quantile where it has positive cells; often that of brighter cells elsewhere where it has few; at
+    times far off, as outliers make it in reality.
+    """
+    histogram = Histogram(image.dtype)
+    histogram.add(image)
+    own = histogram.quantile(quantile) if histogram.total else 1.0
+    few = (known == 1).sum() < 3
+    if few and rng.random() < 0.6:
+        own = max(own, float(np.exp(rng.normal(0.2, 0.5))))
+    factor = own * float(np.exp(rng.normal(0, 0.2)))
+    if rng.random() < 0.2:
+        factor *= rng.uniform(1.0, 3.0)
+    elif rng.random() < 0.1:
+        factor *= rng.uniform(0.3, 1.0)
+    return factor

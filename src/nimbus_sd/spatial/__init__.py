@@ -1,0 +1,6 @@
+"""The only code that opens a SpatialData or writes into one: regions in, table out."""
+
+from nimbus_sd.spatial.regions import Region, find_regions
+from nimbus_sd.spatial.table import RegionResult, check_keys, write_table
+
+__all__ = ["Region", "RegionResult", "check_keys", "find_regions", "write_table"]

@@ -1,0 +1,1 @@
+"""Training on streams of tiles. Needs the extra ``nimbus-sd[train]``."""

@@ -1,0 +1,175 @@
+"""Fit the network to tiles of known truth."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import Any
+
+import lightning
+import torch
+from lightning.pytorch.callbacks import EMAWeightAveraging, ModelCheckpoint
+from torch import Tensor, nn
+from torch.nn import functional
+from torch.utils.data import DataLoader
+
+from nimbus_sd.models.unet import UNet
+from nimbus_sd.train.stream import Batch, SimulatedTiles, collate
+
+logger = logging.getLogger("nimbus_sd")
+
+
+def cell_scores(logits: Tensor, cells: Tensor, n_cells: int) -> tuple[Tensor, Tensor]:
+    """Mean confidence over each cell, as inference computes it.
+
+    Parameters
+    ----------
+    logits
+        (B, 1, h, w).
+    cells
+        (B, h, w) int64, numbered through the batch; 0 for background.
+    n_cells
+        Number of cells, background (row 0) included.
+
+    Returns
+    -------
+    scores, areas
+        (n_cells,) each; a cell without a pixel has score 0 and area 0.
+    """
+    flat = cells.flatten()
+    confidence = torch.sigmoid(logits.float()).flatten()
+    sums = confidence.new_zeros(n_cells).index_add(0, flat, confidence)
+    areas = confidence.new_zeros(n_cells).index_add(0, flat, torch.ones_like(confidence))
+    return sums / areas.clamp(min=1), areas
+
+
+def loss(logits: Tensor, batch: Batch, background: float = 0.05) -> Tensor:
+    """Cross-entropy of cells' scores, and half as much of their pixels; undetermined cells do not count.
+
+    Parameters
+    ----------
+    logits
+        (B, 1, h, w).
+    batch
+        Cells and labels.
+    background
+        Weight of a pixel outside of cells, whose target is 0.
+
+    Returns
+    -------
+    Scalar.
+    """
+    scores, areas = cell_scores(logits, batch.cells, len(batch.labels))
+    known = (areas > 0) & (batch.labels != 0.5)
+    known[0] = False
+    of_cells = functional.binary_cross_entropy(scores[known].clamp(1e-5, 1 - 1e-5), batch.labels[known])
+    weight = known.float()
+    weight[0] = background
+    target = torch.where(known, batch.labels, 0.0)
+    weight, target = weight[batch.cells], target[batch.cells]
+    of_pixels = functional.binary_cross_entropy_with_logits(logits[:, 0].float(), target, weight=weight, reduction="sum")
+    return of_cells + 0.5 * of_pixels / weight.sum()
+
+
+class Fit(lightning.LightningModule):
+    """A network, its loss and its schedule (one cycle of AdamW).
+
+    Parameters
+    ----------
+    network
+        To be trained, in place.
+    steps
+        Length of the schedule.
+    learning_rate
+        At its peak.
+    """
+
+    def __init__(self, network: nn.Module, steps: int, learning_rate: float = 2e-3) -> None:
+        super().__init__()
+        self.network, self.steps, self.learning_rate = network, steps, learning_rate
+
+    def training_step(self, batch: Batch, _: int) -> Tensor:
+        """Return the loss of a batch."""
+        value = loss(self.network(batch.inputs), batch)
+        self.log("loss", value, prog_bar=True, batch_size=len(batch.inputs))
+        return value
+
+    def transfer_batch_to_device(self, batch: Batch, device: torch.device, dataloader_idx: int) -> Batch:
+        """Move a batch; Lightning does not know our class."""
+        return Batch(batch.inputs.to(device), batch.cells.to(device), batch.labels.to(device))
+
+    def configure_optimizers(self) -> dict[str, Any]:
+        """Return AdamW under one cycle of the learning rate."""
+        optimizer = torch.optim.AdamW(self.network.parameters(), lr=self.learning_rate, weight_decay=1e-3)
+        cycle = torch.optim.lr_scheduler.OneCycleLR(optimizer, self.learning_rate, total_steps=self.steps, pct_start=0.1)
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": cycle, "interval": "step"}}
+
+
+def fit(
+    network: UNet,
+    folder: str | Path,
+    *,
+    steps: int,
+    batch_size: int = 8,
+    size: int = 160,
+    seed: int = 0,
+    workers: int = 1,
+    progress: bool = True,
+) -> UNet:
+    """Train a network on simulated tiles; resumes from the folder's last checkpoint.
+
+    Parameters
+    ----------
+    network
+        Trained in place.
+    folder
+        Where the checkpoint ``last.ckpt`` is written every 100 steps.
+    steps
+        Number of batches.
+    batch_size, size
+        Tiles per batch and their side in model pixels.
+    seed
+        Start of all randomness.
+    workers
+        Processes that draw tiles.
+    progress
+        Show a progress bar.
+
+    Returns
+    -------
+    The network with averaged weights, in eval mode, on the CPU.
+    """
+    folder = Path(folder)
+    last = folder / "last.ckpt"
+    loader = DataLoader(
+        SimulatedTiles(seed + _steps_done(last), size),
+        batch_size=batch_size,
+        collate_fn=collate,
+        num_workers=workers,
+        prefetch_factor=8 if workers else None,
+        multiprocessing_context="spawn" if workers else None,
+    )
+    trainer = lightning.Trainer(
+        max_steps=steps,
+        accelerator="auto",
+        devices=1,
+        precision="bf16-mixed" if torch.cuda.is_available() else "32-true",
+        gradient_clip_val=1.0,
+        callbacks=[
+            EMAWeightAveraging(decay=0.995),
+            ModelCheckpoint(folder, filename="step", every_n_train_steps=100, save_last=True, save_top_k=1, enable_version_counter=False),
+        ],
+        logger=lightning.pytorch.loggers.CSVLogger(folder),
+        log_every_n_steps=20,
+        enable_progress_bar=progress,
+        enable_model_summary=False,
+    )
+    trainer.fit(Fit(network, steps), loader, ckpt_path=last if last.exists() else None, weights_only=True)
+    return network.eval().cpu()
+
+
+def _steps_done(checkpoint: Path) -> int:
+    """Steps in a checkpoint, so that a resumed run draws new tiles; 0 where there is none."""
+    if not checkpoint.exists():
+        return 0
+    return int(torch.load(checkpoint, map_location="cpu", weights_only=True)["global_step"])

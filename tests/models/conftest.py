@@ -1,0 +1,40 @@
+"""A small random network, and the published layout's reference files where they are at hand."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from nimbus_sd.models import PUBLISHED, Model, UNet
+
+
+def random_network(root_filters: int, depth: int, padding: str = "reflect") -> UNet:
+    """A network in eval mode whose normalisation layers are not the identity."""
+    torch.manual_seed(root_filters + depth)
+    network = UNet(root_filters, depth, padding)
+    for name, value in network.state_dict().items():
+        if "bn_" in name and value.is_floating_point():
+            value.uniform_(0.5, 1.5)
+    return network.eval()
+
+
+@pytest.fixture(scope="session")
+def network() -> UNet:
+    """Stride 4."""
+    return random_network(4, 3)
+
+
+@pytest.fixture(scope="session")
+def model(network: UNet) -> Model:
+    """The network with a card that fits it."""
+    return Model(replace(PUBLISHED, name="random", root_filters=4, depth=3), network)
+
+
+@pytest.fixture(scope="session")
+def reference() -> Path:
+    """The folder with the published layout's random instance; not part of the repository."""
+    folder = Path(__file__).parents[3] / "shared" / "reference"
+    if not (folder / "unet_root8_random.pt").is_file():
+        pytest.skip(f"the reference instance of the published network is not at {folder}")
+    return folder

@@ -1,0 +1,73 @@
+"""Reading, writing and refusing cards."""
+
+import json
+from dataclasses import replace
+
+import pytest
+
+from nimbus_sd.models import PUBLISHED, Card
+
+
+def test_published_card():
+    assert (PUBLISHED.name, PUBLISHED.root_filters, PUBLISHED.depth) == ("nimbus", 64, 5)
+    assert (PUBLISHED.pixel_size, PUBLISHED.rule, PUBLISHED.quantile) == (1.0, "mean_of_regions", 0.999)
+    assert (PUBLISHED.stride, PUBLISHED.halo) == (16, 96)
+
+
+def test_round_trip_through_a_file(tmp_path):
+    card = replace(PUBLISHED, name="µ", figures={"f1": 0.8}, sha256="0" * 64, revision="V2.pt@abc")
+    card.write(tmp_path / "card.json")
+    assert Card.read(tmp_path / "card.json") == card
+
+
+def test_optional_keys_may_be_absent():
+    content = json.loads(PUBLISHED.to_json())
+    for key in ("figures", "sha256", "revision"):
+        del content[key]
+    assert Card.from_json(json.dumps(content)) == replace(PUBLISHED, figures={})
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("name", ""),
+        ("root_filters", 0),
+        ("root_filters", 16.0),
+        ("root_filters", True),
+        ("depth", 1),
+        ("padding", "same"),
+        ("padding", ["reflect"]),
+        ("pixel_size", 0),
+        ("pixel_size", float("nan")),
+        ("pixel_size", "1"),
+        ("rule", "median"),
+        ("quantile", 0.0),
+        ("quantile", 99.9),
+        ("tta", 1),
+        ("license", None),
+        ("figures", {"f1": "good"}),
+        ("figures", [0.8]),
+        ("sha256", "abc"),
+        ("revision", 1),
+    ],
+)
+def test_values_that_are_not_allowed(tmp_path, key, value):
+    path = tmp_path / "card.json"
+    path.write_text(json.dumps(json.loads(PUBLISHED.to_json()) | {key: value}))
+    with pytest.raises(ValueError, match=rf"card\.json.*{key} is .*must be"):
+        Card.read(path)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("{", "not valid JSON"),
+        (b"\xff\xfe\xfd", "not valid JSON"),
+        ("[]", "no JSON object"),
+        ('{"name": "x"}', "lacks root_filters, depth, "),
+        (PUBLISHED.to_json().replace("{", '{"colour": 1,', 1), "unknown keys colour"),
+    ],
+)
+def test_other_texts(text, message):
+    with pytest.raises(ValueError, match=message):
+        Card.from_json(text)

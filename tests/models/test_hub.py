@@ -1,0 +1,198 @@
+"""The published weights from a stand-in for the Hugging Face hub."""
+
+import hashlib
+import io
+import json
+import os
+import subprocess
+import sys
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+import pytest
+import torch
+from huggingface_hub import constants, hf_hub_download
+
+from nimbus_sd.models import UNet, hub, load
+
+FIRST, SECOND = "1" * 40, "2" * 40
+
+
+def checkpoint(root_filters):
+    file = io.BytesIO()
+    torch.save(UNet(root_filters, 2).state_dict(), file)
+    return file.getvalue()
+
+
+class Handler(BaseHTTPRequestHandler):
+    """Answers what huggingface_hub asks: the list of files, and a file's head and content."""
+
+    def answer(self, body, **headers):
+        self.send_response(200)
+        for key, value in {"Content-Length": len(body), **headers}.items():
+            self.send_header(key.replace("_", "-"), str(value))
+        self.end_headers()
+        if self.command == "GET":
+            self.wfile.write(body)
+
+    def do_GET(self):
+        server = self.server
+        server.requests.append(f"{self.command} {self.path}")
+        commits, head = server.commits, list(server.commits)[-1]
+        path = self.path.split("?")[0].strip("/")
+        if path.startswith(f"api/models/{hub.REPOSITORY}"):
+            siblings = [{"rfilename": name} for name in commits[head]]
+            info = {"id": hub.REPOSITORY, "sha": head, "siblings": siblings}
+            return self.answer(json.dumps(info).encode(), Content_Type="application/json")
+        resolve = f"{hub.REPOSITORY}/resolve/"
+        revision, _, name = path.removeprefix(resolve).partition("/")
+        commit = head if revision == "main" else revision
+        if path.startswith(resolve) and name in commits.get(commit, {}):
+            body = commits[commit][name]
+            etag = hashlib.sha256(body).hexdigest()
+            return self.answer(body, ETag=f'"{etag}"', X_Repo_Commit=commit, Accept_Ranges="bytes")
+        return self.send_error(404)
+
+    do_HEAD = do_GET
+
+    def log_message(self, *args):
+        pass
+
+
+class Hub:
+    """A server on this machine that holds a repository of some commits."""
+
+    def __init__(self):
+        files = {"README.md": b"#", "V2.pt": checkpoint(2), "V10.pt": checkpoint(3), "V11.pt.bak": b"", "xV99.pt": b""}
+        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.server.commits, self.server.requests = {FIRST: files}, []
+        self.url = f"http://127.0.0.1:{self.server.server_port}"
+        threading.Thread(target=self.server.serve_forever, args=(0.01,), daemon=True).start()
+
+    def publish(self, name, content):
+        commits = self.server.commits
+        commits[SECOND] = commits[FIRST] | {name: content}
+
+    def stop(self):
+        self.server.shutdown()
+        self.server.server_close()
+
+
+@pytest.fixture
+def standin(monkeypatch, tmp_path):
+    """A running hub, an empty cache, and the environment pointing at both."""
+    hub_ = Hub()
+    monkeypatch.setenv("HF_ENDPOINT", hub_.url)
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
+    monkeypatch.setattr(constants, "HF_ASSETS_CACHE", str(tmp_path / "assets"))
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    yield hub_
+    hub_.stop()
+
+
+def test_highest_number_is_taken_and_written_down(standin):
+    model = load("nimbus")
+    assert (model.card.name, model.card.root_filters, model.card.depth) == ("nimbus", 3, 2)
+    assert model.card.revision == f"V10.pt@{FIRST}"
+    assert model.card.sha256 == hashlib.sha256(standin.server.commits[FIRST]["V10.pt"]).hexdigest()
+    assert model.card.source == hub.REPOSITORY
+
+    asked = len(standin.server.requests)
+    assert asked > 0
+    assert load("nimbus").card == model.card
+    assert len(standin.server.requests) == asked
+
+
+def test_needs_no_connection_afterwards(standin):
+    first = load("nimbus")
+    standin.stop()
+    assert load("nimbus").card == first.card
+
+
+def test_newer_version_only_on_request(standin):
+    first = load("nimbus")
+    standin.publish("V11.pt", checkpoint(4))
+    assert load("nimbus").card == first.card
+
+    newer = load("nimbus", update=True)
+    assert (newer.card.root_filters, newer.card.revision) == (4, f"V11.pt@{SECOND}")
+    assert load("nimbus").card == newer.card
+
+
+def test_update_without_a_connection_is_an_error_and_changes_nothing(standin):
+    first = load("nimbus")
+    standin.stop()
+    with pytest.raises(ConnectionError, match="could not be fetched"):
+        load("nimbus", update=True)
+    assert load("nimbus").card == first.card
+
+
+def test_recorded_version_is_downloaded_again_after_the_cache_was_emptied(standin, tmp_path):
+    path, version = hub.fetch()
+    standin.publish("V11.pt", checkpoint(4))
+    (tmp_path / "hub").rename(tmp_path / "gone")
+    again, same = hub.fetch()
+    assert same == version and again == path and path.is_file()
+
+
+def test_unreadable_record_is_looked_up_again(standin, tmp_path, caplog):
+    _, version = hub.fetch()
+    (record,) = (tmp_path / "assets").rglob("*.json")
+    for text in ("", "[]", '{"file": "V1.pt"}'):
+        record.write_text(text)
+        assert hub.fetch()[1] == version
+    assert "looked up again" in caplog.text
+
+
+def test_no_hub(standin):
+    standin.stop()
+    with pytest.raises(ConnectionError) as caught:
+        load("nimbus")
+    text = str(caught.value)
+    assert standin.url in text and "model='/path/V1.pt'" in text and "model='compact'" in text
+    assert "\n" not in text
+
+
+def test_hub_without_weights_or_repository(standin, monkeypatch):
+    standin.server.commits = {FIRST: {"README.md": b"#"}}
+    with pytest.raises(ConnectionError, match=r"lists no file V<number>\.pt"):
+        load("nimbus")
+    monkeypatch.setattr(hub, "REPOSITORY", "JLrumberger/Elsewhere")
+    with pytest.raises(ConnectionError, match="404"):
+        load("nimbus")
+
+
+def test_web_page_in_place_of_the_hub(standin, monkeypatch):
+    monkeypatch.setattr(Handler, "do_GET", lambda self: self.answer(b"<html>Please log in</html>"))
+    with pytest.raises(ConnectionError, match="could not be fetched"):
+        load("nimbus")
+
+
+def test_weights_downloaded_by_another_program(standin, caplog):
+    hf_hub_download(hub.REPOSITORY, "V2.pt", endpoint=standin.url)
+    standin.stop()
+    assert load("nimbus").card.revision == f"V2.pt@{FIRST}"
+    assert "may not be the latest" in caplog.text
+
+
+def test_environment_variables(standin, tmp_path):
+    """In a process of its own, as huggingface_hub reads some of them when it is imported."""
+    code = "from nimbus_sd.models import hub; print(*hub.fetch())"
+    ours = {key: value for key, value in os.environ.items() if not key.startswith(("HF_", "HUGGINGFACE_"))}
+    ours |= {"HF_HOME": str(tmp_path / "home"), "HF_ENDPOINT": standin.url}
+
+    def fetch(**more):
+        done = subprocess.run(
+            [sys.executable, "-c", code], env=ours | more, capture_output=True, text=True, timeout=60, check=False
+        )
+        return done.stdout, done.stderr
+
+    out, err = fetch()
+    assert f"V10.pt@{FIRST}" in out, err
+    assert str(tmp_path / "home") in out
+    standin.stop()
+    assert fetch(HF_HUB_OFFLINE="1")[0] == out
+    out, err = fetch(HF_HUB_OFFLINE="1", HF_HOME=str(tmp_path / "empty"))
+    assert not out
+    assert err.splitlines()[-1].startswith("ConnectionError: The published Nimbus weights") and "V1.pt" in err

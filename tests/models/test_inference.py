@@ -1,0 +1,204 @@
+"""The scorer against a plain loop over views and channels."""
+
+import copy
+import pickle
+import warnings
+
+import numpy as np
+import pytest
+import torch
+
+from nimbus_sd.models import Scorer, load
+from nimbus_sd.models.inference import VIEWS
+
+SQUARE, WIDE = (24, 24), (16, 28)
+
+
+def data(shape, channels=3, seed=0):
+    rng = np.random.default_rng(seed)
+    images = rng.random((channels, *shape), dtype=np.float32)
+    return images, rng.random(shape) < 0.5
+
+
+def plain(model, image, interior):
+    """One channel, one view, the network as it was trained."""
+    x = torch.from_numpy(np.stack([image, interior]).astype(np.float32))[None]
+    with torch.inference_mode():
+        return model.network(x).sigmoid()[0, 0].numpy()
+
+
+# The same view of an array, and its inverse, in numpy: an independent spelling of the square's symmetry.
+SYMMETRY = [
+    (lambda a: a, lambda a: a),
+    (np.fliplr, np.fliplr),
+    (np.flipud, np.flipud),
+    (lambda a: a[::-1, ::-1], lambda a: a[::-1, ::-1]),
+    (np.transpose, np.transpose),
+    (lambda a: np.rot90(a, 1), lambda a: np.rot90(a, 3)),
+    (lambda a: np.rot90(a, 3), lambda a: np.rot90(a, 1)),
+    (lambda a: np.rot90(a, 2).T, lambda a: np.rot90(a.T, 2)),
+]
+
+
+def test_views_are_the_eight_of_the_square():
+    x = torch.arange(6.0).reshape(2, 3)
+    seen = {tuple(map(tuple, view.of(x).tolist())) for view in VIEWS}
+    assert seen == {tuple(map(tuple, of(x.numpy()).tolist())) for of, _ in SYMMETRY}
+    assert len(seen) == 8
+    assert all(torch.equal(view.undo(view.of(x)), x) for view in VIEWS)
+
+
+@pytest.mark.parametrize("shape", [SQUARE, WIDE])
+def test_one_view_is_the_network(model, shape):
+    images, interior = data(shape)
+    scores = Scorer(model, device="cpu", tta=False)(images, interior)
+    assert scores.dtype == np.float32 and scores.shape == images.shape
+    expected = np.stack([plain(model, image, interior) for image in images])
+    assert np.ptp(expected) > 0.01
+    np.testing.assert_allclose(scores, expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("shape", [SQUARE, WIDE])
+def test_eight_views_are_the_mean_of_a_plain_loop(model, shape):
+    images, interior = data(shape)
+    scores = Scorer(model, device="cpu", tta=True)(images, interior)
+    for image, score in zip(images, scores, strict=True):
+        views = [undo(plain(model, of(image), of(interior))) for of, undo in SYMMETRY]
+        np.testing.assert_allclose(score, np.mean(views, axis=0), atol=1e-5)
+
+
+@pytest.mark.parametrize("shape", [SQUARE, WIDE])
+def test_eight_views_commute_with_the_symmetry(model, shape):
+    images, interior = data(shape, channels=1)
+    scorer = Scorer(model, device="cpu", tta=True)
+    score = scorer(images, interior)[0]
+    for of, _ in SYMMETRY:
+        turned = scorer(np.ascontiguousarray(of(images[0]))[None], of(interior))[0]
+        np.testing.assert_allclose(turned, of(score), atol=1e-6)
+
+
+@pytest.mark.parametrize("tta", [False, True])
+@pytest.mark.parametrize("shape", [SQUARE, WIDE])
+def test_batch_size_and_other_channels_do_not_matter(model, shape, tta):
+    images, interior = data(shape, channels=4)
+    expected = Scorer(model, device="cpu", tta=tta)(images, interior)
+    for batch_size in (1, 3, 8, 100):
+        scorer = Scorer(model, device="cpu", tta=tta, batch_size=batch_size)
+        np.testing.assert_allclose(scorer(images, interior), expected, atol=1e-6)
+        np.testing.assert_allclose(scorer(images[2:3], interior), expected[2:3], atol=1e-6)
+
+
+def test_same_bytes_each_time(model):
+    images, interior = data(WIDE)
+    scorer = Scorer(model, device="cpu")
+    assert np.array_equal(scorer(images, interior), scorer(images, interior))
+
+
+def test_batch_fits_the_budget_without_changing_scores(model, monkeypatch):
+    images, interior = data(SQUARE)
+    seen = []
+    scorer = Scorer(model, device="cpu")
+    expected = scorer(images, interior)
+    scorer._network.register_forward_pre_hook(lambda _, inputs: seen.append(len(inputs[0])))
+    monkeypatch.setattr("nimbus_sd.models.inference.MEMORY_BUDGET_CPU", 5 * 24 * 24 * 4 * 4 * 10)
+    np.testing.assert_allclose(scorer(images, interior), expected, atol=1e-6)
+    assert seen == [5, 5, 5, 5, 4]
+    monkeypatch.setattr("nimbus_sd.models.inference.MEMORY_BUDGET_CPU", 1)
+    seen.clear()
+    scorer(images, interior)
+    assert seen == [1] * 24
+
+
+def test_model_is_left_alone_and_card_decides_on_views(model):
+    before = copy.deepcopy(model.network.state_dict())
+    images, interior = data(SQUARE, channels=1)
+    scorer = Scorer(model)
+    assert scorer.tta is model.card.tta is True
+    scorer(images, interior)
+    after = model.network.state_dict()
+    assert list(after) == list(before) and all(torch.equal(after[key], before[key]) for key in before)
+
+
+def test_interior_as_float_and_arrays_with_gaps(model):
+    images, interior = data(SQUARE, channels=4)
+    scorer = Scorer(model, device="cpu")
+    expected = scorer(images[::2].copy(), interior)
+    np.testing.assert_array_equal(scorer(images[::2], interior.astype(np.float32)), expected)
+    reverse = scorer(images[::2, ::-1], interior[::-1])
+    np.testing.assert_allclose(reverse, expected[:, ::-1], atol=1e-6)
+
+
+def test_no_channel(model):
+    assert Scorer(model, device="cpu")(np.zeros((0, 8, 8), np.float32), np.zeros((8, 8), bool)).shape == (0, 8, 8)
+
+
+def test_scorer_travels_to_another_process(model):
+    images, interior = data(SQUARE)
+    scorer = Scorer(model, device="cpu")
+    again = pickle.loads(pickle.dumps(scorer))
+    np.testing.assert_array_equal(again(images, interior), scorer(images, interior))
+
+
+def test_bfloat16_is_close_and_warns_where_it_is_emulated(model, monkeypatch):
+    images, interior = data(SQUARE)
+    expected = Scorer(model, device="cpu")(images, interior)
+    monkeypatch.setattr("torch.cpu.get_capabilities", lambda: {"avx512_bf16": True}, raising=False)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        scores = Scorer(model, device="cpu", precision="bfloat16")(images, interior)
+    assert scores.dtype == np.float32
+    assert not np.array_equal(scores, expected)
+    np.testing.assert_allclose(scores, expected, atol=0.01)
+
+    monkeypatch.setattr("torch.cpu.get_capabilities", lambda: {"avx512_f": True}, raising=False)
+    with pytest.warns(UserWarning, match="emulates bfloat16"):
+        Scorer(model, device="cpu", precision="bfloat16")
+
+
+def test_reference_instance_folded(reference):
+    io = np.load(reference / "unet_root8_io.npz")
+    scorer = Scorer(load(reference / "unet_root8_random.pt"), device="cpu", tta=False)
+    for (image, interior), expected in zip(io["input"], io["output"][:, 0], strict=True):
+        difference = np.abs(scorer(image[None], interior)[0] - expected)
+        # See test_unet: the reference itself is 2.3e-5 from float64.
+        assert difference.max() < 6e-5 and difference.mean() < 1e-6
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_cuda_agrees_with_cpu(model):
+    images, interior = data(WIDE)
+    expected = Scorer(model, device="cpu")(images, interior)
+    scorer = Scorer(model, device="cuda")
+    np.testing.assert_allclose(scorer(images, interior), expected, atol=1e-5)
+    assert np.array_equal(scorer(images, interior), scorer(images, interior))
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"device": "abacus"}, "device='abacus' is not known.*'auto'"),
+        ({"device": "meta"}, "device='meta' is not there.*'cpu'"),
+        ({"device": "cuda:99"}, "device='cuda:99' is not there"),
+        ({"precision": "float16"}, "precision='float16'"),
+        ({"batch_size": 0}, "batch_size=0"),
+    ],
+)
+def test_other_parameters_are_refused(model, wrong, message):
+    with pytest.raises(ValueError, match=message):
+        Scorer(model, **wrong)
+
+
+@pytest.mark.parametrize(
+    ("images", "interior", "message"),
+    [
+        (np.zeros((1, 8, 8)), np.zeros((8, 8), bool), "images must be float32"),
+        (np.zeros((8, 8), np.float32), np.zeros((8, 8), bool), "images must be float32"),
+        (np.zeros((1, 8, 8), np.float32), np.zeros((8, 12), bool), r"interior must be .*\(8, 8\)"),
+        (np.zeros((1, 8, 8), np.float32), np.zeros((8, 8), int), "interior must be bool or float32"),
+        (np.zeros((1, 8, 10), np.float32), np.zeros((8, 10), bool), "multiples of 4 of at least 8"),
+        (np.zeros((1, 8, 4), np.float32), np.zeros((8, 4), bool), "multiples of 4 of at least 8"),
+    ],
+)
+def test_other_arrays_are_refused(model, images, interior, message):
+    with pytest.raises(ValueError, match=message):
+        Scorer(model, device="cpu")(images, interior)

@@ -1,0 +1,97 @@
+"""The network against the published layout and its reference instance."""
+
+import numpy as np
+import pytest
+import torch
+
+from nimbus_sd.models import UNet, architecture
+
+
+def test_same_scores_as_the_published_implementation(reference):
+    state = torch.load(reference / "unet_root8_random.pt", weights_only=True, map_location="cpu")
+    io = np.load(reference / "unet_root8_io.npz")
+    network = UNet(*architecture(state)).eval()
+    network.load_state_dict(state, strict=True)
+    assert list(network.state_dict()) == list(state)
+
+    with torch.inference_mode():
+        scores = network(torch.from_numpy(io["input"])).sigmoid().numpy()
+
+    # Logits of this instance reach 100 and change by 100 from pixel to pixel. The reference's own rounding is
+    # 2.3e-5 at worst against float64, and 3e-7 on average.
+    difference = np.abs(scores - io["output"])
+    assert difference.max() < 6e-5
+    assert difference.mean() < 1e-6
+
+
+def test_published_size_and_names():
+    with torch.device("meta"):
+        network = UNet(64, 5)
+    state = network.state_dict()
+
+    assert sum(p.numel() for p in network.parameters()) == 35_607_809
+    assert sum(b.numel() for b in network.buffers()) == 11_794
+    assert len(state) == 154
+    expected = {
+        "contracting_layers.0.conv2d_0.weight": (64, 2, 1, 1),
+        "contracting_layers.6.bn_2.running_var": (512,),
+        "bottle_neck.conv2d_1.weight": (1024, 1024, 3, 3),
+        "expanding_layers.0.upconv.weight": (1024, 512, 2, 2),
+        "expanding_layers.11.conv2d_0.weight": (64, 128, 1, 1),
+        "expanding_layers.11.bn_1.num_batches_tracked": (),
+        "final_conv.weight": (1, 64, 1, 1),
+    }
+    assert {key: tuple(state[key].shape) for key in expected} == expected
+
+
+@pytest.mark.parametrize(("root_filters", "depth"), [(1, 2), (3, 3), (2, 5)])
+@pytest.mark.parametrize("padding", ["reflect", "zeros"])
+def test_shape_gradient_and_architecture(root_filters, depth, padding):
+    network = UNet(root_filters, depth, padding)
+    stride = network.stride
+    assert stride == 2 ** (depth - 1)
+    logits = network(torch.rand(2, 2, 2 * stride, 3 * stride))
+    assert logits.shape == (2, 1, 2 * stride, 3 * stride)
+    logits.square().mean().backward()
+    assert all(p.grad is not None and p.grad.isfinite().all() for p in network.parameters())
+    assert architecture(network.state_dict()) == (root_filters, depth)
+
+
+def test_padding_matters_at_the_edge_only_within_reach():
+    torch.manual_seed(0)
+    reflect, zeros = UNet(2, 2, "reflect").eval(), UNet(2, 2, "zeros").eval()
+    zeros.load_state_dict(reflect.state_dict())
+    x = torch.rand(1, 2, 64, 64)
+    with torch.inference_mode():
+        difference = (reflect(x) - zeros(x)).abs()[0, 0]
+    assert difference[0].max() > 1e-3
+    # Reach of depth 2: 6 * 2 - 4 pixels plus the pooling phase.
+    assert difference[9:-9, 9:-9].max() < 1e-6
+
+
+@pytest.mark.parametrize("shape", [(1, 2, 8, 15), (1, 2, 4, 8), (1, 3, 8, 8), (2, 8, 8)])
+def test_other_shapes_are_refused(network, shape):
+    with pytest.raises(ValueError, match="multiples of 4 and at least 8"):
+        network(torch.zeros(shape))
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"root_filters": 0}, {"depth": 1}, {"depth": 9}, {"padding": "replicate"}], ids=str
+)
+def test_other_parameters_are_refused(wrong):
+    with pytest.raises(ValueError, match=next(iter(wrong))):
+        UNet(**wrong)
+
+
+def test_architecture_names_what_is_wrong(network):
+    state = network.state_dict()
+    with pytest.raises(ValueError, match=r"contracting_layers\.0\.conv2d_0\.weight.* is missing"):
+        architecture({"encoder.weight": torch.zeros(1)})
+    with pytest.raises(ValueError, match=r"lack final_conv\.bias"):
+        architecture({key: value for key, value in state.items() if key != "final_conv.bias"})
+    with pytest.raises(ValueError, match=r"unknown head\.weight"):
+        architecture(state | {"head.weight": torch.zeros(1)})
+    with pytest.raises(ValueError, match=r"'final_conv\.weight' has shape \(2, 4, 1, 1\)"):
+        architecture(state | {"final_conv.weight": torch.zeros(2, 4, 1, 1)})
+    with pytest.raises(ValueError, match="not a 2-D convolution"):
+        architecture(state | {"contracting_layers.0.conv2d_0.weight": torch.zeros(())})

@@ -1,0 +1,204 @@
+"""Loading and saving models, and files that must not load."""
+
+import hashlib
+import logging
+import os
+import pickle
+import zipfile
+from dataclasses import replace
+
+import pytest
+import torch
+
+from nimbus_sd.models import PUBLISHED, Card, load, save, zoo
+
+
+def same_weights(one, other):
+    one, other = one.state_dict(), other.state_dict()
+    return list(one) == list(other) and all(torch.equal(one[key], other[key]) for key in one)
+
+
+@pytest.fixture
+def checkpoint(network, tmp_path):
+    path = tmp_path / "mine.pt"
+    torch.save(network.state_dict(), path)
+    return path
+
+
+def test_save_and_load(model, tmp_path):
+    path = tmp_path / "tuned.safetensors"
+    written = save(model, model.card, path)
+    loaded = load(path)
+    assert loaded.card == written == replace(model.card, sha256=hashlib.sha256(path.read_bytes()).hexdigest())
+    assert same_weights(loaded.network, model.network)
+    assert not any(module.training for module in loaded.network.modules())
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["tuned.json", "tuned.safetensors"]
+
+
+def test_save_takes_a_network_in_any_memory_format(model, tmp_path):
+    network = load_copy(model).to(memory_format=torch.channels_last)
+    save(network, model.card, str(tmp_path / "tuned.safetensors"))
+    assert same_weights(load(str(tmp_path / "tuned.safetensors")).network, model.network)
+
+
+def load_copy(model):
+    copy = type(model.network)(model.card.root_filters, model.card.depth, model.card.padding)
+    copy.load_state_dict(model.network.state_dict())
+    return copy
+
+
+def test_save_refuses(model, tmp_path):
+    with pytest.raises(ValueError, match=r"end.* in \.safetensors"):
+        save(model, model.card, tmp_path / "tuned.pt")
+    with pytest.raises(ValueError, match=r"\(4, 3, 'zeros'\), the network has \(4, 3, 'reflect'\)"):
+        save(model, replace(model.card, padding="zeros"), tmp_path / "tuned.safetensors")
+    assert not list(tmp_path.iterdir())
+
+
+def test_published_layout(network, checkpoint):
+    loaded = load(checkpoint)
+    assert same_weights(loaded.network, network)
+    card = loaded.card
+    assert (card.name, card.root_filters, card.depth) == ("mine", 4, 3)
+    assert (card.pixel_size, card.rule, card.quantile) == (1.0, "mean_of_regions", 0.999)
+    assert card.sha256 == hashlib.sha256(checkpoint.read_bytes()).hexdigest()
+    assert card.figures == {} and card.license == "not stated"
+
+
+def test_half_precision_weights_become_float32(network, tmp_path):
+    half = {k: v.half() if v.is_floating_point() else v for k, v in network.state_dict().items()}
+    torch.save(half, tmp_path / "half.pt")
+    assert {p.dtype for p in load(tmp_path / "half.pt").network.parameters()} == {torch.float32}
+
+
+def test_reference_checkpoint(reference):
+    loaded = load(reference / "unet_root8_random.pt")
+    assert (loaded.card.root_filters, loaded.card.depth, loaded.card.stride) == (8, 5, 16)
+
+
+def test_compact_is_checked_against_its_card_and_named_in_the_log(model, tmp_path, monkeypatch, caplog):
+    monkeypatch.setattr(zoo, "BUNDLED", tmp_path)
+    save(model, replace(model.card, name="compact"), tmp_path / "compact.safetensors")
+    with caplog.at_level(logging.INFO, logger="nimbus_sd"):
+        assert same_weights(load("compact").network, model.network)
+    assert "simulated tissue" in caplog.text and "not the published Nimbus model" in caplog.text
+
+    card = Card.read(tmp_path / "compact.json")
+    replace(card, sha256="0" * 64).write(tmp_path / "compact.json")
+    with pytest.raises(ValueError, match=f"sha256 is {card.sha256}, the card says 0000"):
+        load("compact")
+
+
+@pytest.mark.parametrize("name", ["nimbu", "model.onnx", "", "weights/compact", "V1.pth"])
+def test_unknown_names(name):
+    with pytest.raises(ValueError, match=r"'compact'.*'nimbus'.*\.safetensors.*\.pt"):
+        load(name)
+
+
+def test_update_is_for_the_hub():
+    with pytest.raises(ValueError, match="update=True is for model='nimbus'"):
+        load("compact", update=True)
+
+
+def test_missing_files(model, tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"none\.pt does not exist"):
+        load(tmp_path / "none.pt")
+    with pytest.raises(FileNotFoundError, match=r"none\.safetensors does not exist"):
+        load(tmp_path / "none.safetensors")
+    save(model, model.card, tmp_path / "lone.safetensors")
+    (tmp_path / "lone.json").unlink()
+    with pytest.raises(FileNotFoundError, match=r"lone\.json does not exist.*two files"):
+        load(tmp_path / "lone.safetensors")
+
+
+class Hostile:
+    def __init__(self, mark):
+        self.mark = mark
+
+    def __reduce__(self):
+        return os.mkdir, (str(self.mark),)
+
+
+def test_code_in_a_pickle_does_not_run(tmp_path):
+    mark = tmp_path / "ran"
+    torch.save({"contracting_layers.0.conv2d_0.weight": Hostile(mark)}, tmp_path / "zip.pt")
+    (tmp_path / "bare.pt").write_bytes(pickle.dumps(Hostile(mark), protocol=2))
+    for name in ("zip.pt", "bare.pt"):
+        with pytest.raises(ValueError, match="damaged or holds more than tensors"):
+            load(tmp_path / name)
+    assert not mark.exists()
+
+
+def test_damaged_files(checkpoint):
+    good = checkpoint.read_bytes()
+    for data in (b"", b"\x80", bytes(range(256)) * 8, b"<html>not found</html>", good[: len(good) // 2], good[9:]):
+        checkpoint.write_bytes(data)
+        with pytest.raises(ValueError, match=r"mine\.pt is damaged"):
+            load(checkpoint)
+
+
+def test_zip_that_is_no_checkpoint(checkpoint):
+    with zipfile.ZipFile(checkpoint, "w") as archive:
+        archive.writestr("readme.txt", "hello")
+    with pytest.raises(ValueError, match=r"mine\.pt is damaged"):
+        load(checkpoint)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ([torch.zeros(1)], "holds a list"),
+        ({"a": 1}, "entry 'a' is not one"),
+        ({1: torch.zeros(1)}, "entry 1 is not one"),
+        ({"state_dict": {"a": torch.zeros(1)}}, "entry 'state_dict' is not one"),
+        ({"a": torch.eye(2).to_sparse()}, "entry 'a' is not one"),
+        ({}, "is missing"),
+        ({"a": torch.zeros(1)}, "is missing"),
+    ],
+    ids=str,
+)
+def test_other_contents(checkpoint, content, message):
+    torch.save(content, checkpoint)
+    with pytest.raises(ValueError, match=rf"mine\.pt.*{message}"):
+        load(checkpoint)
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "message"),
+    [
+        ("final_conv.bias", torch.tensor([float("nan")]), "not finite"),
+        ("final_conv.weight", torch.full((1, 4, 1, 1), float("inf")), "not finite"),
+        ("final_conv.weight", torch.zeros((1, 4, 1, 1), dtype=torch.complex64), "not finite"),
+        ("bottle_neck.bn_1.running_var", torch.full((16,), -1.0), "negative variances"),
+        ("final_conv.weight", torch.zeros(1, 4, 3, 3), "has shape"),
+        ("final_conv.scale", torch.zeros(1), "unknown final_conv.scale"),
+    ],
+    ids=str,
+)
+def test_wrong_weights(network, checkpoint, key, value, message):
+    torch.save(network.state_dict() | {key: value}, checkpoint)
+    with pytest.raises(ValueError, match=rf"mine\.pt.*{message}"):
+        load(checkpoint)
+
+
+def test_safetensors_that_do_not_fit(model, tmp_path):
+    path, card_path = tmp_path / "tuned.safetensors", tmp_path / "tuned.json"
+    card = save(model, model.card, path)
+    replace(card, root_filters=8).write(card_path)
+    with pytest.raises(ValueError, match=r"= \(4, 3\); its card says \(8, 3\)"):
+        load(path)
+    path.write_bytes(path.read_bytes()[:-8])
+    card.write(card_path)
+    with pytest.raises(ValueError, match="not the file of its card"):
+        load(path)
+    replace(card, sha256=None).write(card_path)
+    with pytest.raises(ValueError, match="not a readable safetensors file"):
+        load(path)
+    card_path.write_text("{}")
+    with pytest.raises(ValueError, match=r"tuned\.json lacks name"):
+        load(path)
+
+
+def test_published_constant_is_untouched_by_loading(checkpoint):
+    load(checkpoint)
+    assert PUBLISHED.name == "nimbus" and PUBLISHED.sha256 is None
