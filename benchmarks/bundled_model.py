@@ -1,4 +1,4 @@
-"""How well does a model call cells positive on simulated images, against the best threshold on integrated expression?
+"""Compare a model with the best threshold on integrated expression, on simulated images.
 
 The 100 images were fixed, by seed and checksum, before the bundled model was trained:
 ``python benchmarks/bundled_model.py --check`` compares them with ``bundled_model_images.sha256``.

@@ -1,1 +1,29 @@
-"""x"""
+"""Which marker is this cell positive for? Nimbus scores for multiplexed tissue images in SpatialData."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from nimbus_sd import datasets, io, metrics, models, pl, simulate
+    from nimbus_sd._predict import predict
+
+_ROOMS = ("datasets", "io", "metrics", "models", "pl", "simulate")
+
+__all__ = ["datasets", "io", "metrics", "models", "pl", "predict", "simulate"]
+
+
+def __getattr__(name: str) -> Any:
+    """Import a room, or ``predict``, when it is first asked for: importing the package alone takes no time."""
+    if name == "predict":
+        return import_module("nimbus_sd._predict").predict
+    if name in _ROOMS:
+        return import_module(f"nimbus_sd.{name}")
+    if name == "__version__":
+        return import_module("importlib.metadata").version("nimbus-sd")
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted([*__all__, "__version__"])

@@ -124,6 +124,10 @@ def test_interior_as_float_and_arrays_with_gaps(model):
     scorer = Scorer(model, device="cpu")
     expected = scorer(images[::2].copy(), interior)
     np.testing.assert_array_equal(scorer(images[::2], interior.astype(np.float32)), expected)
+    images.flags.writeable = False
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        np.testing.assert_array_equal(scorer(images, interior)[::2], expected)
     reverse = scorer(images[::2, ::-1], interior[::-1])
     np.testing.assert_allclose(reverse, expected[:, ::-1], atol=1e-6)
 

@@ -75,9 +75,7 @@ def test_other_shapes_are_refused(network, shape):
         network(torch.zeros(shape))
 
 
-@pytest.mark.parametrize(
-    "wrong", [{"root_filters": 0}, {"depth": 1}, {"depth": 9}, {"padding": "replicate"}], ids=str
-)
+@pytest.mark.parametrize("wrong", [{"root_filters": 0}, {"depth": 1}, {"depth": 9}, {"padding": "replicate"}], ids=str)
 def test_other_parameters_are_refused(wrong):
     with pytest.raises(ValueError, match=next(iter(wrong))):
         UNet(**wrong)

@@ -109,9 +109,7 @@ def read_fovs(
 def _pixel_size(image: Tiff, pixel_size: float | None) -> float | None:
     if pixel_size is not None:
         if not 0 < pixel_size < np.inf:
-            raise ValueError(
-                f"`pixel_size` is {pixel_size!r}; it must be a number above 0, in um per image pixel."
-            )
+            raise ValueError(f"`pixel_size` is {pixel_size!r}; it must be a number above 0, in um per image pixel.")
         return float(pixel_size)
     if image.pixel_size is None:
         return None
@@ -149,9 +147,7 @@ def _element_names(fovs: dict[str, Tiff]) -> dict[str, str]:
     taken: dict[str, str] = {}
     for fov, name in names.items():
         if not name or is_micrometre(name):
-            raise ValueError(
-                f"A field of view cannot be named {fov!r}, which is like a unit, or empty. Rename it."
-            )
+            raise ValueError(f"A field of view cannot be named {fov!r}, which is like a unit, or empty. Rename it.")
         for element in (name, f"{name}_labels"):
             if element.lower() in taken:
                 raise ValueError(

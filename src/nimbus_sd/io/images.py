@@ -47,9 +47,7 @@ def read_image(path: Path, channels: Sequence[str] | None) -> Tiff:
     if channels is not None:
         names = [str(name) for name in channels]
         if len(names) != len(image.pixels):
-            raise ValueError(
-                f"`channels` has {len(names)} names, but {path} has {len(image.pixels)} channels."
-            )
+            raise ValueError(f"`channels` has {len(names)} names, but {path} has {len(image.pixels)} channels.")
     if twice := sorted({name for name in names if names.count(name) > 1}):
         raise ValueError(f"{path} has several channels named {twice}; name all its channels with `channels`.")
     return replace(image, channels=names)
@@ -73,17 +71,13 @@ def _read_folder(folder: Path, channels: Sequence[str] | None) -> Tiff:
                 f"{planes[0].pixels.shape}; files of one field of view must hold one channel each, of one "
                 "size."
             )
-    return replace(
-        planes[0], path=folder, pixels=da.concatenate([plane.pixels for plane in planes]), channels=names
-    )
+    return replace(planes[0], path=folder, pixels=da.concatenate([plane.pixels for plane in planes]), channels=names)
 
 
 def _by_stem(files: Sequence[Path]) -> dict[str, Path]:
     named: dict[str, Path] = {}
     for file in files:
         if stem(file) in named:
-            raise ValueError(
-                f"{named[stem(file)]} and {file.name} beside it are of one name; remove one of them."
-            )
+            raise ValueError(f"{named[stem(file)]} and {file.name} beside it are of one name; remove one of them.")
         named[stem(file)] = file
     return named

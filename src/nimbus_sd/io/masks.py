@@ -25,20 +25,14 @@ def find_masks(masks: Path, fovs: Sequence[str], pattern: str | None = None) -> 
     if masks.is_file():
         if len(fovs) > 1:
             raise ValueError(
-                f"`masks` is one file, {masks}, for {len(fovs)} fields of view; pass a folder with one file "
-                "for each."
+                f"`masks` is one file, {masks}, for {len(fovs)} fields of view; pass a folder with one file for each."
             )
         return {fovs[0]: masks}
     if pattern is not None and "{fov}" not in pattern:
-        raise ValueError(
-            f"`mask_pattern` is {pattern!r}; it must contain '{{fov}}', the field of view's name."
-        )
+        raise ValueError(f"`mask_pattern` is {pattern!r}; it must contain '{{fov}}', the field of view's name.")
 
     files = list_tiffs(masks)
-    found = {
-        fov: _candidates(files, fov, fovs) if pattern is None else _matching(files, fov, pattern)
-        for fov in fovs
-    }
+    found = {fov: _candidates(files, fov, fovs) if pattern is None else _matching(files, fov, pattern) for fov in fovs}
     if without := [fov for fov in fovs if not found[fov]]:
         rule = "contains their name" if pattern is None else f"matches {pattern!r}"
         raise ValueError(f"No mask for {', '.join(map(repr, without))}: no TIFF file in {masks} {rule}.")
@@ -54,7 +48,7 @@ def find_masks(masks: Path, fovs: Sequence[str], pattern: str | None = None) -> 
         file = masks_of[shared[0]]
         raise ValueError(
             f"{file.name} would be the mask of {shared[0]!r} and of {owners[file]!r}. Say which by "
-            f"`mask_pattern`, such as '{fov}_whole_cell.tiff'."
+            f"`mask_pattern`, such as '{{fov}}_whole_cell.tiff'."
         )
     return masks_of
 
@@ -103,9 +97,7 @@ def _candidates(files: Sequence[Path], fov: str, fovs: Sequence[str]) -> list[Pa
     )
     longer = [other for other in fovs if fov in other and fov != other]
     names = {file: stem(file) for file in files}
-    containing = [
-        file for file, name in names.items() if whole.search(name) and not any(o in name for o in longer)
-    ]
+    containing = [file for file, name in names.items() if whole.search(name) and not any(o in name for o in longer)]
     exact = [file for file in containing if names[file] == fov]
     prefixed = [file for file in containing if names[file].startswith(f"{fov}_")]
     return exact or prefixed or containing

@@ -35,7 +35,7 @@ class Tiff:
     pixels
         Shape (C, H, W); read when computed.
     rgb
-        Whether the channels are the samples (red, green, blue) of one picture.
+        Whether the channels are red, green and blue of one picture.
     channels
         Names from OME metadata, None where there are none for each channel.
     pixel_size
@@ -81,7 +81,7 @@ def open_tiff(path: Path, *, planes_are_channels: bool = False) -> Tiff:
         with tifffile.TiffFile(path) as file:
             series = file.series[0]
             axes, shape, dtype = series.axes, series.shape, series.dtype
-            chunks = _chunks(series)
+            chunks, rgb = _chunks(series), series.keyframe.photometric == tifffile.PHOTOMETRIC.RGB
             ome = _ome_pixels(file.ome_metadata) if file.is_ome else None
     except tifffile.TiffFileError as error:
         raise ValueError(f"{path} cannot be read as a TIFF file: {error}") from error
@@ -100,7 +100,7 @@ def open_tiff(path: Path, *, planes_are_channels: bool = False) -> Tiff:
     pixels = da.moveaxis(pixels, kept.index(extra), 0) if extra else pixels[None]
     names, size = ome or (None, None)
     usable = names is not None and len(names) == len(pixels)
-    return Tiff(path, pixels, extra == "S", names if usable else None, size)
+    return Tiff(path, pixels, rgb and extra == "S", names if usable else None, size)
 
 
 class _Lazy:
@@ -133,13 +133,13 @@ def _chunks(series: tifffile.TiffPageSeries) -> tuple[int, ...]:
 
 def _ome_pixels(xml: str | None) -> tuple[list[str] | None, tuple[float, float] | None]:
     """Read channel names and the size of a pixel (y, x) in um from the first image of OME metadata."""
-    pixels = ElementTree.fromstring(xml or "<OME/>").find("{*}Image/{*}Pixels")
+    # Python's expat limits how far entities expand; tifffile parses the same text with it.
+    pixels = ElementTree.fromstring(xml or "<OME/>").find("{*}Image/{*}Pixels")  # noqa: S314
     if pixels is None:
         return None, None
     names = [channel.get("Name", "") for channel in pixels.findall("{*}Channel")]
     height, width = (
-        _micrometres(pixels.get(f"PhysicalSize{axis}"), pixels.get(f"PhysicalSize{axis}Unit"))
-        for axis in "YX"
+        _micrometres(pixels.get(f"PhysicalSize{axis}"), pixels.get(f"PhysicalSize{axis}Unit")) for axis in "YX"
     )
     return (names if all(names) else None), ((height, width) if height > 0 and width > 0 else None)
 

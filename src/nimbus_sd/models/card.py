@@ -92,7 +92,7 @@ class Card:
     @property
     def stride(self) -> int:
         """Height and width of an input are multiples of this many pixels."""
-        return int(2 ** (self.depth - 1))
+        return 1 << (self.depth - 1)
 
     @property
     def halo(self) -> int:

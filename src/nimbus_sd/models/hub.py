@@ -57,7 +57,7 @@ def fetch(*, update: bool = False) -> tuple[Path, Version]:
     The environment variables of huggingface_hub apply. ``HF_ENDPOINT`` is read at each call; ``HF_HOME``,
     ``HF_HUB_CACHE`` and ``HF_HUB_OFFLINE`` when huggingface_hub is imported.
     """
-    endpoint = os.environ.get("HF_ENDPOINT", constants.ENDPOINT).rstrip("/")
+    endpoint = (os.environ.get("HF_ENDPOINT") or constants.ENDPOINT).rstrip("/")
     assets = cached_assets_path(
         "nimbus_sd", namespace="models", subfolder="nimbus", assets_dir=constants.HF_ASSETS_CACHE
     )
@@ -138,7 +138,7 @@ def _reaching(endpoint: str) -> Iterator[None]:
         if isinstance(error, OSError) and error.errno is not None and not network:
             raise
         raise ConnectionError(
-            f"The published Nimbus weights are not in the cache and could not be fetched from {endpoint} "
+            f"The published Nimbus weights could not be fetched from {endpoint} "
             f"({type(error).__name__}: {str(error).splitlines()[0] if str(error) else 'no reason given'}). "
             f"With a connection, download V1.pt from {endpoint}/{REPOSITORY} and give model='/path/V1.pt'; "
             f"or use the bundled model='compact', which needs no download and is another model."

@@ -106,7 +106,7 @@ class UNet(nn.Module):
     @property
     def stride(self) -> int:
         """Height and width of an input are multiples of this, in pixels: 2 to the number of poolings."""
-        return 2 ** (self.depth - 1)
+        return 1 << (self.depth - 1)
 
     def forward(self, x: Tensor) -> Tensor:
         """Compute the logits of an image and the interior of its cells.

@@ -26,6 +26,8 @@ ALLOWED = (
     "beside it, or a path to a .pt in the layout of the published weights"
 )
 
+_ARCHITECTURE = ("root_filters", "depth", "padding")
+
 logger = logging.getLogger("nimbus_sd")
 
 
@@ -127,9 +129,6 @@ def save(model: Model | UNet, card: Card, path: str | Path) -> Card:
     _write(path, data)
     _write(path.with_suffix(".json"), card.to_json().encode())
     return card
-
-
-_ARCHITECTURE = ("root_filters", "depth", "padding")
 
 
 def _write(path: Path, data: bytes) -> None:

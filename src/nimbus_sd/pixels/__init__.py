@@ -1,4 +1,4 @@
-"""Pixels in, per-cell numbers out, in plain numpy: normalisation, cell interior, the model's grid, exact tiles, sums."""
+"""Pixels in, per-cell numbers out, in plain numpy: normalisation, interior, the model's grid, exact tiles, sums."""
 
 from nimbus_sd.pixels.grid import Grid, interior, resize_image, resize_labels
 from nimbus_sd.pixels.quantiles import Histogram, normalize

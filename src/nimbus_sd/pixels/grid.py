@@ -50,7 +50,7 @@ class Grid:
 
     def image_range(self, start: int, stop: int, axis: int) -> slice:
         """Image pixels that belong to the model pixels ``start`` to ``stop`` of an axis."""
-        first, last = (ceil(i / self.scale - _EPS) for i in (start, stop))
+        first, last = (ceil((i - _EPS) / self.scale) for i in (start, stop))
         n = self.shape[axis]
         # The last model pixel takes what rounding leaves over.
         return slice(min(first, n), n if stop >= self.model_shape[axis] else min(last, n))
@@ -84,7 +84,8 @@ class Grid:
 def interior(labels: NDArray) -> NDArray[np.bool_]:
     """Pixels of cells that no other label touches (4-connected), the network's second input.
 
-    Equals ``(labels > 0) & ~skimage.segmentation.find_boundaries(labels, mode="inner")``: the image's edge is not a boundary.
+    Equals ``(labels > 0) & ~skimage.segmentation.find_boundaries(labels, mode="inner")``: the image's edge is no
+    boundary.
 
     Parameters
     ----------
@@ -138,9 +139,7 @@ def resize_image(
     return image
 
 
-def resize_labels(
-    mask: NDArray, grid: Grid, index: tuple[NDArray, NDArray], origin: tuple[int, int]
-) -> NDArray:
+def resize_labels(mask: NDArray, grid: Grid, index: tuple[NDArray, NDArray], origin: tuple[int, int]) -> NDArray:
     """Nearest values of a mask of shape (y, x) at model pixels; parameters as for :func:`resize_image`."""
     rows, cols = (grid.nearest(index[axis], axis) - origin[axis] for axis in (0, 1))
     return mask[np.ix_(rows, cols)]

@@ -18,12 +18,12 @@ class Histogram:
 
     Parameters
     ----------
-    dtype
-        Type of the values that will be added.
+    dtypes
+        Types of the values that will be added.
     """
 
-    def __init__(self, dtype: np.dtype) -> None:
-        self.exact = np.dtype(dtype).kind in "uib" and np.dtype(dtype).itemsize <= 2
+    def __init__(self, *dtypes: np.dtype) -> None:
+        self.exact = all(np.dtype(dtype).kind in "uib" and np.dtype(dtype).itemsize <= 2 for dtype in dtypes)
         self._first = 0
         self._counts = np.zeros(0, np.int64)
 
@@ -39,12 +39,7 @@ class Histogram:
             self._merge(first, np.bincount(bins - first))
 
     def update(self, other: Histogram) -> None:
-        """Add the counts of another histogram of the same kind."""
-        if other.exact != self.exact:
-            raise ValueError(
-                "Pooled normalisation needs one kind of number in all regions, but some images are integers of up to "
-                "16 bit and some are not: convert them to one dtype, or pass `normalization`."
-            )
+        """Add the counts of another histogram, made for the same dtypes."""
         if other.total:
             self._merge(other._first, other._counts)
 
@@ -65,7 +60,7 @@ class Histogram:
         return int(self._counts.sum())
 
     def quantile(self, q: float) -> float:
-        """Quantile of the positive values, interpolated linearly as ``numpy.quantile`` does; NaN where there are none."""
+        """Return a quantile of the positive values, interpolated as by ``numpy.quantile``; NaN if there are none."""
         total = self.total
         if total == 0:
             return float("nan")

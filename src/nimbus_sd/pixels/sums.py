@@ -18,6 +18,8 @@ class Footprint:
     ----------
     ids
         Labels in the core, ascending, shape (n,).
+    geometry
+        Shape (n, 3): number of image pixels, and sums of their centres' y and x in the region.
     pixels
         Flat image pixels of the core that belong to a cell, and ``pixel_cell``: the cell's position in ``ids``.
     model_pixels
@@ -26,6 +28,7 @@ class Footprint:
     """
 
     ids: NDArray
+    geometry: NDArray[np.float64]
     pixels: NDArray[np.int64]
     pixel_cell: NDArray[np.int64]
     model_pixels: NDArray[np.int64]
@@ -33,7 +36,14 @@ class Footprint:
     model_weight: NDArray[np.float64]
 
     @classmethod
-    def of(cls, labels: NDArray, rows: NDArray[np.int64], cols: NDArray[np.int64], width: int) -> Footprint:
+    def of(
+        cls,
+        labels: NDArray,
+        rows: NDArray[np.int64],
+        cols: NDArray[np.int64],
+        width: int,
+        origin: tuple[int, int] = (0, 0),
+    ) -> Footprint:
         """Find the cells of a core.
 
         Parameters
@@ -44,15 +54,19 @@ class Footprint:
             Model row of each image row and model column of each image column, counted from the core's corner.
         width
             Width of the core in model pixels.
+        origin
+            Image row and column of the core's first pixel.
         """
         pixels = np.flatnonzero(labels)
         ids, pixel_cell = np.unique(labels.ravel()[pixels], return_inverse=True)
         y, x = np.divmod(pixels, labels.shape[1])
+        columns = (np.ones(len(pixels)), y + origin[0] + 0.5, x + origin[1] + 0.5)
+        geometry = np.stack([np.bincount(pixel_cell, c, minlength=len(ids)) for c in columns], axis=1)
         model = rows[y] * width + cols[x]
         span = int(model.max()) + 1 if model.size else 1
         pairs, counts = np.unique(pixel_cell * span + model, return_counts=True)
         model_cell, model_pixels = np.divmod(pairs, span)
-        return cls(ids, pixels, pixel_cell, model_pixels, model_cell, counts.astype(np.float64))
+        return cls(ids, geometry, pixels, pixel_cell, model_pixels, model_cell, counts.astype(np.float64))
 
     def sum_image(self, channel: NDArray) -> NDArray[np.float64]:
         """Sum of the core's image (y, x) over each cell."""
@@ -78,51 +92,22 @@ class CellSums:
         self._ids: list[NDArray] = []
         self._rows: list[NDArray[np.float64]] = []
 
-    def add(
-        self,
-        footprint: Footprint,
-        image: NDArray,
-        scores: NDArray[np.float32],
-        labels_shape: tuple[int, int],
-        origin: tuple[int, int],
-    ) -> None:
-        """Add a tile's core.
-
-        Parameters
-        ----------
-        footprint
-            The core's cells.
-        image
-            Image pixels of the core, shape (c, y, x).
-        scores
-            Score map of the core, shape (c, model y, model x).
-        labels_shape
-            Height and width of the core in image pixels.
-        origin
-            Image row and column of the core's first pixel.
-        """
-        y, x = np.divmod(footprint.pixels, labels_shape[1])
-        n = len(footprint.ids)
-        columns = [np.bincount(footprint.pixel_cell, minlength=n).astype(np.float64)]
-        columns += [
-            np.bincount(footprint.pixel_cell, value + start + 0.5, minlength=n)
-            for value, start in zip((y, x), origin, strict=True)
-        ]
-        columns += [footprint.sum_image(channel) for channel in image]
-        columns += [footprint.sum_map(channel) for channel in scores]
+    def add(self, footprint: Footprint, expression: NDArray[np.float64], scores: NDArray[np.float64]) -> None:
+        """Add the sums of a tile's core, ``expression`` and ``scores`` of shape (n, c)."""
         self._ids.append(footprint.ids)
-        self._rows.append(np.stack(columns, axis=1))
+        self._rows.append(np.concatenate([footprint.geometry, expression, scores], axis=1))
 
-    def result(self) -> tuple[NDArray, NDArray[np.int64], NDArray[np.float64], NDArray[np.float32], NDArray[np.float32]]:
+    def result(
+        self,
+    ) -> tuple[NDArray, NDArray[np.int64], NDArray[np.float64], NDArray[np.float32], NDArray[np.float32]]:
         """Return ids (n,), areas in pixels (n,), centroids (n, 2) as y, x, mean intensity and mean score (n, c)."""
         if not self._ids:
             empty = np.zeros((0, self._n_channels), np.float32)
             return np.zeros(0, np.int64), np.zeros(0, np.int64), np.zeros((0, 2)), empty, empty
         ids, cell = np.unique(np.concatenate(self._ids), return_inverse=True)
-        rows = np.concatenate(self._rows)
         order = np.argsort(cell, kind="stable")
         starts = np.searchsorted(cell[order], np.arange(len(ids)))
-        total = np.add.reduceat(rows[order], starts, axis=0)
+        total = np.add.reduceat(np.concatenate(self._rows)[order], starts, axis=0)
         means = total[:, 1:] / total[:, :1]
         split = 2 + self._n_channels
         return (

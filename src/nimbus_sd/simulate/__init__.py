@@ -3,6 +3,7 @@
 from nimbus_sd.simulate.detector import Detector, draw_detector, expose
 from nimbus_sd.simulate.marker import Marker, Stain, draw_marker, stain
 from nimbus_sd.simulate.masks import Segmentation, draw_segmentation, segment
+from nimbus_sd.simulate.sdata import simulate
 from nimbus_sd.simulate.tile import TrainingTile, training_tiles
 from nimbus_sd.simulate.tissue import Tissue, draw_tissue
 from nimbus_sd.simulate.truth import truth
@@ -20,6 +21,7 @@ __all__ = [
     "draw_tissue",
     "expose",
     "segment",
+    "simulate",
     "stain",
     "training_tiles",
     "truth",

@@ -178,10 +178,16 @@ def _clumps(shape: tuple[int, int], count: int, um: float, rng: np.random.Genera
 def _shading(shape: tuple[int, int], strength: float, rng: np.random.Generator) -> NDArray[np.float32]:
     """Vignetting, and at times a stitching seam or stripes."""
     y, x = (np.linspace(-1, 1, n, dtype=np.float32) for n in shape)
-    gain = 1 - strength * rng.uniform(0, 1) * ((y - rng.uniform(-1, 1))[:, None] ** 2 + (x - rng.uniform(-1, 1))[None] ** 2) / 2
+    gain = (
+        1
+        - strength
+        * rng.uniform(0, 1)
+        * ((y - rng.uniform(-1, 1))[:, None] ** 2 + (x - rng.uniform(-1, 1))[None] ** 2)
+        / 2
+    )
     gain = np.maximum(gain, 0.2)
     if rng.random() < 0.3:
         gain[:, rng.integers(shape[1]) :] *= 1 + strength * rng.uniform(-1, 1)
     if rng.random() < 0.2:
         gain *= 1 + 0.3 * strength * rng.standard_normal(shape[0]).astype(np.float32)[:, None]
-    return gain
+    return gain.astype(np.float32)

@@ -116,7 +116,7 @@ def draw_marker(rng: np.random.Generator) -> Marker:
     )
 
 
-def stain(tissue: Tissue, marker: Marker, rng: np.random.Generator) -> Stain:
+def stain(tissue: Tissue, marker: Marker, rng: np.random.Generator, positive: NDArray[np.bool_] | None = None) -> Stain:
     """Stain a tissue.
 
     Parameters
@@ -127,12 +127,14 @@ def stain(tissue: Tissue, marker: Marker, rng: np.random.Generator) -> Stain:
         How the marker stains.
     rng
         Source of all randomness.
+    positive
+        Who is positive, per cell (row 0 unused); drawn by the marker's prevalence and clustering by default.
 
     Returns
     -------
     Stain
     """
-    positive = _states(tissue, marker, rng)
+    positive = _states(tissue, marker, rng) if positive is None else positive
     n = len(positive)
     amplitude = np.exp(rng.normal(0, marker.spread, n))
     dim = rng.random(n) < marker.dim_share
@@ -142,7 +144,9 @@ def stain(tissue: Tissue, marker: Marker, rng: np.random.Generator) -> Stain:
     pattern = _pattern(tissue, marker.localization, marker, rng)
     own = amplitude[tissue.owner] * pattern
 
-    seen_through = (rng.random(n) < 0.25).astype(np.float32) * marker.overlap * rng.uniform(0.3, 1, n).astype(np.float32)
+    seen_through = (
+        (rng.random(n) < 0.25).astype(np.float32) * marker.overlap * rng.uniform(0.3, 1, n).astype(np.float32)
+    )
     unspecific = marker.unspecific * np.exp(rng.normal(0, 0.3, n)).astype(np.float32)
     unspecific[0] = 0
     rest = (amplitude * seen_through)[tissue.under] * np.float32(0.6)

@@ -113,7 +113,7 @@ def draw_tissue(
     """
     radius = float(np.exp(rng.uniform(np.log(3.0), np.log(9.0)))) if radius is None else radius
     density = float(rng.uniform(0.55, 1.0)) if density is None else density
-    field = tuple(n * pixel_size for n in shape)
+    field = (shape[0] * pixel_size, shape[1] * pixel_size)
     centre, radii, kind, stretch, direction = _place(field, radius, density, rng)
     owner, under, angle, nucleus = _paint(shape, pixel_size, centre, radii, stretch, direction, kind, rng)
     glass = np.zeros(shape, bool)
@@ -128,9 +128,7 @@ def draw_tissue(
     boundary[:, 1:] |= owner[:, 1:] != owner[:, :-1]
     depth = _distance(~boundary & (owner > 0)) * pixel_size
     nucleus_depth = _distance(nucleus & ~boundary) * pixel_size
-    return Tissue(
-        pixel_size, owner, under, nucleus, nucleus_depth, depth, angle, centre, radii, kind, glass
-    )
+    return Tissue(pixel_size, owner, under, nucleus, nucleus_depth, depth, angle, centre, radii, kind, glass)
 
 
 def _distance(inside: NDArray[np.bool_]) -> NDArray[np.float32]:
@@ -170,7 +168,12 @@ def _place(
     stretch = np.exp(np.abs(rng.normal(0, 0.18, n)))
     stretch[kind == 0] *= rng.uniform(1.0, 2.6) ** rng.random(int((kind == 0).sum()))
     flow = smooth_field(rng, coarse, rng.uniform(60, 200))
-    grain = np.pi * flow[np.clip(y + 2 * margin, 0, coarse[0] - 1).astype(int), np.clip(x + 2 * margin, 0, coarse[1] - 1).astype(int)]
+    grain = (
+        np.pi
+        * flow[
+            np.clip(y + 2 * margin, 0, coarse[0] - 1).astype(int), np.clip(x + 2 * margin, 0, coarse[1] - 1).astype(int)
+        ]
+    )
     direction = np.where(rng.random(n) < 0.7, grain + rng.normal(0, 0.3, n), rng.uniform(0, np.pi, n))
 
     def with_nobody(values: NDArray, nobody: float) -> NDArray:
@@ -197,7 +200,9 @@ def _paint(
 ) -> tuple[NDArray[np.int32], NDArray[np.int32], NDArray[np.float32], NDArray[np.bool_]]:
     """Give each pixel to the cell that it lies deepest in, and the next one to what lies under it."""
     wobble = rng.uniform(0.06, 0.22) * float(np.median(radii))
-    warp = [wobble * smooth_field(rng, shape, rng.uniform(0.7, 1.6) * float(np.median(radii)) / pixel_size) for _ in "yx"]
+    warp = [
+        wobble * smooth_field(rng, shape, rng.uniform(0.7, 1.6) * float(np.median(radii)) / pixel_size) for _ in "yx"
+    ]
     ys = (np.arange(shape[0], dtype=np.float32)[:, None] + 0.5) * pixel_size + warp[0]
     xs = (np.arange(shape[1], dtype=np.float32)[None, :] + 0.5) * pixel_size + warp[1]
     best = np.ones(shape, np.float32)

@@ -15,9 +15,7 @@ _DETECTABLE = 2.5
 _BACKGROUND_DOUBT = 0.2
 
 
-def truth(
-    stained: Stain, tissue: Tissue, detector: Detector, cells: NDArray[np.int64]
-) -> NDArray[np.float32]:
+def truth(stained: Stain, tissue: Tissue, detector: Detector, cells: NDArray[np.int64]) -> NDArray[np.float32]:
     """Label the cells of a segmentation.
 
     Parameters

@@ -1,6 +1,7 @@
 """The only code that opens a SpatialData or writes into one: regions in, table out."""
 
+from nimbus_sd.spatial.pairs import plain_images
 from nimbus_sd.spatial.regions import Region, find_regions
 from nimbus_sd.spatial.table import RegionResult, check_keys, write_table
 
-__all__ = ["Region", "RegionResult", "check_keys", "find_regions", "write_table"]
+__all__ = ["Region", "RegionResult", "check_keys", "find_regions", "plain_images", "write_table"]

@@ -41,9 +41,7 @@ def image_element(sdata: SpatialData, key: str) -> tuple[da.Array, list[str]]:
     """
     element = _full_resolution(sdata.images[key])
     if set(element.dims) != {"c", *_AXES}:
-        raise ValueError(
-            f"Image {key!r} has the axes {element.dims}; only 2-D images (c, y, x) are supported."
-        )
+        raise ValueError(f"Image {key!r} has the axes {element.dims}; only 2-D images (c, y, x) are supported.")
     element = element.transpose("c", *_AXES)
     if element.dtype.kind not in "buif":
         raise ValueError(f"Image {key!r} is of type {element.dtype}; it must be of integers or floats.")
@@ -67,9 +65,7 @@ def labels_element(sdata: SpatialData, key: str) -> da.Array:
     """
     element = _full_resolution(sdata.labels[key])
     if set(element.dims) != set(_AXES):
-        raise ValueError(
-            f"Labels {key!r} have the axes {element.dims}; only 2-D labels (y, x) are supported."
-        )
+        raise ValueError(f"Labels {key!r} have the axes {element.dims}; only 2-D labels (y, x) are supported.")
     if element.dtype.kind not in "iu":
         advice = (
             "label its connected components first, e.g. with `skimage.measure.label`"
@@ -131,9 +127,7 @@ def relative_scale(
             if abs(size - round(size)) <= _SCALE_TOLERANCE * size:
                 return (1, round(size)) if ratio >= 1 else (round(size), 1)
         (yy, yx, y), (xy, xx, x) = matrix[:2]
-        found.append(
-            f"in {system!r}, y' = {yy:.6g} y {yx:+.6g} x {y:+.6g}, x' = {xy:.6g} y {xx:+.6g} x {x:+.6g}"
-        )
+        found.append(f"in {system!r}, y' = {yy:.6g} y {yx:+.6g} x {y:+.6g}, x' = {xy:.6g} y {xx:+.6g} x {x:+.6g}")
     return "; ".join(found) or "no common coordinate system"
 
 

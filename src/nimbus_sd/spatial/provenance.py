@@ -24,12 +24,7 @@ def written_by_us(table: AnnData) -> set[str]:
 
 def is_extendable(table: AnnData) -> bool:
     """Say whether rows and columns may be added: we made the table, and X still is what we put there."""
-    if (
-        "X" not in written_by_us(table)
-        or INTEGRATED not in table.layers
-        or table.X is None
-        or table.raw is not None
-    ):
+    if "X" not in written_by_us(table) or INTEGRATED not in table.layers or table.X is None or table.raw is not None:
         return False
     return np.array_equal(np.asarray(table.X), np.asarray(table.layers[INTEGRATED]), equal_nan=True)
 

@@ -53,6 +53,12 @@ class Region:
         return np.dtype(np.uint8) if self._image.dtype.kind == "b" else self._image.dtype.newbyteorder("=")
 
     @property
+    def image_shape(self) -> tuple[int, int]:
+        """Height and width of the image in its own pixels."""
+        height, width = self._image.shape[1:]
+        return height, width
+
+    @property
     def transformations(self) -> dict[str, BaseTransformation]:
         """Transformations from pixels of the common grid into each coordinate system of the image."""
         if self.image_repeat == 1:
@@ -128,6 +134,8 @@ class RegionResult:
         Pixels of the region's common grid in each cell, shape (n,).
     centroid
         Mean y and x on the common grid, shape (n, 2); the centre of the first pixel is (0.5, 0.5).
+    too_small
+        Number of cells that have no interior pixel at the model's pixel size.
     """
 
     region: Region
@@ -136,6 +144,7 @@ class RegionResult:
     expression: NDArray[np.float32]
     area_px: NDArray[np.integer]
     centroid: NDArray[np.float64]
+    too_small: int = 0
 
 
 def _read(

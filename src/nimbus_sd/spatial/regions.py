@@ -82,9 +82,7 @@ def find_regions(
     images = {image: image_element(sdata, image) for image, _ in pairs}
     channels = _channels({image: names for image, (_, names) in images.items()}, channels)
     placed = {image: matrices(sdata.images[image]) for image in images}
-    if isinstance(pixel_size, Mapping) and (
-        unknown := [key for key in pixel_size if key not in sdata.images]
-    ):
+    if isinstance(pixel_size, Mapping) and (unknown := [key for key in pixel_size if key not in sdata.images]):
         raise not_found("image", unknown, sdata.images, " (named in `pixel_size`)")
     sizes = pixel_sizes(placed, pixel_size)
 
@@ -100,9 +98,7 @@ def find_regions(
                 "Resample one of them, or correct its transformation."
             )
         image_repeat, labels_repeat = repeats
-        fine, coarse = (
-            (pixels.shape[1:], cells.shape) if image_repeat == 1 else (cells.shape, pixels.shape[1:])
-        )
+        fine, coarse = (pixels.shape[1:], cells.shape) if image_repeat == 1 else (cells.shape, pixels.shape[1:])
         if not sizes_fit(fine, coarse, max(repeats)):
             raise ValueError(
                 f"Image {image!r} is {pixels.shape[1]} x {pixels.shape[2]} pixels (y, x) and labels "

@@ -50,11 +50,10 @@ def rows_of(table: AnnData, labels_key: str) -> tuple[NDArray[np.intp], NDArray[
     column = table.obs[instance_key].iloc[rows]
     try:
         # Through text, because numbers may be categories or strings, and 64 bit do not fit into floats.
-        ids = np.asarray(column.astype(str).astype("int64"))
+        ids = np.asarray((column if column.dtype.kind == "i" else column.astype(str)).astype("int64"))
     except (ValueError, OverflowError) as error:
         raise ValueError(
-            f"obs[{instance_key!r}] of the table must hold the labels of {labels_key!r} as whole numbers, "
-            f"but: {error}."
+            f"obs[{instance_key!r}] of the table must hold the labels of {labels_key!r} as whole numbers, but: {error}."
         ) from error
     return rows, ids
 
@@ -87,8 +86,7 @@ def extended(table: AnnData, cells: Mapping[str, NDArray[np.int64]], channels: S
     n_obs, n_vars = table.n_obs + len(obs_names), table.n_vars + len(var_names)
 
     obs, var = _grown_frame(table.obs, obs_names), _grown_frame(table.var, var_names)
-    regions = [*table.obs[region_key].astype(object), *_regions(lacking)]
-    obs[region_key] = pd.Categorical(regions, categories=dict.fromkeys(regions))
+    obs[region_key] = [*table.obs[region_key].astype(object), *_regions(lacking)]
     obs[instance_key] = np.concatenate([table.obs[instance_key].astype(np.int64), *lacking.values()])
     # anndata 0.13 lists X among the layers, under the key None.
     layers = {key: values for key, values in table.layers.items() if key is not None}

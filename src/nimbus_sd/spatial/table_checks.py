@@ -42,9 +42,7 @@ def check_keys(
     _check_name("table_key", table_key)
     _check_name("key_added", key_added)
     if _variant(_TAKEN, key_added):
-        raise ValueError(
-            f"`key_added` is {key_added!r}, which is kept for something else; pass another name."
-        )
+        raise ValueError(f"`key_added` is {key_added!r}, which is kept for something else; pass another name.")
     others = [*sdata.images, *sdata.labels, *sdata.shapes, *sdata.points, *(set(sdata.tables) - {table_key})]
     if taken := _variant(others, table_key):
         raise ValueError(
@@ -62,9 +60,7 @@ def _check_table(
     if not isinstance(table.obs, pd.DataFrame):
         raise ValueError(f"{name} is not in memory; load it first (`to_memory()`). Or: {advice}.")
     attrs = table.uns.get(TableModel.ATTRS_KEY)
-    if not attrs or any(
-        not attrs.get(key) or attrs[key] not in table.obs for key in ("region_key", "instance_key")
-    ):
+    if not attrs or any(not attrs.get(key) or attrs[key] not in table.obs for key in ("region_key", "instance_key")):
         raise ValueError(
             f"{name} does not say which cells its rows are (a region and an instance id for each, as set by "
             f"`TableModel.parse`), so it cannot be joined. {advice}."
@@ -73,18 +69,18 @@ def _check_table(
 
     if not table.var_names.is_unique:
         raise ValueError(f"{name} has several columns of the same name in `var_names`. {advice}.")
+    extendable, was_ours = is_extendable(table), "X" in written_by_us(table)
     missing = [channel for channel in channels if channel not in table.var_names]
-    if len(missing) == len(channels) and table.n_vars:
+    if len(missing) == len(channels) and not was_ours:
         raise ValueError(
-            f"{name} is a table of something else: its {table.n_vars} columns ({_some(table.var_names)}) "
-            f"are none of the channels ({_some(channels)}). {advice}."
+            f"{name} is a table of something else: its {table.n_vars} columns ({_some(table.var_names)}) are none of "
+            f"the channels ({_some(channels)}). {advice}."
         )
-    extendable = is_extendable(table)
     if missing and not extendable:
-        why = " any more, since X was changed after we made the table" if "X" in written_by_us(table) else ""
+        why = " any more, since X was changed after we made the table" if was_ours else ""
         raise ValueError(
-            f"{name} has no columns {_some(missing)}, and they cannot be added{why}. Pass `channels` "
-            "without them, or another `table_key` to make a new table."
+            f"{name} has no columns {_some(missing)}, and they cannot be added{why}. Pass `channels` without them, "
+            f"or another `table_key` to make a new table."
         )
 
     n_rows = 0
@@ -120,9 +116,7 @@ def _check_free(table: AnnData, name: str, key_added: str) -> None:
     if made is not None and not is_ours(made):
         raise ValueError(f"{name} has another entry uns[{key_added!r}] already; pass another `key_added`.")
     if not isinstance(table.varm.get(normalization, pd.DataFrame()), pd.DataFrame):
-        raise ValueError(
-            f"{name} has another entry varm[{normalization!r}] already; pass another `key_added`."
-        )
+        raise ValueError(f"{name} has another entry varm[{normalization!r}] already; pass another `key_added`.")
 
 
 def has_key(mapping: Iterable[str], key: str) -> bool:
@@ -138,8 +132,7 @@ def _check_name(argument: str, name: str) -> None:
     allowed = isinstance(name, str) and name and all(letter.isalnum() or letter in "_-." for letter in name)
     if not allowed or name in (".", "..", "_index") or name.startswith("__"):
         raise ValueError(
-            f"`{argument}` is {name!r}; it must consist of letters, digits, '_', '-' and '.', and not begin "
-            "with '__'."
+            f"`{argument}` is {name!r}; it must consist of letters, digits, '_', '-' and '.', and not begin with '__'."
         )
 
 

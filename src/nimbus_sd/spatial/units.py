@@ -14,9 +14,7 @@ from numpy.typing import NDArray
 DEFAULT_PIXEL_SIZE = 0.5
 
 # "micro" is spelled with the micro sign or with the Greek letter mu.
-_MICROMETRE = re.compile(
-    r"(?:.*_)?(?:[u\u00b5\u03bc]m|microns?|micromet(?:er|re)s?)", re.IGNORECASE | re.DOTALL
-)
+_MICROMETRE = re.compile(r"(?:.*_)?(?:[u\u00b5\u03bc]m|microns?|micromet(?:er|re)s?)", re.IGNORECASE | re.DOTALL)
 
 
 def is_micrometre(system: str) -> bool:
@@ -56,10 +54,7 @@ def own_pixel_size(key: str, matrices: Mapping[str, NDArray[np.float64] | None])
             continue
         linear = np.eye(2) * np.nan if matrix is None else matrix[:2, :2]
         height, width = np.linalg.norm(linear, axis=0)
-        if not (
-            height > 0
-            and np.allclose(linear.T @ linear, np.eye(2) * height**2, rtol=0, atol=1e-3 * height**2)
-        ):
+        if not (height > 0 and np.allclose(linear.T @ linear, np.eye(2) * height**2, rtol=0, atol=1e-3 * height**2)):
             raise ValueError(
                 f"The pixels of image {key!r} are {height:.6g} x {width:.6g} um (y, x) or sheared in "
                 f"coordinate system {system!r}; they must be square. Resample the image, or pass "
@@ -119,9 +114,7 @@ def _checked(pixel_size: float) -> float:
     except TypeError:
         size = math.nan
     if not (math.isfinite(size) and size > 0) or isinstance(pixel_size, bool):
-        raise ValueError(
-            f"`pixel_size` is {pixel_size!r}; it must be a number above 0, in um per image pixel."
-        )
+        raise ValueError(f"`pixel_size` is {pixel_size!r}; it must be a number above 0, in um per image pixel.")
     return size
 
 
@@ -133,8 +126,7 @@ def _compare(key: str, stated: float, matrices: Mapping[str, NDArray[np.float64]
         return
     if own is not None and abs(stated - own) > 0.05 * own:
         warnings.warn(
-            f"`pixel_size` is {stated:.6g} um, but image {key!r} says {own:.6g} um per pixel; {stated:.6g} "
-            "is used.",
+            f"`pixel_size` is {stated:.6g} um, but image {key!r} says {own:.6g} um per pixel; {stated:.6g} is used.",
             UserWarning,
             stacklevel=2,
         )

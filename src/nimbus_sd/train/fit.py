@@ -67,7 +67,9 @@ def loss(logits: Tensor, batch: Batch, background: float = 0.05) -> Tensor:
     weight[0] = background
     target = torch.where(known, batch.labels, 0.0)
     weight, target = weight[batch.cells], target[batch.cells]
-    of_pixels = functional.binary_cross_entropy_with_logits(logits[:, 0].float(), target, weight=weight, reduction="sum")
+    of_pixels = functional.binary_cross_entropy_with_logits(
+        logits[:, 0].float(), target, weight=weight, reduction="sum"
+    )
     return of_cells + 0.5 * of_pixels / weight.sum()
 
 
@@ -98,10 +100,12 @@ class Fit(lightning.LightningModule):
         """Move a batch; Lightning does not know our class."""
         return Batch(batch.inputs.to(device), batch.cells.to(device), batch.labels.to(device))
 
-    def configure_optimizers(self) -> dict[str, Any]:
+    def configure_optimizers(self) -> Any:
         """Return AdamW under one cycle of the learning rate."""
         optimizer = torch.optim.AdamW(self.network.parameters(), lr=self.learning_rate, weight_decay=1e-3)
-        cycle = torch.optim.lr_scheduler.OneCycleLR(optimizer, self.learning_rate, total_steps=self.steps, pct_start=0.1)
+        cycle = torch.optim.lr_scheduler.OneCycleLR(
+            optimizer, self.learning_rate, total_steps=self.steps, pct_start=0.1
+        )
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": cycle, "interval": "step"}}
 
 
@@ -139,6 +143,8 @@ def fit(
     -------
     The network with averaged weights, in eval mode, on the CPU.
     """
+    # Faster on processors, and on GPUs in half precision.
+    network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     folder = Path(folder)
     last = folder / "last.ckpt"
     loader = DataLoader(
@@ -157,7 +163,14 @@ def fit(
         gradient_clip_val=1.0,
         callbacks=[
             EMAWeightAveraging(decay=0.995),
-            ModelCheckpoint(folder, filename="step", every_n_train_steps=100, save_last=True, save_top_k=1, enable_version_counter=False),
+            ModelCheckpoint(
+                folder,
+                filename="step",
+                every_n_train_steps=100,
+                save_last=True,
+                save_top_k=1,
+                enable_version_counter=False,
+            ),
         ],
         logger=lightning.pytorch.loggers.CSVLogger(folder),
         log_every_n_steps=20,
@@ -169,7 +182,7 @@ def fit(
 
 
 def _steps_done(checkpoint: Path) -> int:
-    """Steps in a checkpoint, so that a resumed run draws new tiles; 0 where there is none."""
+    """Count a checkpoint's steps, so that a resumed run draws new tiles; 0 where there is none."""
     if not checkpoint.exists():
         return 0
     return int(torch.load(checkpoint, map_location="cpu", weights_only=True)["global_step"])

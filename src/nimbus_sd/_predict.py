@@ -1,0 +1,218 @@
+"""The main job: a SpatialData in, a score per cell and marker out."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+import pandas as pd
+from tqdm.auto import tqdm
+
+from nimbus_sd import keys
+from nimbus_sd.engine import (
+    BadPixels,
+    block_count,
+    check_cell_size,
+    check_cells,
+    check_pixels,
+    default_tile_size,
+    given_factors,
+    map_keys,
+    measured_factors,
+    score_map,
+    score_region,
+    tile_count,
+)
+from nimbus_sd.models import Card, Scorer, load
+from nimbus_sd.spatial import Region, RegionResult, check_keys, find_regions, write_table
+
+if TYPE_CHECKING:
+    import torch
+    from anndata import AnnData
+    from spatialdata import SpatialData
+
+logger = logging.getLogger("nimbus_sd")
+
+
+def predict(
+    sdata: SpatialData,
+    image_key: str | Sequence[str] | None = None,
+    labels_key: str | Sequence[str] | None = None,
+    *,
+    table_key: str = "table",
+    key_added: str = keys.NIMBUS,
+    model: str | Path = "compact",
+    channels: Sequence[str] | None = None,
+    pixel_size: float | Mapping[str, float] | None = None,
+    normalization: Mapping[str, float] | pd.Series | pd.DataFrame | None = None,
+    tta: bool | None = None,
+    precision: Literal["auto", "float32", "bfloat16"] = "auto",
+    tile_size: int | None = None,
+    batch_size: int | None = None,
+    save_maps: bool = False,
+    device: str | torch.device = "auto",
+    progress: bool = True,
+) -> AnnData:
+    """Score how sure it is that a cell is positive, for every cell and marker.
+
+    A U-Net looks at one channel and the cell mask at a time (Rumberger et al., "Nimbus model design" and "Model
+    inference"), and its per-pixel confidence is averaged over each cell. Nothing on disk changes, and the table stays
+    as it was until all is done.
+
+    Parameters
+    ----------
+    sdata
+        Images (c, y, x) and labels (y, x), in memory or lazy, of any size.
+    image_key, labels_key
+        Names of an image and its cell labels, or lists of equal length for many regions. None takes each labels
+        element with the one image that shares a coordinate system with it.
+    table_key
+        Table to create, or to join on region and instance id: its rows, order and other content stay.
+    key_added
+        Name of the layer of scores.
+    model
+        ``"compact"`` (bundled, trained on simulated tissue), ``"nimbus"`` (published weights, fetched from the
+        Hugging Face hub once), a ``.safetensors`` file with its card beside it, or a ``.pt`` state dict in the
+        published layout.
+    channels
+        Names of the channels to score. None scores all.
+    pixel_size
+        um per image pixel, or a mapping from image to it. None takes the element's own unit where it has one, else
+        0.5 with a warning.
+    normalization
+        Factor per channel (mapping, Series, or DataFrame with a column ``"factor"``, as ``predict`` leaves it in
+        ``varm``), by which intensities are divided before they are clipped to [0, 1]. None measures it by the
+        model's rule, from every pixel of all regions.
+    tta
+        Average the eight views of the square's symmetry (slower). None does as the model's card says.
+    precision
+        ``"float32"``, ``"bfloat16"`` or ``"auto"``.
+    tile_size
+        Side of a tile's core in model pixels. Scores do not depend on it.
+    batch_size
+        Number of images that pass the network at once. Scores do not depend on it.
+    save_maps
+        Add a lazy image ``<image>_<key_added>`` of per-pixel confidence to ``sdata``, in memory; it is computed when
+        read or written.
+    device
+        ``"auto"`` or a torch device.
+    progress
+        Show progress bars.
+
+    Returns
+    -------
+    AnnData
+        Also set as ``sdata.tables[table_key]``, cells x channels:
+
+        - ``layers[key_added]``: scores, float32 in [0, 1], NaN where not scored
+        - ``layers["integrated_expression"]``: mean intensity per cell, float32; ``X`` of a new table is the same
+        - ``obs["region"]``, ``obs["instance_id"]``: the labels element and the cell's label in it
+        - ``obs["area"]``: in um^2; ``obsm["spatial"]``: x, y in image pixels
+        - ``varm[f"{key_added}_normalization"]``: factor and the regions' quantiles
+        - ``uns[key_added]``: model, its sha256 and revision, settings, version
+
+    Raises
+    ------
+    KeyError
+        An element, channel or factor does not exist.
+    ValueError
+        Image and labels do not fit; the table is of something else; a model file is not readable; no region has a
+        cell.
+    ConnectionError
+        ``model="nimbus"`` has never been fetched and no hub can be reached.
+
+    Warns
+    -----
+    UserWarning
+        Names channels that are empty, rest on a handful of pixels, or hold NaN, infinite or negative pixels; regions
+        without a cell; a pixel size that was assumed or makes cells implausibly small or large.
+
+    Examples
+    --------
+    >>> import nimbus_sd as ns
+    >>> sdata = ns.datasets.example()
+    >>> adata = ns.predict(sdata, channels=["CD3", "CD20"], progress=False)
+    >>> adata.layers["nimbus"].shape[1]
+    8
+    """
+    regions = find_regions(sdata, image_key, labels_key, channels=channels, pixel_size=pixel_size)
+    channels = regions[0].channels
+    check_keys(sdata, table_key, key_added, channels, regions)
+    new_images = map_keys(sdata, regions, key_added, table_key) if save_maps else []
+    loaded = load(model)
+    scorer = Scorer(loaded, device=device, precision=precision, tta=tta, batch_size=batch_size)
+    tile_size = default_tile_size(scorer) if tile_size is None else _checked_tile_size(tile_size)
+    check_cell_size(regions)
+
+    bad = BadPixels()
+    factors = _factors(regions, normalization, scorer.card, bad, progress)
+    in_use = factors["factor"].to_numpy(np.float64)
+    # Pixels that were counted once, all of them, are not counted again.
+    results = _scored(regions, in_use, scorer, tile_size, BadPixels() if normalization is None else bad, progress)
+    check_pixels(bad)
+    check_cells(results)
+    maps = {key: score_map(region, in_use, scorer, tile_size) for key, region in zip(new_images, regions, strict=False)}
+
+    adata = write_table(
+        sdata,
+        results,
+        channels=channels,
+        table_key=table_key,
+        key_added=key_added,
+        factors=factors,
+        provenance=_provenance(scorer, regions, given=normalization is not None),
+    )
+    sdata.images.update(maps)
+    logger.info("added layers[%r]: scores of %d cells in %d channels", key_added, adata.n_obs, len(channels))
+    return adata
+
+
+def _checked_tile_size(tile_size: int) -> int:
+    if tile_size < 1:
+        raise ValueError(f"`tile_size` is {tile_size}; give a number of model pixels of at least 1, or None.")
+    return int(tile_size)
+
+
+def _factors(
+    regions: list[Region],
+    normalization: Mapping[str, float] | pd.Series | pd.DataFrame | None,
+    card: Card,
+    bad: BadPixels,
+    progress: bool,
+) -> pd.DataFrame:
+    if normalization is not None:
+        return given_factors(normalization, regions)
+    with tqdm(total=block_count(regions), desc="Normalisation", unit="block", disable=not progress) as bar:
+        return measured_factors(regions, card, bad, bar.update)
+
+
+def _scored(
+    regions: list[Region], factors: np.ndarray, scorer: Scorer, tile_size: int, bad: BadPixels, progress: bool
+) -> list[RegionResult]:
+    total = sum(tile_count(region, scorer, tile_size) for region in regions)
+    form = "{l_bar}{bar}| {n:.1f}/{total} [{elapsed}<{remaining}]"
+    with tqdm(total=total, desc="Scores", unit="tile", bar_format=form, disable=not progress) as bar:
+        return [
+            score_region(region, factors, scorer, tile_size=tile_size, bad=bad, on_tile=bar.update)
+            for region in regions
+        ]
+
+
+def _provenance(scorer: Scorer, regions: list[Region], *, given: bool) -> dict[str, Any]:
+    card = scorer.card
+    return {
+        "model": card.name,
+        "sha256": card.sha256,
+        "revision": card.revision,
+        "model_pixel_size": card.pixel_size,
+        "pixel_size": {region.labels_key: region.pixel_size * region.image_repeat for region in regions},
+        "normalization": "given" if given else card.rule,
+        "quantile": None if given else card.quantile,
+        "views": 8 if scorer.tta else 1,
+        "precision": scorer.precision,
+        "version": version("nimbus-sd"),
+    }

@@ -1,0 +1,185 @@
+"""The command line: a thin layer over the public functions."""
+
+from __future__ import annotations
+
+import logging
+import time
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+app = typer.Typer(
+    help="Which marker is this cell positive for? Nimbus scores for multiplexed tissue images.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+
+@contextmanager
+def _plain_messages() -> Iterator[None]:
+    """Show warnings, log lines and errors a user can act on as one line each; exit with 2 after an error."""
+    logger = logging.getLogger("nimbus_sd")
+    handler = logging.StreamHandler()
+    handler.setFormatter(logging.Formatter("%(message)s"))
+    logger.addHandler(handler)
+    logger.setLevel(logging.INFO)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        warnings.filterwarnings("always", category=UserWarning, module=r"nimbus_sd\b")
+        warnings.showwarning = lambda message, *_, **__: typer.secho(f"Warning: {message}", fg="yellow", err=True)
+        try:
+            yield
+        except (ValueError, KeyError, TypeError, OSError) as error:
+            text = error.args[0] if isinstance(error, KeyError) and error.args else error
+            typer.secho(f"Error: {text}", fg="red", err=True)
+            raise typer.Exit(2) from error
+        finally:
+            logger.removeHandler(handler)
+
+
+class _Steps:
+    """Says how long each step took."""
+
+    def __init__(self) -> None:
+        self._start = time.perf_counter()
+
+    def done(self, what: str) -> None:
+        now = time.perf_counter()
+        typer.echo(f"{what}  [{now - self._start:.1f} s]")
+        self._start = now
+
+
+@app.command()
+def demo(
+    out: Annotated[Path, typer.Option(help="Folder for the results; replaced if it holds those of a demo.")] = Path(
+        "demo"
+    ),
+    progress: Annotated[bool, typer.Option(help="Show progress bars.")] = True,
+) -> None:
+    """Score a simulated tissue and compare with its known truth."""
+    with _plain_messages():
+        _demo(out, progress)
+
+
+def _demo(out: Path, progress: bool) -> None:
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import pandas as pd
+
+    import nimbus_sd as ns
+
+    store, picture = out / "example.zarr", out / "example.png"
+    unknown = (
+        [path.name for path in out.glob("*") if path.name not in (store.name, picture.name)] if out.exists() else []
+    )
+    if unknown:
+        raise ValueError(f"{out} holds other files ({', '.join(sorted(unknown)[:3])}); name a new folder with --out.")
+    steps = _Steps()
+    sdata = ns.datasets.example()
+    steps.done(f"Built the example: {sdata.tables['table'].n_obs} cells in 2 regions, 8 markers, simulated.")
+    adata = ns.predict(sdata, progress=progress)
+    steps.done("Scored every cell for every marker.")
+
+    scores = ns.metrics.marker_metrics(adata)
+    mean = ns.metrics.marker_metrics(adata, "integrated_expression", threshold="otsu")
+    table = pd.DataFrame(
+        {
+            "cells": scores["cells"],
+            "share positive": scores["share_positive"].round(3),
+            "F1 of scores at 0.5": scores["f1"].round(3),
+            "F1 of mean intensity, Otsu": mean["f1"].round(3),
+        }
+    )
+    table.loc["mean"] = table.mean().round(3)
+    table["cells"] = table["cells"].astype(int)
+    typer.echo("\nAgainst the known truth, undetermined cells left out:\n" + table.to_string() + "\n")
+
+    out.mkdir(parents=True, exist_ok=True)
+    sdata.write(store, overwrite=True)
+    axes = ns.pl.comparison(
+        sdata, ["CD3", "CD20", "PanCK", "Ki67"], "fov1_labels", crop=(slice(100, 360), slice(100, 360))
+    )
+    axes[0, 0].figure.savefig(picture, dpi=110)
+    steps.done(f"Wrote {store} (SpatialData) and {picture} (picture).")
+
+
+@app.command()
+def predict(
+    store: Annotated[Path, typer.Argument(help="SpatialData store (.zarr).")],
+    image: Annotated[list[str] | None, typer.Option(help="Image; repeat for many regions.")] = None,
+    labels: Annotated[list[str] | None, typer.Option(help="Cell labels; repeat for many regions.")] = None,
+    channel: Annotated[list[str] | None, typer.Option(help="Channel to score; repeat. All by default.")] = None,
+    model: Annotated[str, typer.Option(help="compact, nimbus, or a .safetensors or .pt file.")] = "compact",
+    pixel_size: Annotated[float | None, typer.Option(help="um per image pixel.")] = None,
+    tta: Annotated[bool | None, typer.Option(help="Average eight views. As the model's card says by default.")] = None,
+    table: Annotated[str, typer.Option(help="Name of the table in the store.")] = "table",
+    key: Annotated[str, typer.Option(help="Name of the layer of scores.")] = "nimbus",
+    out: Annotated[
+        Path | None, typer.Option(help="Write the table to this .h5ad or .csv and leave the store alone.")
+    ] = None,
+    overwrite: Annotated[bool, typer.Option(help="Replace the table in the store, joined with the scores.")] = False,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda, mps.")] = "auto",
+    progress: Annotated[bool, typer.Option(help="Show progress bars.")] = True,
+) -> None:
+    """Score a store's cells and write the table into it."""
+    with _plain_messages():
+        from spatialdata import read_zarr
+
+        import nimbus_sd as ns
+
+        if out is not None and out.suffix not in (".h5ad", ".csv"):
+            raise ValueError(f"--out {out} must end in .h5ad or .csv.")
+        if not store.exists():
+            raise FileNotFoundError(f"There is no {store}.")
+        sdata = read_zarr(store)
+        if out is None and table in sdata.tables and not overwrite:
+            raise ValueError(
+                f"{store} has a table {table!r} already. Pass --overwrite to add the scores to it, --table for "
+                "another name, or --out for a file of its own."
+            )
+        adata = ns.predict(
+            sdata,
+            image,
+            labels,
+            table_key=table,
+            key_added=key,
+            model=model,
+            channels=channel,
+            pixel_size=pixel_size,
+            tta=tta,
+            device=device,
+            progress=progress,
+        )
+        if out is None:
+            sdata.write_element(table, overwrite=overwrite)
+            typer.echo(f"Wrote {adata.n_obs} cells x {adata.n_vars} channels to table {table!r} of {store}.")
+            return
+        if out.suffix == ".h5ad":
+            adata.write_h5ad(out)
+        else:
+            adata.obs.join(adata.to_df(layer=key)).to_csv(out)
+        typer.echo(f"Wrote {adata.n_obs} cells x {adata.n_vars} channels to {out}.")
+
+
+@app.command()
+def convert(
+    image: Annotated[Path, typer.Argument(help="OME-TIFF, folder of single-channel TIFFs, or folder of those.")],
+    mask: Annotated[Path, typer.Argument(help="Label TIFF, or folder of them.")],
+    out: Annotated[Path, typer.Option(help="SpatialData store to write (.zarr).")],
+    pixel_size: Annotated[float | None, typer.Option(help="um per pixel, where the file does not say.")] = None,
+) -> None:
+    """Turn images and masks into a SpatialData store."""
+    with _plain_messages():
+        import nimbus_sd as ns
+
+        if out.exists():
+            raise FileExistsError(f"{out} exists already; name a new store.")
+        sdata = ns.io.read_fovs(image, mask, pixel_size=pixel_size)
+        sdata.write(out)
+        typer.echo(f"Wrote {len(sdata.images)} image(s) and {len(sdata.labels)} mask(s) to {out}.")

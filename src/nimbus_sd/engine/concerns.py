@@ -1,0 +1,73 @@
+"""Warnings and errors about what a run finds in its regions."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+
+import numpy as np
+
+from nimbus_sd.engine.read import BadPixels
+from nimbus_sd.spatial import Region, RegionResult
+
+_PLAUSIBLE_DIAMETER = (4.0, 40.0)
+_TYPICAL_DIAMETER = 10.0
+
+
+def check_cell_size(regions: Sequence[Region], side: int = 2048, most: int = 4) -> None:
+    """Warn, before the long work, of a pixel size that does not fit the cells in the middle of the first regions."""
+    areas = [np.zeros(0)]
+    for region in regions[:most]:
+        rows, cols = (slice(max(0, (n - side) // 2), min(n, (n + side) // 2)) for n in region.shape)
+        labels = region.read_labels(rows, cols)
+        _, counts = np.unique(labels[labels > 0], return_counts=True)
+        areas.append(counts * region.pixel_size**2)
+    cells = np.concatenate(areas)
+    if not len(cells):
+        return
+    diameter = float(2 * np.sqrt(np.median(cells) / np.pi))
+    low, high = _PLAUSIBLE_DIAMETER
+    if not low <= diameter <= high:
+        stated = regions[0].pixel_size * regions[0].image_repeat
+        _warn(
+            f"With a pixel size of {stated:g} um the median cell is {diameter:.3g} um wide, which is implausible "
+            f"(below {low:g} or above {high:g}). A pixel size of about {stated * _TYPICAL_DIAMETER / diameter:.2g} um "
+            f"would make it {_TYPICAL_DIAMETER:g} um: pass the right one as `pixel_size`."
+        )
+
+
+def check_pixels(bad: BadPixels) -> None:
+    """Warn of pixels that are not what an image should hold."""
+    for counts, what, done in (
+        (bad.not_finite, "NaN or infinite", "they were taken as 0"),
+        (bad.negative, "negative", "they count as 0 for the scores and as they are for the mean intensity"),
+    ):
+        named = ", ".join(f"{name!r} ({count} pixels)" for name, count in counts.items() if count)
+        if named:
+            _warn(f"There are {what} pixels in channel(s) {named}; {done}.")
+
+
+def check_cells(results: Sequence[RegionResult]) -> None:
+    """Warn of regions without a cell, and of cells that the network cannot see.
+
+    Raises
+    ------
+    ValueError
+        No region has a cell.
+    """
+    without = ", ".join(repr(result.region.labels_key) for result in results if not len(result.ids))
+    if not any(len(result.ids) for result in results):
+        raise ValueError(f"No cell in labels {without}: all pixels are 0. Is this the right element?")
+    if without:
+        _warn(f"No cell in labels {without}.")
+    if too_small := sum(result.too_small for result in results):
+        _warn(
+            f"{too_small} of {sum(len(result.ids) for result in results)} cells are so small that no pixel is left "
+            "inside their boundary at the model's pixel size: the network does not see them as cells, and their "
+            "scores rest on what is around them."
+        )
+
+
+def _warn(message: str) -> None:
+    # Shown at the line that calls `predict`.
+    warnings.warn(message, UserWarning, stacklevel=4)

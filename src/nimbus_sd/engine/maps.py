@@ -1,0 +1,87 @@
+"""Score maps as images that are computed when somebody reads them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+from uuid import uuid4
+
+import dask.array as da
+import numpy as np
+from numpy.typing import NDArray
+
+from nimbus_sd.engine.local import model_grid
+from nimbus_sd.engine.read import BadPixels, TileReader
+from nimbus_sd.models import Scorer
+from nimbus_sd.pixels import tiles
+from nimbus_sd.spatial import Region, plain_images
+
+if TYPE_CHECKING:
+    from spatialdata import SpatialData
+    from xarray import DataArray
+
+
+def map_keys(sdata: SpatialData, regions: Sequence[Region], key_added: str, table_key: str) -> list[str]:
+    """Name the score map of each region, ``<image>_<key_added>``, before anything is computed.
+
+    Raises
+    ------
+    ValueError
+        Another element has such a name, or two regions are of one image.
+    """
+    keys = [f"{region.image_key}_{key_added}" for region in regions]
+    if len(set(keys)) < len(keys):
+        raise ValueError(
+            f"Score maps are named after the image, but {[region.labels_key for region in regions]} are labels of "
+            f"{[region.image_key for region in regions]}. Call `predict` once for each labels element of an image, "
+            "with a `key_added` of its own."
+        )
+    old = set(sdata.images) - set(plain_images(sdata))
+    elements = (sdata.images, sdata.labels, sdata.shapes, sdata.points, sdata.tables, (table_key,))
+    others = {name.lower(): name for kind in elements for name in kind if name not in old & set(keys)}
+    if taken := [others[key.lower()] for key in keys if key.lower() in others]:
+        raise ValueError(f"There is an element {taken[0]!r} already, no score map; pass another `key_added`.")
+    return keys
+
+
+def score_map(region: Region, factors: NDArray[np.float64], scorer: Scorer, tile_size: int) -> DataArray:
+    """Build the score map of a region, one chunk per tile and channel, none of them computed yet.
+
+    Parameters
+    ----------
+    region, factors, scorer, tile_size
+        As for :func:`~nimbus_sd.engine.score_region`.
+
+    Returns
+    -------
+    An image element (c, y, x), float32 in [0, 1], at the model's pixel size, placed like the region's image. Channels
+    without a factor are NaN.
+    """
+    from spatialdata.models import Image2DModel
+    from spatialdata.transformations import Scale
+    from spatialdata.transformations import Sequence as Chain
+
+    grid = model_grid(region, scorer)
+    cut = {(tile.core[0].start, tile.core[1].start): tile for tile in tiles(grid, tile_size, scorer.card.halo)}
+    rows, cols = ({tile.core[axis].start: tile.core[axis].stop for tile in cut.values()} for axis in (0, 1))
+    sizes = tuple(tuple(stop - start for start, stop in sorted(axis.items())) for axis in (rows, cols))
+
+    def tile_of(block_info: dict | None = None) -> NDArray[np.float32]:
+        (channel, _), (top, bottom), (left, right) = block_info[None]["array-location"]  # type: ignore[index]
+        if not factors[channel] > 0:
+            return np.full((1, bottom - top, right - left), np.nan, np.float32)
+        reader = TileReader.open(region, grid, cut[top, left])
+        inputs, _ = reader.channels([channel], factors[[channel]], BadPixels())
+        return scorer(inputs, reader.interior)[(slice(None), *reader.tile.core_in_window)]
+
+    # A name of our own, as dask would derive one from the network's weights.
+    lazy = da.map_blocks(
+        tile_of,
+        name=f"score-map-{uuid4().hex}",
+        chunks=((1,) * len(region.channels), *sizes),
+        dtype=np.float32,
+        meta=np.zeros((0, 0, 0), np.float32),
+    )
+    enlarged = Scale([1 / grid.scale, 1 / grid.scale], axes=("y", "x"))
+    places = {system: Chain([enlarged, place]) for system, place in region.transformations.items()}
+    return Image2DModel.parse(lazy, dims=("c", "y", "x"), c_coords=list(region.channels), transformations=places)

@@ -1,0 +1,186 @@
+"""Normalisation factors, against numpy's quantiles of all pixels at once."""
+
+import warnings
+from dataclasses import replace
+
+import dask.array as da
+import numpy as np
+import pandas as pd
+import pytest
+from spatialdata.transformations import Scale
+
+from nimbus_sd.engine import BadPixels, block_count, factors, given_factors, measured_factors
+from nimbus_sd.models import PUBLISHED
+from nimbus_sd.spatial import find_regions
+
+MEAN = replace(PUBLISHED, quantile=0.9)
+POOLED = replace(MEAN, rule="pooled")
+
+
+def pixels(seed, shape=(2, 60, 50), dtype=np.uint16):
+    return np.random.default_rng(seed).lognormal(3 + seed, 1, shape).clip(0, 60_000).astype(dtype)
+
+
+def positive(image, q=0.9):
+    return np.quantile(image[image > 0].astype(float), q)
+
+
+def measured(regions, card=MEAN, bad=None):
+    return measured_factors(regions, card, bad or BadPixels(), lambda: None)
+
+
+def test_mean_of_regions_and_pooled(regions, no_warning):
+    images = [pixels(0), pixels(1, (2, 20, 30)), pixels(2)]
+    mean, pooled = (measured(regions(*images), card) for card in (MEAN, POOLED))
+    assert list(mean.columns) == list(pooled.columns) == ["fov0_cells", "fov1_cells", "fov2_cells", "factor"]
+    assert list(mean.index) == ["DAPI", "CD3"]
+    for c, name in enumerate(mean.index):
+        own = [positive(image[c]) for image in images]
+        np.testing.assert_allclose(mean.loc[name], [*own, np.mean(own)], rtol=1e-14)
+        together = positive(np.concatenate([image[c].ravel() for image in images]))
+        np.testing.assert_allclose(pooled.loc[name], [*own, together], rtol=1e-14)
+
+
+@pytest.mark.parametrize("card", [MEAN, POOLED])
+def test_every_pixel_is_read_whatever_the_blocks(regions, monkeypatch, card):
+    image = pixels(3, (3, 61, 47))
+    (whole,) = (measured(regions(image), card),)
+    monkeypatch.setattr(factors, "_BLOCK", 16)
+    monkeypatch.setattr(factors, "GROUP_BYTES", 16 * 16 * 4 * 2)
+    chunked = regions(da.from_array(image, chunks=(2, 13, 29)))
+    calls = []
+    pd.testing.assert_frame_equal(measured_factors(chunked, card, BadPixels(), lambda: calls.append(1)), whole)
+    assert len(calls) == block_count(chunked) == 4 * 3
+
+
+def test_images_without_a_positive_pixel_are_left_out_of_the_mean(regions, no_warning):
+    dark = pixels(1)
+    dark[0] = 0
+    table = measured(regions(pixels(0), dark))
+    assert np.isnan(table.loc["DAPI", "fov1_cells"])
+    assert table.loc["DAPI", "factor"] == table.loc["DAPI", "fov0_cells"]
+
+
+@pytest.mark.parametrize("card", [MEAN, POOLED])
+def test_a_channel_that_is_empty_everywhere_has_no_factor(regions, card):
+    images = pixels(0), pixels(1)
+    for image in images:
+        image[1] = 0
+    with pytest.warns(UserWarning, match=r"No pixel above 0 in channel\(s\) 'CD3': their scores are NaN"):
+        table = measured(regions(*images), card)
+    assert np.isnan(table.loc["CD3"]).all() and table.loc["DAPI"].notna().all()
+
+
+def test_a_handful_of_pixels_in_one_image_is_named(regions):
+    dark = pixels(1)
+    dark[1] = 0
+    dark[1, 5, 5:9] = 50_000
+    with pytest.warns(UserWarning, match=r"'CD3' \(4 pixels above 0 in 'fov1'\) rests on a handful"):
+        measured(regions(pixels(0), dark))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", UserWarning)
+        # Four pixels among those of both images decide nothing.
+        measured(regions(pixels(0), dark), POOLED)
+
+
+@pytest.mark.parametrize("card", [MEAN, POOLED])
+def test_an_image_with_two_labels_elements_counts_once(make_sdata, card, no_warning):
+    images = {"a": pixels(0), "b": pixels(2)}
+    cells = {key: np.ones((60, 50), np.int32) for key in ("a_cells", "a_nuclei", "b_cells")}
+    sdata = make_sdata(images, cells, transformations={"a_nuclei": {"a": Scale([1, 1], ("y", "x"))}})
+    regions = find_regions(sdata, ["a", "a", "b"], ["a_cells", "a_nuclei", "b_cells"], pixel_size=0.5)
+    twice = measured(regions, card)
+    once = measured(find_regions(sdata, ["a", "b"], ["a_cells", "b_cells"], pixel_size=0.5), card)
+    assert block_count(regions) == 2
+    pd.testing.assert_frame_equal(twice[once.columns], once)
+    pd.testing.assert_series_equal(twice["a_nuclei"], twice["a_cells"], check_names=False)
+
+
+@pytest.mark.parametrize("extra", [-1, 0, 1])
+def test_pixels_of_a_coarse_image_count_once(make_sdata, monkeypatch, extra):
+    """Also where the finer labels end before the image does, or after it."""
+    monkeypatch.setattr(factors, "_BLOCK", 16)
+    image, cells = pixels(0, (2, 30, 25)), np.ones((90 + extra, 75 + extra), np.int32)
+    third = {"a": Scale([1 / 3, 1 / 3], axes=("y", "x"))}
+    sdata = make_sdata({"a": image}, {"a_cells": cells}, transformations={"a_cells": third})
+    (region,) = find_regions(sdata, pixel_size=0.6)
+    assert region.image_repeat == 3
+    np.testing.assert_allclose(measured([region])["factor"], [positive(channel) for channel in image], rtol=1e-14)
+
+
+def test_pooling_images_of_different_types(regions):
+    images = pixels(0, dtype=np.uint8), pixels(1, dtype=np.float32)
+    table = measured(regions(*images), POOLED)
+    together = [positive(np.concatenate([image[c].ravel() for image in images])) for c in range(2)]
+    np.testing.assert_allclose(table["factor"], together, rtol=1e-4)
+
+
+def test_bad_pixels_are_counted_and_left_out(regions):
+    image = pixels(0, dtype=np.float32)
+    expected = positive(image[0, 1:])
+    image[0, 0] = np.nan
+    image[1, :2, :3] = -4
+    bad = BadPixels()
+    table = measured(regions(image), bad=bad)
+    assert table.loc["DAPI", "factor"] == pytest.approx(expected, rel=1e-4)
+    assert (dict(bad.not_finite), bad.negative["CD3"], bad.negative["DAPI"]) == ({"DAPI": 50, "CD3": 0}, 6, 0)
+
+
+GIVEN = {"CD3": 2.0, "DAPI": 3.0, "other": 9.0}
+
+
+@pytest.mark.parametrize(
+    "normalization",
+    [
+        GIVEN,
+        pd.Series(GIVEN),
+        pd.DataFrame({"fov7_cells": 1.0, "factor": pd.Series(GIVEN)}),
+        {"CD3": np.float32(2), "DAPI": 3},
+    ],
+)
+def test_given_factors(regions, normalization, no_warning):
+    table = given_factors(normalization, regions(pixels(0), pixels(1)))
+    expected = pd.DataFrame({"factor": [3.0, 2.0]}, index=pd.Index(["DAPI", "CD3"], name="channel"))
+    pd.testing.assert_frame_equal(table, expected)
+
+
+def test_given_factors_that_do_not_do(regions):
+    region = regions(pixels(0))
+    with pytest.raises(KeyError, match=r"no factor for channel\(s\) 'CD3'; it has 'DAPI', 'CD20'"):
+        given_factors({"DAPI": 1, "CD20": 2}, region)
+    with pytest.raises(ValueError, match=r"the columns \['fov0', 'scale'\]; it needs one named 'factor'"):
+        given_factors(pd.DataFrame({"fov0": 1.0, "scale": 1.0}, index=["DAPI", "CD3"]), region)
+    for wrong in (-1.0, np.inf):
+        with pytest.raises(ValueError, match=r"channel\(s\) 'CD3' is negative or infinite"):
+            given_factors({"DAPI": 1, "CD3": wrong}, region)
+
+
+@pytest.mark.parametrize("factor", [0, np.nan])
+def test_given_factor_of_zero(regions, factor):
+    with pytest.warns(UserWarning, match=r"factor of channel\(s\) 'CD3' is 0 or NaN: their scores are NaN"):
+        table = given_factors({"DAPI": 1, "CD3": factor}, regions(pixels(0)))
+    assert table["factor"].isna().tolist() == [False, True]
+
+
+def test_given_factor_of_an_empty_channel(regions, monkeypatch):
+    """One positive pixel in the last block is enough, and nothing is read beyond the first."""
+    monkeypatch.setattr(factors, "_BLOCK", 16)
+    dark, spot = pixels(0, (3, 40, 40)), pixels(1, (3, 40, 40))
+    dark[1:], spot[1:] = 0, 0
+    spot[2, -1, -1] = 1
+    with pytest.warns(UserWarning, match=r"No pixel above 0 in channel\(s\) 'CD3': their scores are NaN"):
+        table = given_factors({"DAPI": 1, "CD3": 2, "CD20": 3}, regions(dark, spot))
+    assert table["factor"].isna().tolist() == [False, True, False]
+
+
+def test_given_factors_read_no_more_than_the_first_positive_pixel(regions, monkeypatch):
+    monkeypatch.setattr(factors, "_BLOCK", 16)
+    read = []
+
+    def block(values, block_info=None):
+        read.append(block_info[0]["chunk-location"])
+        return values
+
+    image = da.from_array(pixels(0, (2, 64, 64)) + 1, chunks=(1, 16, 16)).map_blocks(block, dtype=np.uint16)
+    given_factors({"DAPI": 1, "CD3": 2}, regions(image))
+    assert sorted(set(read)) == [(0, 0, 0), (1, 0, 0)]

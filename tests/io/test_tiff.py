@@ -1,0 +1,147 @@
+import pickle
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tifffile
+
+from nimbus_sd.io.tiff import list_tiffs, open_tiff, stem
+
+RNG = np.random.default_rng(0)
+IMAGE = RNG.integers(0, 60000, (5, 130, 170), dtype=np.uint16)
+RGB = RNG.integers(0, 255, (130, 170, 3), dtype=np.uint8)
+OME = {"axes": "CYX", "Channel": {"Name": list("abcde")}}
+
+
+def written(path, array, **kwargs):
+    tifffile.imwrite(path, array, **kwargs)
+    return open_tiff(path)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"byteorder": ">"},
+        {"imagej": True, "metadata": {"axes": "CYX"}},
+        {"tile": (32, 48), "compression": "zlib"},
+        {"rowsperstrip": 7, "compression": "lzw"},
+        {"compression": "zlib", "predictor": True, "byteorder": ">"},
+        {"bigtiff": True, "planarconfig": "separate", "photometric": "minisblack"},
+    ],
+)
+def test_channels_of_plain_tiffs(tmp_path, options):
+    tiff = written(tmp_path / "image.tif", IMAGE, **options)
+    assert tiff.pixels.shape == IMAGE.shape
+    assert (tiff.rgb, tiff.channels, tiff.pixel_size) == (False, None, None)
+    window = tiff.pixels[3:4, 17:65, 40:150].compute()
+    np.testing.assert_array_equal(window, IMAGE[3:4, 17:65, 40:150])
+    assert window.dtype == np.uint16
+    np.testing.assert_array_equal(tiff.pixels.compute(), IMAGE)
+
+
+@pytest.mark.parametrize("compression", [None, "zlib"])
+def test_ome_names_and_pixel_size(tmp_path, compression):
+    metadata = {"PhysicalSizeX": 325, "PhysicalSizeXUnit": "nm", "PhysicalSizeY": 0.326, "PhysicalSizeYUnit": "\u00b5m"}
+    tiff = written(tmp_path / "x.ome.tif", IMAGE, metadata=OME | metadata, compression=compression, tile=(64, 64))
+    assert tiff.channels == list("abcde")
+    assert tiff.pixel_size == pytest.approx((0.326, 0.325))
+    np.testing.assert_array_equal(tiff.pixels, IMAGE)
+
+
+@pytest.mark.parametrize(
+    ("metadata", "expected"),
+    [
+        ({"PhysicalSizeX": 0.5, "PhysicalSizeY": 0.5}, (0.5, 0.5)),
+        ({"PhysicalSizeX": 0.5}, None),
+        ({"PhysicalSizeX": 1, "PhysicalSizeXUnit": "pixel", "PhysicalSizeY": 1, "PhysicalSizeYUnit": "pixel"}, None),
+        ({"PhysicalSizeX": 0, "PhysicalSizeY": 0}, None),
+        (
+            {"PhysicalSizeX": 5e-4, "PhysicalSizeXUnit": "mm", "PhysicalSizeY": 5e-4, "PhysicalSizeYUnit": "mm"},
+            (0.5, 0.5),
+        ),
+    ],
+)
+def test_units_of_ome_pixel_sizes(tmp_path, metadata, expected):
+    tiff = written(tmp_path / "x.ome.tif", IMAGE, metadata=OME | metadata)
+    assert tiff.pixel_size == (expected if expected is None else pytest.approx(expected))
+
+
+def test_names_that_are_not_complete_are_not_used(tmp_path):
+    tiff = written(
+        tmp_path / "x.ome.tif", IMAGE, metadata={"axes": "CYX", "Channel": {"Name": ["a", "", "c", "d", "e"]}}
+    )
+    assert tiff.channels is None
+    assert written(tmp_path / "y.ome.tif", IMAGE, metadata={"axes": "CYX"}).channels is None
+
+
+def test_rgb_samples_are_channels(tmp_path):
+    for planar, array in (("contig", RGB), ("separate", RGB.transpose(2, 0, 1))):
+        tiff = written(tmp_path / f"{planar}.tif", array, photometric="rgb", planarconfig=planar)
+        assert tiff.rgb
+        np.testing.assert_array_equal(tiff.pixels, RGB.transpose(2, 0, 1))
+
+
+def test_planes_without_meaning_and_of_one(tmp_path):
+    np.testing.assert_array_equal(written(tmp_path / "a.tif", IMAGE[:1]).pixels, IMAGE[:1])
+    np.testing.assert_array_equal(written(tmp_path / "b.tif", IMAGE[0]).pixels, IMAGE[:1])
+    tiff = written(tmp_path / "c.ome.tif", IMAGE[None, :, None], metadata={"axes": "TCZYX"})
+    np.testing.assert_array_equal(tiff.pixels, IMAGE)
+
+
+def test_pyramids_give_their_full_resolution(tmp_path):
+    path = tmp_path / "pyramid.ome.tif"
+    with tifffile.TiffWriter(path) as writer:
+        writer.write(IMAGE, subifds=1, tile=(64, 64), compression="zlib", metadata=OME)
+        writer.write(IMAGE[:, ::2, ::2], subfiletype=1, tile=(64, 64), compression="zlib")
+    np.testing.assert_array_equal(open_tiff(path).pixels, IMAGE)
+
+
+def test_stacks_are_an_error_unless_their_planes_are_channels(tmp_path):
+    path = tmp_path / "stack.ome.tif"
+    tifffile.imwrite(path, IMAGE, metadata={"axes": "ZYX"})
+    with pytest.raises(ValueError, match=r"has the axes Z: 5, Y: 130, X: 170; .*name them with `channels`"):
+        open_tiff(path)
+    np.testing.assert_array_equal(open_tiff(path, planes_are_channels=True).pixels, IMAGE)
+    tifffile.imwrite(path, IMAGE[None].repeat(2, axis=0), metadata={"axes": "ZCYX"})
+    with pytest.raises(ValueError, match="Z: 2, C: 5"):
+        open_tiff(path, planes_are_channels=True)
+
+
+def test_what_is_no_tiff_is_an_error(tmp_path):
+    path = tmp_path / "x.tif"
+    path.write_text("not an image")
+    with pytest.raises(ValueError, match=r"x\.tif cannot be read as a TIFF file"):
+        open_tiff(path)
+
+
+def test_chunks_are_whole_tiles_or_strips(tmp_path):
+    big = np.zeros((2, 2100, 2300), np.uint8)
+    tiled = written(tmp_path / "tiled.tif", big, tile=(512, 768), compression="zlib").pixels
+    assert tiled.chunks == ((1, 1), (2048, 52), (1536, 764))
+    strips = written(tmp_path / "strips.tif", big, rowsperstrip=100, compression="zlib").pixels
+    assert strips.chunks == ((1, 1), (1800, 300), (2300,))
+
+
+def test_files_are_read_late_and_may_be_sent_to_workers(tmp_path):
+    path = tmp_path / "x.tif"
+    tiff = written(path, IMAGE, tile=(64, 64), compression="zlib")
+    pixels = pickle.loads(pickle.dumps(tiff.pixels))
+    np.testing.assert_array_equal(pixels[[4, 1], :, 3].compute(scheduler="threads"), IMAGE[[4, 1], :, 3])
+    path.unlink()
+    with pytest.raises(FileNotFoundError):
+        tiff.pixels.compute()
+
+
+def test_names_and_lists_of_files(tmp_path):
+    assert [stem(Path(name)) for name in ("a.tif", "a.b.TIFF", "CD3.ome.tif", "x.OME.tiff", "png.png")] == [
+        "a",
+        "a.b",
+        "CD3",
+        "x",
+        "png.png",
+    ]
+    for name in ("b.tif", "a.ome.tiff", "._b.tif", "notes.txt", "C.TIF"):
+        (tmp_path / name).touch()
+    (tmp_path / "folder.tif").mkdir()
+    assert [path.name for path in list_tiffs(tmp_path)] == ["C.TIF", "a.ome.tiff", "b.tif"]

@@ -1,0 +1,108 @@
+"""Quantiles of positive pixels from counts, and normalisation."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from nimbus_sd.pixels import Histogram, normalize
+
+QUANTILES = [0.0, 0.25, 0.5, 0.9, 0.999, 0.9999, 1.0]
+no_deadline = settings(derandomize=True, deadline=None, max_examples=100)
+
+
+def counted(values, *chunks):
+    histogram = Histogram(values.dtype)
+    for chunk in chunks or (values,):
+        histogram.add(chunk)
+    return histogram
+
+
+@no_deadline
+@given(
+    st.sampled_from(["uint8", "uint16", "int8", "int16", "bool"]),
+    st.integers(0, 2**32 - 1),
+    st.integers(1, 3000),
+    st.sampled_from(QUANTILES),
+)
+def test_small_integers_are_exact(dtype, seed, n, q):
+    rng = np.random.default_rng(seed)
+    if dtype == "bool":
+        values = rng.random(n) < 0.3
+    else:
+        info = np.iinfo(dtype)
+        values = (info.max * rng.random(n) ** 4 * rng.choice([-1, 1], n)).clip(info.min).astype(dtype)
+    positive = values[values > 0]
+    histogram = counted(values)
+    assert histogram.total == len(positive)
+    if len(positive):
+        # The same two values; interpolating between them may round the last digit of float64 otherwise.
+        assert histogram.quantile(q) == pytest.approx(np.quantile(positive.astype(float), q), rel=1e-14)
+    else:
+        assert np.isnan(histogram.quantile(q))
+
+
+@pytest.mark.parametrize("dtype", ["float16", "float32", "float64", "uint32", "int32", "int64", "uint64"])
+@pytest.mark.parametrize("decades", [0.1, 3, 12])
+def test_other_numbers_are_within_a_ten_thousandth(dtype, decades):
+    rng = np.random.default_rng(7)
+    values = 10 ** rng.uniform(-decades / 2, decades / 2, 20_000)
+    if np.dtype(dtype).kind in "iu":
+        values = (values * 1e3).clip(0, 4e9 if dtype == "uint32" else 2e9)
+    values = values.clip(0, np.finfo("float16").max if dtype == "float16" else None).astype(dtype)
+    positive = values[values > 0].astype(float)
+    for q in QUANTILES:
+        assert counted(values).quantile(q) == pytest.approx(np.quantile(positive, q), rel=1e-4)
+
+
+def test_what_is_no_positive_number_does_not_count():
+    values = np.array([np.nan, np.inf, -np.inf, -5, 0, -0.0, 3], np.float32)
+    histogram = counted(values)
+    assert histogram.total == 1
+    assert histogram.quantile(0.5) == pytest.approx(3, rel=1e-4)
+    assert np.isnan(counted(np.zeros(10, np.float32)).quantile(0.999))
+
+
+@no_deadline
+@given(st.sampled_from(["uint16", "float32"]), st.integers(0, 2**32 - 1), st.integers(1, 6))
+def test_order_and_size_of_chunks_do_not_matter(dtype, seed, n_chunks):
+    rng = np.random.default_rng(seed)
+    values = (rng.lognormal(3, 3, 500)).clip(0, 60000).astype(dtype)
+    chunks = np.array_split(values, n_chunks)
+    other = [chunks[i] for i in rng.permutation(n_chunks)]
+    whole = counted(values)
+    joined = Histogram(values.dtype)
+    for chunk in chunks:
+        joined.update(counted(chunk))
+    for q in QUANTILES:
+        assert counted(values, *other).quantile(q) == whole.quantile(q) == joined.quantile(q)
+
+
+def test_one_histogram_takes_several_types():
+    both = Histogram(np.dtype("uint8"), np.dtype("float32"))
+    both.add(np.full(100, 7, np.uint8))
+    both.add(np.full(100, 7.5, np.float32))
+    assert both.total == 200
+    assert both.quantile(0.0) == pytest.approx(7, rel=1e-4)
+    assert both.quantile(1.0) == pytest.approx(7.5, rel=1e-4)
+    assert not both.exact and Histogram(np.dtype("uint8"), np.dtype("int16")).exact
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "uint16", "int16", "int32", "uint64", "float32", "float64", ">u2"])
+def test_normalize(dtype):
+    image = np.array([[[0, 5], [10, 40]], [[1, 2], [4, 100]], [[9, 9], [9, 9]]]).astype(dtype)
+    scaled = normalize(image, np.array([20.0, 4.0, np.nan]))
+    assert scaled.dtype == np.float32
+    np.testing.assert_allclose(scaled[0], [[0, 0.25], [0.5, 1]], rtol=1e-6)
+    np.testing.assert_allclose(scaled[1], [[0.25, 0.5], [1, 1]], rtol=1e-6)
+    np.testing.assert_array_equal(scaled[2], 0)
+
+
+def test_negative_pixels_become_zero():
+    np.testing.assert_array_equal(normalize(np.array([[[-3, -1, 2]]], np.int16), np.array([2.0])), [[[0, 0, 1]]])
+
+
+@pytest.mark.parametrize("factor", [1e-8, 1e-30, 1e30])
+def test_extreme_factors_give_finite_pixels(factor):
+    image = np.array([[[0, 0.5 * factor, factor, 2 * factor]]], np.float32)
+    np.testing.assert_allclose(normalize(image, np.array([factor])), [[[0, 0.5, 1, 1]]], rtol=1e-6)
