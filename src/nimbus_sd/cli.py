@@ -28,6 +28,8 @@ def _plain_messages() -> Iterator[None]:
     handler.setFormatter(logging.Formatter("%(message)s"))
     logger.addHandler(handler)
     logger.setLevel(logging.INFO)
+    # The reader of zarr stores logs harmless lines about labels without a parent image.
+    logging.getLogger("ome_zarr").setLevel(logging.ERROR)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         warnings.filterwarnings("always", category=UserWarning, module=r"nimbus_sd\b")

@@ -1,5 +1,7 @@
 """A region's tiles, one after the other."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -69,8 +71,6 @@ def test_a_region_without_a_cell(regions, scorer):
 
 def test_wide_networks_get_smaller_tiles():
     def size(root_filters):
-        from dataclasses import replace
-
         card = replace(PUBLISHED, root_filters=root_filters, depth=2)
         return default_tile_size(Scorer(Model(card, UNet(root_filters, 2).eval()), device="cpu"))
 
