@@ -37,6 +37,7 @@ def tissue(
     grid = np.stack(np.meshgrid(np.arange(height), np.arange(width), indexing="ij"), axis=-1)
     distance, nearest = cKDTree(centres).query(grid)
     labels = np.where(distance < pitch * rng.uniform(0.5, 0.9, n)[nearest], 3 * nearest + 2, 0).astype(np.int32)
+    labels[np.bincount(labels.ravel())[labels] < 20] = 0
     channels = []
     for _ in range(n_channels):
         brightness = np.where(rng.random(n) < 0.4, rng.lognormal(4, 0.5, n), 2.0)
@@ -93,7 +94,12 @@ def naive_interior(labels: NDArray) -> NDArray[np.bool_]:
 
 
 def naive_scores(
-    network: UNet, image: NDArray, labels: NDArray, factors: NDArray | list[float], scale: str | float, tta: bool = False
+    network: UNet,
+    image: NDArray,
+    labels: NDArray,
+    factors: NDArray | list[float],
+    scale: str | float,
+    tta: bool = False,
 ) -> NDArray[np.float64]:
     """Score a whole image at once, cells x channels: every pixel by its own, exactly computed, position."""
     scale = Fraction(str(scale))
@@ -101,7 +107,9 @@ def naive_scores(
     centres = [[min(max((i + Fraction(1, 2)) / scale - Fraction(1, 2), 0), n - 1) for i in range(m)]
                for m, n in zip(shape, labels.shape, strict=True)]  # fmt: skip
     nearest = [[min(int(i / scale), n - 1) for i in range(m)] for m, n in zip(shape, labels.shape, strict=True)]
-    enlarge = np.ix_(*([min(int(y * scale), m - 1) for y in range(n)] for m, n in zip(shape, labels.shape, strict=True)))
+    enlarge = np.ix_(
+        *([min(int(y * scale), m - 1) for y in range(n)] for m, n in zip(shape, labels.shape, strict=True))
+    )
     stride = network.stride
     padding = [(0, max(2, -(-m // stride)) * stride - m) for m in shape]
     mask = np.pad(naive_interior(labels)[np.ix_(*nearest)], padding, mode="reflect").astype(np.float32)

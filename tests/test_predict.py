@@ -95,9 +95,7 @@ def test_other_channels_do_not_matter(odd, make_sdata, deep, normalization):
     for channels in (["CD3"], ["CD20", "DAPI"]):
         some = predict(make_sdata(*odd), deep, pixel_size=0.5, normalization=normalization, channels=channels)
         assert list(some.var_names) == channels
-        np.testing.assert_allclose(
-            some.layers["nimbus"], everything[:, channels].layers["nimbus"], atol=TOLERANCE
-        )
+        np.testing.assert_allclose(some.layers["nimbus"], everything[:, channels].layers["nimbus"], atol=TOLERANCE)
 
 
 @pytest.mark.parametrize("tta", [False, True])
@@ -120,6 +118,7 @@ def test_the_type_of_the_pixels_does_not_matter(tissue, make_sdata, deep, dtype)
     np.testing.assert_array_equal(other.layers["integrated_expression"], plain.layers["integrated_expression"])
 
 
+@pytest.mark.filterwarnings("ignore:The normalisation of .* rests on a handful")
 def test_yes_or_no_pixels(tissue, make_sdata, deep):
     image, labels = tissue((60, 70), 1)
     adata = predict(make_sdata(image > 50, labels), deep, pixel_size=0.5, normalization=None)
@@ -141,6 +140,7 @@ def test_images_of_any_size(make_sdata, naive_scores, deep, deep_network, shape,
         np.testing.assert_allclose(adata.layers["nimbus"], expected, atol=TOLERANCE)
 
 
+@pytest.mark.filterwarnings("ignore:With a pixel size of")
 def test_one_pixel_cells_and_a_cell_that_fills_the_image(make_sdata, naive_scores, deep, deep_network):
     rng = np.random.default_rng(6)
     image = rng.integers(1, 250, (1, 48, 64)).astype(np.uint8)

@@ -120,8 +120,8 @@ def predict(
     KeyError
         An element, channel or factor does not exist.
     ValueError
-        Image and labels do not fit; the table is of something else; a model file is not readable; no region has a
-        cell.
+        Image and labels do not fit; the table is of something else; a name is taken; a model file is not readable; no
+        region has a cell.
     ConnectionError
         ``model="nimbus"`` has never been fetched and no hub can be reached.
 
@@ -129,7 +129,8 @@ def predict(
     -----
     UserWarning
         Names channels that are empty, rest on a handful of pixels, or hold NaN, infinite or negative pixels; regions
-        without a cell; a pixel size that was assumed or makes cells implausibly small or large.
+        without a cell; cells too small for the model to see; a pixel size that was assumed or makes cells implausibly
+        small or large.
 
     Examples
     --------
@@ -145,7 +146,7 @@ def predict(
     new_images = map_keys(sdata, regions, key_added, table_key) if save_maps else []
     loaded = load(model)
     scorer = Scorer(loaded, device=device, precision=precision, tta=tta, batch_size=batch_size)
-    tile_size = default_tile_size(scorer) if tile_size is None else _checked_tile_size(tile_size)
+    tile_size = default_tile_size(scorer, regions) if tile_size is None else _checked_tile_size(tile_size)
     check_cell_size(regions)
 
     bad = BadPixels()

@@ -8,9 +8,13 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+if TYPE_CHECKING:
+    from spatialdata import SpatialData
 
 app = typer.Typer(
     help="Which marker is this cell positive for? Nimbus scores for multiplexed tissue images.",
@@ -33,15 +37,19 @@ def _plain_messages() -> Iterator[None]:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         warnings.filterwarnings("always", category=UserWarning, module=r"nimbus_sd\b")
-        warnings.showwarning = lambda message, *_, **__: typer.secho(f"Warning: {message}", fg="yellow", err=True)
+        warnings.showwarning = lambda message, *_, **__: _say(f"Warning: {message}", "yellow")
         try:
             yield
         except (ValueError, KeyError, TypeError, OSError) as error:
             text = error.args[0] if isinstance(error, KeyError) and error.args else error
-            typer.secho(f"Error: {text}", fg="red", err=True)
+            _say(f"Error: {text}", "red")
             raise typer.Exit(2) from error
         finally:
             logger.removeHandler(handler)
+
+
+def _say(text: str, colour: str) -> None:
+    typer.secho(" ".join(text.split()), fg=colour, err=True)
 
 
 class _Steps:
@@ -77,11 +85,11 @@ def _demo(out: Path, progress: bool) -> None:
     import nimbus_sd as ns
 
     store, picture = out / "example.zarr", out / "example.png"
-    unknown = (
-        [path.name for path in out.glob("*") if path.name not in (store.name, picture.name)] if out.exists() else []
-    )
+    # Before all work, so that nobody waits for an error.
+    out.mkdir(parents=True, exist_ok=True)
+    unknown = sorted(path.name for path in out.iterdir() if path.name not in (store.name, picture.name))
     if unknown:
-        raise ValueError(f"{out} holds other files ({', '.join(sorted(unknown)[:3])}); name a new folder with --out.")
+        raise ValueError(f"{out} holds other files ({', '.join(unknown[:3])}); name a new folder with --out.")
     steps = _Steps()
     sdata = ns.datasets.example()
     steps.done(f"Built the example: {sdata.tables['table'].n_obs} cells in 2 regions, 8 markers, simulated.")
@@ -102,7 +110,6 @@ def _demo(out: Path, progress: bool) -> None:
     table["cells"] = table["cells"].astype(int)
     typer.echo("\nAgainst the known truth, undetermined cells left out:\n" + table.to_string() + "\n")
 
-    out.mkdir(parents=True, exist_ok=True)
     sdata.write(store, overwrite=True)
     axes = ns.pl.comparison(
         sdata, ["CD3", "CD20", "PanCK", "Ki67"], "fov1_labels", crop=(slice(100, 360), slice(100, 360))
@@ -113,10 +120,14 @@ def _demo(out: Path, progress: bool) -> None:
 
 @app.command()
 def predict(
-    store: Annotated[Path, typer.Argument(help="SpatialData store (.zarr).")],
-    image: Annotated[list[str] | None, typer.Option(help="Image; repeat for many regions.")] = None,
-    labels: Annotated[list[str] | None, typer.Option(help="Cell labels; repeat for many regions.")] = None,
-    channel: Annotated[list[str] | None, typer.Option(help="Channel to score; repeat. All by default.")] = None,
+    store: Annotated[Path, typer.Argument(metavar="STORE", help="SpatialData store (.zarr).")],
+    image: Annotated[list[str] | None, typer.Option(metavar="NAME", help="Image; repeat for many regions.")] = None,
+    labels: Annotated[
+        list[str] | None, typer.Option(metavar="NAME", help="Cell labels; repeat for many regions.")
+    ] = None,
+    channel: Annotated[
+        list[str] | None, typer.Option(metavar="NAME", help="Channel to score; repeat. All by default.")
+    ] = None,
     model: Annotated[str, typer.Option(help="compact, nimbus, or a .safetensors or .pt file.")] = "compact",
     pixel_size: Annotated[float | None, typer.Option(help="um per image pixel.")] = None,
     tta: Annotated[bool | None, typer.Option(help="Average eight views. As the model's card says by default.")] = None,
@@ -125,21 +136,27 @@ def predict(
     out: Annotated[
         Path | None, typer.Option(help="Write the table to this .h5ad or .csv and leave the store alone.")
     ] = None,
-    overwrite: Annotated[bool, typer.Option(help="Replace the table in the store, joined with the scores.")] = False,
+    overwrite: Annotated[bool, typer.Option(help="Add the scores to a table that the store has already.")] = False,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, mps.")] = "auto",
     progress: Annotated[bool, typer.Option(help="Show progress bars.")] = True,
 ) -> None:
     """Score a store's cells and write the table into it."""
     with _plain_messages():
+        if out is not None and out.suffix not in (".h5ad", ".csv"):
+            raise ValueError(f"--out {out} must end in .h5ad or .csv.")
+        if out is not None and not out.absolute().parent.is_dir():
+            raise FileNotFoundError(f"There is no folder {out.parent} to write {out.name} into.")
+        if not store.exists():
+            raise FileNotFoundError(f"There is no {store}.")
+
         from spatialdata import read_zarr
 
         import nimbus_sd as ns
 
-        if out is not None and out.suffix not in (".h5ad", ".csv"):
-            raise ValueError(f"--out {out} must end in .h5ad or .csv.")
-        if not store.exists():
-            raise FileNotFoundError(f"There is no {store}.")
-        sdata = read_zarr(store)
+        try:
+            sdata = read_zarr(store)
+        except (ValueError, KeyError, OSError) as error:
+            raise ValueError(f"{store} cannot be read as a SpatialData store: {error}") from error
         if out is None and table in sdata.tables and not overwrite:
             raise ValueError(
                 f"{store} has a table {table!r} already. Pass --overwrite to add the scores to it, --table for "
@@ -159,20 +176,38 @@ def predict(
             progress=progress,
         )
         if out is None:
-            sdata.write_element(table, overwrite=overwrite)
+            _write_table(sdata, table)
             typer.echo(f"Wrote {adata.n_obs} cells x {adata.n_vars} channels to table {table!r} of {store}.")
             return
         if out.suffix == ".h5ad":
             adata.write_h5ad(out)
         else:
-            adata.obs.join(adata.to_df(layer=key)).to_csv(out)
+            # A channel that is named as a column of obs gets the layer's name behind it.
+            adata.obs.join(adata.to_df(layer=key), rsuffix=f"_{key}").to_csv(out)
         typer.echo(f"Wrote {adata.n_obs} cells x {adata.n_vars} channels to {out}.")
+
+
+def _write_table(sdata: SpatialData, name: str) -> None:
+    """Write a table into its store. One that is there goes last: whenever this is stopped, one of them is whole."""
+    if f"tables/{name}" not in sdata.elements_paths_on_disk():
+        sdata.write_element(name)
+        return
+    spare = f"{name}_new"
+    while spare in sdata:
+        spare += "_"
+    sdata.tables[spare] = sdata.tables[name]
+    sdata.write_element(spare)
+    sdata.delete_element_from_disk(name)
+    sdata.write_element(name)
+    sdata.delete_element_from_disk(spare)
 
 
 @app.command()
 def convert(
-    image: Annotated[Path, typer.Argument(help="OME-TIFF, folder of single-channel TIFFs, or folder of those.")],
-    mask: Annotated[Path, typer.Argument(help="Label TIFF, or folder of them.")],
+    image: Annotated[
+        Path, typer.Argument(metavar="IMAGE", help="OME-TIFF, folder of single-channel TIFFs, or folder of those.")
+    ],
+    mask: Annotated[Path, typer.Argument(metavar="MASK", help="Label TIFF, or folder of them.")],
     out: Annotated[Path, typer.Option(help="SpatialData store to write (.zarr).")],
     pixel_size: Annotated[float | None, typer.Option(help="um per pixel, where the file does not say.")] = None,
 ) -> None:
@@ -183,5 +218,9 @@ def convert(
         if out.exists():
             raise FileExistsError(f"{out} exists already; name a new store.")
         sdata = ns.io.read_fovs(image, mask, pixel_size=pixel_size)
-        sdata.write(out)
+        out.absolute().parent.mkdir(parents=True, exist_ok=True)
+        # Pixels are read while they are written, and a damaged file must not leave half a store behind.
+        with TemporaryDirectory(prefix=".nimbus-sd-", dir=out.absolute().parent) as folder:
+            sdata.write(Path(folder) / out.name)
+            (Path(folder) / out.name).rename(out)
         typer.echo(f"Wrote {len(sdata.images)} image(s) and {len(sdata.labels)} mask(s) to {out}.")

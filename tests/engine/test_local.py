@@ -69,9 +69,12 @@ def test_a_region_without_a_cell(regions, scorer):
     assert result.scores.shape == result.expression.shape == (0, 4) and result.too_small == 0
 
 
-def test_wide_networks_get_smaller_tiles():
-    def size(root_filters):
+def test_wide_networks_and_fine_images_get_smaller_tiles(regions):
+    def size(root_filters, pixel_size):
         card = replace(PUBLISHED, root_filters=root_filters, depth=2)
-        return default_tile_size(Scorer(Model(card, UNet(root_filters, 2).eval()), device="cpu"))
+        region = regions(np.ones((1, 8, 8), np.uint8), pixel_size=pixel_size)
+        return default_tile_size(Scorer(Model(card, UNet(root_filters, 2).eval()), device="cpu"), region)
 
-    assert size(64) < size(16)
+    assert size(64, 0.5) < size(16, 0.5)
+    assert 100 < size(16, 0.1) < size(16, 0.5) == size(16, 2)
+    assert size(16, 1e-5) > 0

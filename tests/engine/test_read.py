@@ -6,7 +6,28 @@ import numpy as np
 import pytest
 
 from nimbus_sd.engine import BadPixels
-from nimbus_sd.engine.read import read_ahead
+from nimbus_sd.engine.read import TileReader, read_ahead
+from nimbus_sd.pixels import Grid, Tile, tiles
+
+
+@pytest.mark.parametrize("pixel_size", [0.3, 0.5, 1.0, 1.7])
+def test_a_tile_sees_what_the_whole_image_would_show_there(regions, tissue, pixel_size):
+    """Also at its very edge, where a cell's boundary depends on pixels outside."""
+    image, labels = tissue((203, 157), 2)
+    (region,) = regions(image, labels=[labels], pixel_size=pixel_size)
+    grid = Grid(region.shape, pixel_size, 4)
+    everything = tuple(slice(0, n) for n in grid.padded_shape), tuple(slice(0, n) for n in grid.model_shape)
+    whole = TileReader.open(region, grid, Tile(window=everything[0], core=everything[1]))
+    factors, bad = np.array([100.0, 80.0]), BadPixels()
+    inputs, expression = whole.channels([0, 1], factors, bad)
+    total = np.zeros_like(expression)
+    for tile in tiles(grid, 20, 8):
+        reader = TileReader.open(region, grid, tile)
+        np.testing.assert_array_equal(reader.interior, whole.interior[tile.window])
+        own, sums = reader.channels([0, 1], factors, bad)
+        np.testing.assert_array_equal(own, inputs[(slice(None), *tile.window)])
+        total[np.searchsorted(whole.footprint.ids, reader.footprint.ids)] += sums
+    np.testing.assert_array_equal(total, expression)
 
 
 def test_read_ahead_keeps_the_order_and_is_one_item_ahead():

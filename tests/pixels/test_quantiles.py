@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from nimbus_sd.pixels import Histogram, normalize
 
 QUANTILES = [0.0, 0.25, 0.5, 0.9, 0.999, 0.9999, 1.0]
-no_deadline = settings(derandomize=True, deadline=None, max_examples=100)
+no_deadline = settings(derandomize=True, deadline=None, max_examples=50)
 
 
 def counted(values, *chunks):

@@ -8,7 +8,7 @@ from scipy import ndimage
 
 from nimbus_sd.pixels import CellSums, Footprint, Grid, tiles
 
-no_deadline = settings(derandomize=True, deadline=None, max_examples=80)
+no_deadline = settings(derandomize=True, deadline=None, max_examples=50)
 
 
 def blobs(rng, shape, coarseness=3):

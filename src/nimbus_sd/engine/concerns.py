@@ -6,6 +6,7 @@ import warnings
 from collections.abc import Sequence
 
 import numpy as np
+from numpy.typing import NDArray
 
 from nimbus_sd.engine.read import BadPixels
 from nimbus_sd.spatial import Region, RegionResult
@@ -16,12 +17,12 @@ _TYPICAL_DIAMETER = 10.0
 
 def check_cell_size(regions: Sequence[Region], side: int = 2048, most: int = 4) -> None:
     """Warn, before the long work, of a pixel size that does not fit the cells in the middle of the first regions."""
-    areas = [np.zeros(0)]
+    areas: list[NDArray[np.float64]] = [np.zeros(0)]
     for region in regions[:most]:
         rows, cols = (slice(max(0, (n - side) // 2), min(n, (n + side) // 2)) for n in region.shape)
         labels = region.read_labels(rows, cols)
         _, counts = np.unique(labels[labels > 0], return_counts=True)
-        areas.append(counts * region.pixel_size**2)
+        areas.append(counts.astype(np.float64) * region.pixel_size**2)
     cells = np.concatenate(areas)
     if not len(cells):
         return

@@ -63,26 +63,27 @@ def measured_factors(
     """
     channels = regions[0].channels
     pooling = card.rule == "pooled"
-    images: dict[str, list[Histogram]] = {}
+    dtypes = [region.dtype for region in regions]
+    pooled = [Histogram(*dtypes) for _ in channels] if pooling else []
+    own, counts = pd.DataFrame(index=list(channels)), pd.DataFrame(index=list(channels))
     for region in _one_per_image(regions):
-        dtypes = [other.dtype for other in regions] if pooling else [region.dtype]
-        images[region.image_key] = [Histogram(*dtypes) for _ in channels]
+        # One image's histograms at a time, so that memory does not grow with the number of images.
+        histograms = [Histogram(*(dtypes if pooling else [region.dtype])) for _ in channels]
         for rows, cols in blocks(region):
             for group, pixels in _read(region, list(range(len(channels))), rows, cols):
                 pixels = bad.clean(pixels, [channels[i] for i in group])
                 for i, channel in zip(group, pixels, strict=True):
-                    images[region.image_key][i].add(channel)
+                    histograms[i].add(channel)
             on_block()
+        own[region.image_key] = [histogram.quantile(card.quantile) for histogram in histograms]
+        counts[region.image_key] = [histogram.total for histogram in histograms]
+        for total, histogram in zip(pooled, histograms, strict=False):
+            total.update(histogram)
 
-    def quantiles(histograms: Sequence[Histogram]) -> list[float]:
-        return [histogram.quantile(card.quantile) for histogram in histograms]
-
-    own = pd.DataFrame({key: quantiles(histograms) for key, histograms in images.items()})
-    if pooling:
-        images = {_ALL: [_sum(histograms) for histograms in zip(*images.values(), strict=True)]}
     table = pd.DataFrame({region.labels_key: own[region.image_key] for region in regions})
-    table[_FACTOR] = quantiles(images[_ALL]) if pooling else own.mean(axis=1)
-    for concern in _concerns(images, channels, card.quantile):
+    table[_FACTOR] = [total.quantile(card.quantile) for total in pooled] if pooling else own.mean(axis=1)
+    counts = pd.DataFrame({_ALL: counts.sum(axis=1)}) if pooling else counts
+    for concern in _concerns(counts, card.quantile):
         _warn(concern)
     return table.set_index(pd.Index(channels, name="channel"))
 
@@ -101,15 +102,8 @@ def _read(region: Region, channels: list[int], rows: slice, cols: slice) -> Iter
         yield group, region.read_image(group, rows, cols)[:, ::step, ::step]
 
 
-def _sum(histograms: Sequence[Histogram]) -> Histogram:
-    total, *others = histograms
-    for other in others:
-        total.update(other)
-    return total
-
-
-def _concerns(images: Mapping[str, Sequence[Histogram]], channels: Sequence[str], quantile: float) -> Iterator[str]:
-    counts = pd.DataFrame({key: [one.total for one in own] for key, own in images.items()}, index=list(channels))
+def _concerns(counts: pd.DataFrame, quantile: float) -> Iterator[str]:
+    """Say what is wrong with factors that rest on so many pixels above 0, channels x images."""
     if empty := list(counts.index[(counts == 0).all(axis=1)]):
         yield f"No pixel above 0 in channel(s) {_names(empty)}: their scores are NaN."
     few = counts.stack()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,15 +12,23 @@ from nimbus_sd.models import Scorer
 from nimbus_sd.pixels import CellSums, Grid, tiles
 from nimbus_sd.spatial import Region, RegionResult
 
+# Side of a tile's core in image pixels: its labels take about 1.5 GB to work on.
+_MAX_CORE = 4096
+
 
 def model_grid(region: Region, scorer: Scorer) -> Grid:
     """Grid on which region and model meet."""
     return Grid(region.shape, region.pixel_size / scorer.card.pixel_size, scorer.card.stride)
 
 
-def default_tile_size(scorer: Scorer) -> int:
-    """Side of a core in model pixels: larger ones waste less halo, but a wide network needs more memory."""
-    return 1024 if scorer.card.root_filters <= 32 else 512
+def default_tile_size(scorer: Scorer, regions: Sequence[Region]) -> int:
+    """Side of a core in model pixels: larger ones waste less halo, but need more memory.
+
+    A wide network needs it for the model's pixels, a fine image for its own.
+    """
+    side = 1024 if scorer.card.root_filters <= 32 else 512
+    finest = min(region.pixel_size for region in regions) / scorer.card.pixel_size
+    return max(scorer.card.stride, min(side, int(_MAX_CORE * finest)))
 
 
 def tile_count(region: Region, scorer: Scorer, tile_size: int) -> int:

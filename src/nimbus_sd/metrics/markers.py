@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
+from scipy import sparse
 
 from nimbus_sd import keys
 
@@ -32,8 +33,8 @@ def marker_metrics(
     truth
         Layer of labels: above 0.5 positive, below 0.5 negative; 0.5 (undetermined) and NaN are left out.
     threshold
-        Cells at or above it are called positive. ``"otsu"`` takes Otsu's threshold of the layer's values in each
-        channel, what labs often do with integrated expression.
+        Cells at or above it are called positive. ``"otsu"`` calls cells above Otsu's threshold of all the layer's
+        values in the channel, judged or not: what labs often do with integrated expression.
 
     Returns
     -------
@@ -46,6 +47,8 @@ def marker_metrics(
     ------
     KeyError
         If a layer does not exist.
+    ValueError
+        If ``threshold`` is neither a number nor ``"otsu"``.
 
     Examples
     --------
@@ -54,31 +57,38 @@ def marker_metrics(
     >>> float(ns.metrics.marker_metrics(adata, pred="gold").loc["CD3", "f1"])
     1.0
     """
-    for layer in (pred, truth):
-        if layer not in adata.layers:
-            raise KeyError(
-                f"There is no layer {layer!r}; there are {sorted(k for k in adata.layers if k is not None)}."
-            )
-    values, labels = np.asarray(adata.layers[pred]), np.asarray(adata.layers[truth])
-    rows = {name: _metrics(values[:, i], labels[:, i], threshold) for i, name in enumerate(adata.var_names)}
-    return pd.DataFrame.from_dict(rows, orient="index")
+    if isinstance(threshold, str) and threshold != "otsu":
+        raise ValueError(f"`threshold` is {threshold!r}; it must be a number or 'otsu'.")
+    values, labels = _layer(adata, pred), _layer(adata, truth)
+    rows = [_metrics(values[:, i], labels[:, i], threshold) for i in range(adata.n_vars)]
+    return pd.DataFrame(rows, index=adata.var_names)
+
+
+def _layer(adata: AnnData, name: str) -> NDArray:
+    if name not in adata.layers:
+        # anndata 0.13 lists X among the layers, under the key None.
+        raise KeyError(f"There is no layer {name!r}; there are {sorted(key for key in adata.layers if key)}.")
+    values = adata.layers[name]
+    return values.toarray() if sparse.issparse(values) else np.asarray(values)
 
 
 def _metrics(values: NDArray, labels: NDArray, threshold: float | Literal["otsu"]) -> dict[str, float]:
-    from skimage.filters import threshold_otsu
-    from sklearn.metrics import confusion_matrix
-
-    judged = np.isfinite(values) & np.isfinite(labels) & (labels != 0.5)
-    values, positive = values[judged], labels[judged] > 0.5
     if threshold == "otsu":
-        cut = float(threshold_otsu(values)) if np.unique(values).size > 1 else np.inf
+        from skimage.filters import threshold_otsu
+
+        finite = values[np.isfinite(values)]
+        # Values that are all the same fall into one class, and nobody is above it.
+        cut = float(threshold_otsu(finite)) if np.unique(finite).size > 1 else np.inf
         called = values > cut
     else:
         cut, called = float(threshold), values >= float(threshold)
-    (tn, fp), (fn, tp) = confusion_matrix(positive, called, labels=[False, True])
+    judged = np.isfinite(values) & np.isfinite(labels) & (labels != 0.5)
+    called, positive = called[judged], labels[judged] > 0.5
+    tp, fp = int((called & positive).sum()), int((called & ~positive).sum())
+    fn, tn = int((~called & positive).sum()), int((~called & ~positive).sum())
     return {
-        "cells": len(values),
-        "share_positive": _ratio(tp + fn, len(values)),
+        "cells": len(positive),
+        "share_positive": _ratio(tp + fn, len(positive)),
         "precision": _ratio(tp, tp + fp),
         "recall": _ratio(tp, tp + fn),
         "specificity": _ratio(tn, tn + fp),

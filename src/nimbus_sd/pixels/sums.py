@@ -61,7 +61,7 @@ class Footprint:
         ids, pixel_cell = np.unique(labels.ravel()[pixels], return_inverse=True)
         y, x = np.divmod(pixels, labels.shape[1])
         columns = (np.ones(len(pixels)), y + origin[0] + 0.5, x + origin[1] + 0.5)
-        geometry = np.stack([np.bincount(pixel_cell, c, minlength=len(ids)) for c in columns], axis=1)
+        geometry = np.stack([_sums(pixel_cell, column, len(ids)) for column in columns], axis=1)
         model = rows[y] * width + cols[x]
         span = int(model.max()) + 1 if model.size else 1
         pairs, counts = np.unique(pixel_cell * span + model, return_counts=True)
@@ -70,12 +70,16 @@ class Footprint:
 
     def sum_image(self, channel: NDArray) -> NDArray[np.float64]:
         """Sum of the core's image (y, x) over each cell."""
-        return np.bincount(self.pixel_cell, channel.ravel()[self.pixels], minlength=len(self.ids))
+        return _sums(self.pixel_cell, channel.ravel()[self.pixels], len(self.ids))
 
     def sum_map(self, scores: NDArray) -> NDArray[np.float64]:
         """Sum of the core's score map (model y, x) over each cell's image pixels."""
         weights = scores.ravel()[self.model_pixels] * self.model_weight
-        return np.bincount(self.model_cell, weights, minlength=len(self.ids))
+        return _sums(self.model_cell, weights, len(self.ids))
+
+
+def _sums(cell: NDArray[np.int64], values: NDArray, n: int) -> NDArray[np.float64]:
+    return np.bincount(cell, values, minlength=n).astype(np.float64, copy=False)
 
 
 class CellSums:

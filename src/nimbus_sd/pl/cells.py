@@ -6,12 +6,15 @@ import warnings
 from typing import TYPE_CHECKING
 
 import numpy as np
+import pandas as pd
 
 from nimbus_sd import keys
 from nimbus_sd.pixels import interior
 from nimbus_sd.spatial import Region, find_regions
+from nimbus_sd.spatial.rows import dense, rows_of
 
 if TYPE_CHECKING:
+    from anndata import AnnData
     from matplotlib.axes import Axes
     from spatialdata import SpatialData
 
@@ -25,6 +28,7 @@ def image(
     channel: str,
     labels_key: str | None = None,
     *,
+    image_key: str | None = None,
     crop: Crop = _WHOLE,
     outlines: bool = True,
     table_key: str = "table",
@@ -39,7 +43,9 @@ def image(
     channel
         Name of the channel.
     labels_key
-        Which cells, and with them which image; may be left out where there is one labels element only.
+        Which cells; may be left out where there is one labels element only.
+    image_key
+        Which image; may be left out where only one shares a coordinate system with the labels.
     crop
         Rows and columns to show, in pixels.
     outlines
@@ -53,7 +59,7 @@ def image(
     -------
     Axes
     """
-    region = _region(sdata, channel, labels_key)
+    region = _region(sdata, channel, labels_key, image_key)
     pixels = region.read_image([0], *crop)[0].astype(np.float32)
     top = _factor(sdata, channel, table_key)
     if top is None:
@@ -74,6 +80,7 @@ def cells(
     channel: str,
     labels_key: str | None = None,
     *,
+    image_key: str | None = None,
     layer: str = keys.NIMBUS,
     crop: Crop = _WHOLE,
     cmap: str = "viridis",
@@ -90,6 +97,8 @@ def cells(
         Name of the channel.
     labels_key
         Which cells; may be left out where there is one labels element only.
+    image_key
+        As for :func:`image`.
     layer
         Layer of the table.
     crop
@@ -108,26 +117,24 @@ def cells(
     Raises
     ------
     KeyError
-        If the table or the layer does not exist.
+        If the table, the layer or the channel does not exist.
     """
     from matplotlib import colormaps
 
-    if table_key not in sdata.tables:
-        raise KeyError(f"There is no table {table_key!r}; there are {list(sdata.tables)}. Run `predict` first.")
-    adata = sdata.tables[table_key]
+    adata = table_of(sdata, table_key)
     if layer not in adata.layers:
-        raise KeyError(f"There is no layer {layer!r} in table {table_key!r}; there are {list(adata.layers)}.")
-    region = _region(sdata, channel, labels_key)
-    rows = np.flatnonzero(adata.obs[keys.REGION] == region.labels_key)
-    ids = adata.obs[keys.INSTANCE].to_numpy()[rows]
-    values = np.asarray(adata.layers[layer])[rows, adata.var_names.get_loc(channel)]
+        there = [key for key in adata.layers if key is not None]
+        raise KeyError(f"There is no layer {layer!r} in table {table_key!r}; there are {there}.")
+    region = _region(sdata, channel, labels_key, image_key)
+    if channel not in adata.var_names:
+        raise KeyError(f"Table {table_key!r} has no column {channel!r}; there are {list(adata.var_names)}.")
+    rows, ids = rows_of(adata, region.labels_key)
+    values = dense(adata.layers[layer], adata.shape)[rows, adata.var_names.get_loc(channel)]
 
     labels = region.read_labels(*crop)
     present, where = np.unique(labels, return_inverse=True)
-    order = np.argsort(ids)
-    at = np.minimum(np.searchsorted(ids[order], present), max(len(ids) - 1, 0))
-    found = ids[order][at] == present if len(ids) else np.zeros(len(present), bool)
-    value = np.where(found, values[order][at] if len(ids) else np.nan, np.nan)
+    # A label without a row is at -1, where the NaN is.
+    value = np.append(values, np.nan)[pd.Index(ids).get_indexer(pd.Index(present))]
     shown = np.ma.masked_array(value[where].reshape(labels.shape), labels == 0)
     ax = _axes(ax)
     ax.set_facecolor("black")
@@ -141,7 +148,14 @@ def cells(
     return ax
 
 
-def _region(sdata: SpatialData, channel: str, labels_key: str | None) -> Region:
+def table_of(sdata: SpatialData, table_key: str) -> AnnData:
+    """Give a table, or say what there is."""
+    if table_key not in sdata.tables:
+        raise KeyError(f"There is no table {table_key!r}; there are {list(sdata.tables)}. Run `predict` first.")
+    return sdata.tables[table_key]
+
+
+def _region(sdata: SpatialData, channel: str, labels_key: str | None, image_key: str | None) -> Region:
     if labels_key is None:
         if len(sdata.labels) != 1:
             raise ValueError(f"Which cells? Pass `labels_key`, one of {list(sdata.labels)}.")
@@ -149,7 +163,7 @@ def _region(sdata: SpatialData, channel: str, labels_key: str | None) -> Region:
     with warnings.catch_warnings():
         # Nothing here depends on the pixel size, so nobody needs to hear that it is unknown.
         warnings.simplefilter("ignore", UserWarning)
-        return find_regions(sdata, labels_key=labels_key, channels=[channel])[0]
+        return find_regions(sdata, image_key, labels_key, channels=[channel])[0]
 
 
 def _factor(sdata: SpatialData, channel: str, table_key: str) -> float | None:

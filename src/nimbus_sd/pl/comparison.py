@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from nimbus_sd import keys
-from nimbus_sd.pl.cells import _WHOLE, Crop, cells, image
+from nimbus_sd.pl.cells import _WHOLE, Crop, cells, image, table_of
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -20,6 +20,7 @@ def comparison(
     channels: Sequence[str],
     labels_key: str | None = None,
     *,
+    image_key: str | None = None,
     layers: Sequence[str] = (keys.NIMBUS, keys.GOLD),
     crop: Crop = _WHOLE,
     table_key: str = "table",
@@ -29,7 +30,7 @@ def comparison(
 
     Parameters
     ----------
-    sdata, labels_key, crop, table_key
+    sdata, labels_key, image_key, crop, table_key
         As for :func:`cells`.
     channels
         Names of the channels.
@@ -41,24 +42,37 @@ def comparison(
     Returns
     -------
     Array of Axes.
+
+    Raises
+    ------
+    KeyError
+        If the table or a channel does not exist.
+    ValueError
+        If ``ax`` has another shape.
     """
     import matplotlib.pyplot as plt
     from matplotlib.cm import ScalarMappable
 
-    layers = [layer for layer in layers if layer in sdata.tables[table_key].layers]
+    channels = [channels] if isinstance(channels, str) else list(channels)
+    table = table_of(sdata, table_key)
+    layers = [layer for layer in layers if layer in table.layers]
     shape = (len(channels), 2 + len(layers))
     if ax is None:
         figure, axes = plt.subplots(
             *shape, figsize=(3 * shape[1] + 0.7, 3 * shape[0]), squeeze=False, layout="constrained"
         )
     else:
-        axes = np.asarray(ax).reshape(shape)
+        axes = np.asarray(ax)
+        if axes.size != shape[0] * shape[1]:
+            raise ValueError(f"`ax` has the shape {axes.shape}; {shape} is needed (channels, 2 + layers).")
+        axes = axes.reshape(shape)
         figure = axes[0, 0].figure
+    what: dict[str, Any] = {"image_key": image_key, "crop": crop, "table_key": table_key}
     for row, channel in zip(axes, channels, strict=True):
-        image(sdata, channel, labels_key, crop=crop, outlines=False, table_key=table_key, ax=row[0])
-        image(sdata, channel, labels_key, crop=crop, table_key=table_key, ax=row[1])
+        image(sdata, channel, labels_key, outlines=False, ax=row[0], **what)
+        image(sdata, channel, labels_key, ax=row[1], **what)
         for layer, here in zip(layers, row[2:], strict=True):
-            cells(sdata, channel, labels_key, layer=layer, crop=crop, table_key=table_key, ax=here)
+            cells(sdata, channel, labels_key, layer=layer, ax=here, **what)
         for here in row:
             here.set_title("")
         row[0].set_ylabel(channel)

@@ -62,6 +62,13 @@ class Marker:
     overlap: float = 0.3
     fibres: float = 0.0
 
+    def __post_init__(self) -> None:
+        for where in (self.localization, self.unspecific_in):
+            if where not in LOCALIZATIONS:
+                raise ValueError(f"A marker cannot be located in {where!r}; choose of {', '.join(LOCALIZATIONS)}.")
+        if not 0 <= self.prevalence <= 1:
+            raise ValueError(f"`prevalence` is {self.prevalence}; it is a share, from 0 to 1.")
+
 
 @dataclass(frozen=True)
 class Stain:

@@ -66,6 +66,13 @@ def simulate(
         - ``obs["cell_type"]``: the type that was drawn
         - ``X``: mean intensity
 
+    Raises
+    ------
+    ValueError
+        If there is no marker, no cell type or no region to draw.
+    KeyError
+        If a type expresses a marker that is not in the panel.
+
     Examples
     --------
     >>> panel = {"CD3": (Marker("membrane", 0.3), Detector())}
@@ -75,6 +82,7 @@ def simulate(
     """
     from spatialdata import SpatialData
 
+    _check(panel, types, n_regions)
     rng = np.random.default_rng(rng)
     segmentation = Segmentation() if segmentation is None else segmentation
     images, masks, tables = {}, {}, []
@@ -94,6 +102,16 @@ def simulate(
         kinds = np.array(list(types), dtype=object)[type_of[cells[1:, 0]]]
         tables.append(_rows(f"{name}_labels", np.stack(channels), labels, np.stack(known, axis=1), kinds))
     return SpatialData(images=images, labels=masks, tables={"table": _table(tables, list(panel))})
+
+
+def _check(panel: Mapping[str, object], types: Mapping[str, tuple[float, tuple[str, ...]]], n_regions: int) -> None:
+    if not panel or not types or n_regions < 1:
+        raise ValueError(
+            "At least one marker, one cell type and one region are needed; `panel` has "
+            f"{len(panel)}, `types` has {len(types)}, and `n_regions` is {n_regions}."
+        )
+    if unknown := sorted({marker for _, markers in types.values() for marker in markers} - set(panel)):
+        raise KeyError(f"`types` names {unknown}, but the panel has only {list(panel)}.")
 
 
 def _assign_types(

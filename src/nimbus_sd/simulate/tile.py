@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from nimbus_sd.pixels import Grid, Histogram, interior, normalize, resize_image, resize_labels
 from nimbus_sd.simulate.detector import draw_detector, expose
-from nimbus_sd.simulate.marker import draw_marker, stain
+from nimbus_sd.simulate.marker import Marker, draw_marker, stain
 from nimbus_sd.simulate.masks import draw_segmentation, segment
 from nimbus_sd.simulate.tissue import draw_tissue
 from nimbus_sd.simulate.truth import truth
@@ -44,7 +44,14 @@ class TrainingTile:
 
 
 def training_tiles(
-    rng: np.random.Generator, size: int = 160, model_pixel_size: float = 1.0, quantile: float = 0.999, markers: int = 4
+    rng: np.random.Generator,
+    size: int = 160,
+    model_pixel_size: float = 1.0,
+    quantile: float = 0.999,
+    markers: int = 4,
+    *,
+    lymphoid: float = 0.0,
+    counterstain: float = 0.0,
 ) -> Iterator[TrainingTile]:
     """Draw a tissue and yield one tile for each of several markers on it.
 
@@ -60,6 +67,10 @@ def training_tiles(
         Quantile of the normalisation.
     markers
         Number of tiles to yield.
+    lymphoid
+        Share of tissues that are made of small cells, densely packed.
+    counterstain
+        Share of images in which (nearly) all cells are positive, as with a nuclear counterstain.
 
     Yields
     ------
@@ -69,15 +80,22 @@ def training_tiles(
     scale = pixel_size / model_pixel_size
     side = round(size / scale)
     grid = Grid((side, side), scale, 1)
-    tissue = draw_tissue(grid.shape, pixel_size, rng)
+    small = lymphoid > 0 and rng.random() < lymphoid
+    packing = {"radius": float(rng.uniform(3.0, 4.5)), "density": float(rng.uniform(0.85, 1.0))} if small else {}
+    tissue = draw_tissue(grid.shape, pixel_size, rng, **packing)
     index = (np.arange(size), np.arange(size))
     for number in range(markers):
         if number % 2 == 0:
             labels, cells = segment(tissue, draw_segmentation(rng), rng)
             inner = resize_labels(interior(labels), grid, index, (0, 0))
             at_model = resize_labels(labels, grid, index, (0, 0))
-        stained = stain(tissue, draw_marker(rng), rng)
+        marker = draw_marker(rng)
+        everybody = counterstain > 0 and rng.random() < counterstain
+        stained = stain(tissue, _counterstain(marker, rng) if everybody else marker, rng)
         detector = draw_detector(rng)
+        if everybody:
+            # A background that drowned the signal would make everybody undetermined.
+            detector = replace(detector, background=min(detector.background, 0.15))
         image = expose(stained.own + stained.rest, tissue, detector, rng)
         known = truth(stained, tissue, detector, cells)
         scaled = normalize(image[None], np.array([draw_factor(image, known, quantile, rng)]))
@@ -86,6 +104,16 @@ def training_tiles(
         yield TrainingTile(
             resize_image(scaled, grid, index, (0, 0))[0], inner, at_model, known, expression.astype(np.float32)
         )
+
+
+def _counterstain(marker: Marker, rng: np.random.Generator) -> Marker:
+    """Make (nearly) everybody positive, mostly in the nucleus."""
+    return replace(
+        marker,
+        localization="nucleus" if rng.random() < 0.7 else marker.localization,
+        prevalence=float(rng.choice([1.0, rng.uniform(0.85, 1.0)])),
+        unspecific=min(marker.unspecific, 0.08),
+    )
 
 
 def draw_factor(

@@ -152,7 +152,7 @@ def _own(table: AnnData, where: str, key: str, shape: tuple[int, ...]) -> NDArra
 
 
 def _warn(message: str) -> None:
-    warnings.warn(message, UserWarning, stacklevel=3)
+    warnings.warn(message, UserWarning, stacklevel=4)
 
 
 def _as_int64(result: RegionResult) -> NDArray[np.int64]:

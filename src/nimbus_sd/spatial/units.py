@@ -103,7 +103,7 @@ def pixel_sizes(
             f"The pixel size of {', '.join(map(repr, guessed))} is not known; {DEFAULT_PIXEL_SIZE} um per "
             "pixel (20x) is assumed. Pass `pixel_size`: scores depend on it.",
             UserWarning,
-            stacklevel=2,
+            stacklevel=4,
         )
     return sizes
 
@@ -128,5 +128,5 @@ def _compare(key: str, stated: float, matrices: Mapping[str, NDArray[np.float64]
         warnings.warn(
             f"`pixel_size` is {stated:.6g} um, but image {key!r} says {own:.6g} um per pixel; {stated:.6g} is used.",
             UserWarning,
-            stacklevel=2,
+            stacklevel=5,
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import logging
 from pathlib import Path
 from typing import Any
@@ -62,7 +63,12 @@ def loss(logits: Tensor, batch: Batch, background: float = 0.05) -> Tensor:
     scores, areas = cell_scores(logits, batch.cells, len(batch.labels))
     known = (areas > 0) & (batch.labels != 0.5)
     known[0] = False
-    of_cells = functional.binary_cross_entropy(scores[known].clamp(1e-5, 1 - 1e-5), batch.labels[known])
+    # The mean over no cells would be NaN, and with it every weight from then on.
+    of_cells = (
+        functional.binary_cross_entropy(scores[known].clamp(1e-5, 1 - 1e-5), batch.labels[known])
+        if known.any()
+        else scores.new_zeros(())
+    )
     weight = known.float()
     weight[0] = background
     target = torch.where(known, batch.labels, 0.0)
@@ -112,11 +118,11 @@ class Fit(lightning.LightningModule):
 def fit(
     network: UNet,
     folder: str | Path,
+    tiles: SimulatedTiles,
     *,
     steps: int,
     batch_size: int = 8,
-    size: int = 160,
-    seed: int = 0,
+    learning_rate: float = 2e-3,
     workers: int = 1,
     progress: bool = True,
 ) -> UNet:
@@ -128,12 +134,14 @@ def fit(
         Trained in place.
     folder
         Where the checkpoint ``last.ckpt`` is written every 100 steps.
+    tiles
+        What it is trained on. A resumed run draws tiles of another seed.
     steps
         Number of batches.
-    batch_size, size
-        Tiles per batch and their side in model pixels.
-    seed
-        Start of all randomness.
+    batch_size
+        Tiles per batch.
+    learning_rate
+        At the peak of its one cycle.
     workers
         Processes that draw tiles.
     progress
@@ -142,13 +150,20 @@ def fit(
     Returns
     -------
     The network with averaged weights, in eval mode, on the CPU.
+
+    Raises
+    ------
+    ValueError
+        If the folder's checkpoint is of a run of another number of steps: its learning rate cannot go on.
     """
     # Faster on processors, and on GPUs in half precision.
     network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     folder = Path(folder)
     last = folder / "last.ckpt"
+    tiles = copy.copy(tiles)
+    tiles.seed += _steps_done(last, steps)
     loader = DataLoader(
-        SimulatedTiles(seed + _steps_done(last), size),
+        tiles,
         batch_size=batch_size,
         collate_fn=collate,
         num_workers=workers,
@@ -177,12 +192,21 @@ def fit(
         enable_progress_bar=progress,
         enable_model_summary=False,
     )
-    trainer.fit(Fit(network, steps), loader, ckpt_path=last if last.exists() else None, weights_only=True)
+    trainer.fit(
+        Fit(network, steps, learning_rate), loader, ckpt_path=last if last.exists() else None, weights_only=True
+    )
     return network.eval().cpu()
 
 
-def _steps_done(checkpoint: Path) -> int:
+def _steps_done(checkpoint: Path, steps: int) -> int:
     """Count a checkpoint's steps, so that a resumed run draws new tiles; 0 where there is none."""
     if not checkpoint.exists():
         return 0
-    return int(torch.load(checkpoint, map_location="cpu", weights_only=True)["global_step"])
+    state = torch.load(checkpoint, map_location="cpu", weights_only=True)
+    planned = state["lr_schedulers"][0]["total_steps"]
+    if planned != steps:
+        raise ValueError(
+            f"{checkpoint} is of a run of {planned} steps, over which its learning rate was planned. Go on with "
+            f"steps={planned}, or start one of {steps} in another folder."
+        )
+    return int(state["global_step"])

@@ -57,11 +57,23 @@ class SimulatedTiles(IterableDataset[TrainingTile]):
         Number of tiles kept.
     reuse
         Times that a tile is shown on average.
+    lymphoid, counterstain
+        As for :func:`~nimbus_sd.simulate.training_tiles`.
     """
 
-    def __init__(self, seed: int, size: int = 160, pool: int = 512, reuse: int = 3) -> None:
+    def __init__(
+        self,
+        seed: int,
+        size: int = 160,
+        pool: int = 512,
+        reuse: int = 3,
+        *,
+        lymphoid: float = 0.0,
+        counterstain: float = 0.0,
+    ) -> None:
         super().__init__()
         self.seed, self.size, self.pool, self.reuse = seed, size, pool, reuse
+        self.lymphoid, self.counterstain = lymphoid, counterstain
 
     def __iter__(self) -> Iterator[TrainingTile]:
         """Yield tiles without end."""
@@ -69,7 +81,7 @@ class SimulatedTiles(IterableDataset[TrainingTile]):
         rng = np.random.default_rng([self.seed, info.id if info else 0])
         kept: list[TrainingTile] = []
         while True:
-            for tile in training_tiles(rng, self.size):
+            for tile in training_tiles(rng, self.size, lymphoid=self.lymphoid, counterstain=self.counterstain):
                 if len(kept) < self.pool:
                     kept.append(tile)
                     yield turned(tile, rng)

@@ -1,0 +1,67 @@
+"""The images that the bundled model is judged on, and how it is judged."""
+
+import importlib.util
+from pathlib import Path
+
+import numpy as np
+import pytest
+from sklearn.metrics import f1_score
+
+FOLDER = Path(__file__).parents[2] / "benchmarks"
+
+
+@pytest.fixture(scope="module")
+def benchmark():
+    spec = importlib.util.spec_from_file_location("bundled_model", FOLDER / "bundled_model.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_the_checksums_of_100_images_are_fixed(benchmark):
+    lines = benchmark.CHECKSUMS.read_text().splitlines()
+    assert [line.split()[1] for line in lines] == [str(i) for i in range(100)] == [*map(str, range(benchmark.N_IMAGES))]
+    digests = {line.split()[0] for line in lines}
+    assert len(digests) == 100 and {len(digest) for digest in digests} == {64}
+
+
+@pytest.mark.parametrize("number", range(3))
+def test_images_are_those_that_were_fixed(benchmark, number):
+    digest, name = benchmark.CHECKSUMS.read_text().splitlines()[number].split()
+    assert name == str(number)
+    assert benchmark.checksum(number) == digest
+
+
+def test_an_image_has_positive_and_negative_cells(benchmark):
+    image, labels, known = benchmark.simulated_image(0)
+    assert image.shape == labels.shape == (512, 512) and image.dtype == np.uint16
+    assert len(known) == labels.max() + 1
+    assert set(np.unique(known)) <= {0, 0.5, 1}
+    assert (known[1:] == 1).sum() >= 5 and (known[1:] == 0).sum() >= 5
+
+
+def test_f1_and_the_best_f1_are_those_of_all_thresholds(benchmark):
+    rng = np.random.default_rng(0)
+    for _ in range(20):
+        # With ties, which one threshold cannot part.
+        values, positive = rng.integers(0, 8, 30) / 10, rng.random(30) < 0.4
+        if not positive.any():
+            continue
+        all_cuts = [f1_score(positive, values >= cut, zero_division=0) for cut in np.unique(values)]
+        assert benchmark.best_f1(values, positive) == pytest.approx(max(all_cuts))
+        assert benchmark.f1(values >= 0.5, positive) == pytest.approx(
+            f1_score(positive, values >= 0.5, zero_division=0)
+        )
+
+
+def test_a_model_is_judged_image_by_image(benchmark, small, monkeypatch):
+    monkeypatch.setattr(benchmark, "N_IMAGES", 1)
+    table = benchmark.evaluate(str(small))
+    _, _, known = benchmark.simulated_image(0)
+    row = table.loc[0]
+    assert row["cells"] == (known[1:] != 0.5).sum()
+    assert row["share_positive"] == pytest.approx((known[1:] == 1).sum() / row["cells"])
+    assert 0 <= row["f1_score_0.5"] <= row["f1_score_best"] <= 1
+    # This image is one where the mean intensity does well, whatever the model.
+    assert row["f1_expression_best"] > 2 * row["share_positive"] / (1 + row["share_positive"])
+    assert 0 <= row["auroc_score"] <= 1 and row["auroc_expression"] > 0.6

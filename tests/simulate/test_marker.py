@@ -1,0 +1,206 @@
+"""Stains: who is positive, and where the signal sits."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+
+from nimbus_sd.simulate import Marker, Stain, draw_marker, draw_tissue, stain
+from nimbus_sd.simulate.marker import LOCALIZATIONS
+
+PLAIN = {"spread": 0.0, "dim_share": 0.0, "unspecific": 0.0, "patchiness": 0.0, "overlap": 0.0}
+
+
+@pytest.fixture
+def stained(geometry):
+    def draw(localization="membrane", prevalence=0.5, seed=0, positive=None, **settings) -> Stain:
+        marker = Marker(localization, prevalence, **{**PLAIN, **settings})
+        return stain(geometry, marker, np.random.default_rng(seed), positive)
+
+    return draw
+
+
+def test_the_same_seed_gives_the_same_bytes_and_another_seed_another_stain(stained):
+    first, again, other = (stained(seed=seed, patchiness=0.5, unspecific=0.1, fibres=0.3) for seed in (1, 1, 2))
+    for field in dataclasses.fields(Stain):
+        assert getattr(first, field.name).tobytes() == getattr(again, field.name).tobytes()
+        assert not np.array_equal(getattr(first, field.name), getattr(other, field.name))
+
+
+@pytest.mark.parametrize("clustering", [0.0, 0.5, 1.0])
+@pytest.mark.parametrize("prevalence", [0.0, 0.3, 1.0])
+def test_prevalence_is_the_share_of_visible_cells(stained, geometry, prevalence, clustering):
+    visible = np.unique(geometry.owner)[1:]
+    positive = stained(prevalence=prevalence, clustering=clustering).positive
+    assert positive.shape == (geometry.n_cells + 1,) and positive.dtype == bool
+    assert not positive[0]
+    # A fraction of a cell is a cell or none.
+    assert abs(positive[visible].sum() - prevalence * visible.size) < 1
+
+
+def test_clustered_positives_have_positive_neighbours(geometry, stained):
+    def alike(clustering: float) -> float:
+        shares = []
+        for seed in range(6):
+            state = stained(prevalence=0.5, clustering=clustering, seed=seed).positive[geometry.owner]
+            left, right = geometry.owner[:, :-1], geometry.owner[:, 1:]
+            touching = (left > 0) & (right > 0) & (left != right)
+            shares.append((state[:, :-1] == state[:, 1:])[touching].mean())
+        return float(np.mean(shares))
+
+    scattered, nests = alike(0.0), alike(1.0)
+    assert 0.4 < scattered < 0.6
+    assert nests > 0.75
+
+
+def test_given_states_are_taken(geometry, stained):
+    wanted = np.zeros(geometry.n_cells + 1, bool)
+    wanted[np.unique(geometry.owner)[5:15]] = True
+    drawn = stained("cell", prevalence=0.9, positive=wanted)
+    np.testing.assert_array_equal(drawn.positive, wanted)
+    np.testing.assert_array_equal(drawn.own > 0, wanted[geometry.owner])
+
+
+@pytest.mark.parametrize("localization", LOCALIZATIONS)
+def test_positive_cells_are_brighter_than_negative_ones(geometry, localization):
+    drawn = stain(geometry, Marker(localization, 0.4), np.random.default_rng(0))
+    light = drawn.own + drawn.rest
+    assert light.dtype == np.float32 and light.min() >= 0
+    area = np.bincount(geometry.owner.ravel())
+    mean = np.bincount(geometry.owner.ravel(), light.ravel()) / np.maximum(area, 1)
+    large = area > 150
+    large[0] = False
+    positive = drawn.positive[: len(area)]
+    assert np.median(mean[large & positive]) > 2 * np.median(mean[large & ~positive])
+    own = np.bincount(geometry.owner.ravel(), drawn.own.ravel())
+    assert not own[~positive].any()
+
+
+def test_membrane_signal_falls_off_with_depth(geometry, stained):
+    drawn = stained("membrane", prevalence=1.0, fill=0.0, width=0.7)
+    cell = geometry.owner > 0
+    np.testing.assert_allclose(drawn.own[cell], np.exp(-geometry.depth[cell] / 0.7), rtol=1e-5)
+    assert not drawn.own[~cell].any()
+    wide = stained("membrane", prevalence=1.0, fill=0.0, width=2.0)
+    assert wide.own.sum() > 1.5 * drawn.own.sum()
+    filled = stained("membrane", prevalence=1.0, fill=0.4, width=0.7)
+    np.testing.assert_allclose(filled.own[cell] - drawn.own[cell], 0.4, atol=1e-5)
+
+
+def test_polar_membranes_are_brighter_on_one_side(geometry, stained):
+    inner = [cell for cell in np.unique(geometry.owner[40:-40, 40:-40])[1:] if (geometry.owner == cell).sum() > 150]
+
+    def asymmetry(**settings) -> float:
+        own = stained("membrane", prevalence=1.0, fill=0.0, **settings).own
+        return float(
+            np.mean(
+                [
+                    np.hypot(
+                        np.average(np.cos(geometry.angle[here]), weights=own[here]),
+                        np.average(np.sin(geometry.angle[here]), weights=own[here]),
+                    )
+                    for here in (geometry.owner == cell for cell in inner)
+                ]
+            )
+        )
+
+    assert asymmetry(polarity=1.0) > asymmetry(polarity=0.0) + 0.2
+
+
+def test_nuclear_signal_stays_in_nuclei(geometry, stained):
+    drawn = stained("nucleus", prevalence=1.0)
+    assert not drawn.own[~geometry.nucleus].any()
+    np.testing.assert_allclose(drawn.own[geometry.nucleus_depth > 0.8], 1.0, rtol=1e-5)
+
+
+def test_cytoplasmic_signal_spares_the_nucleus(geometry, stained):
+    drawn = stained("cytoplasm", prevalence=1.0)
+    around = (geometry.owner > 0) & ~geometry.nucleus
+    np.testing.assert_allclose(drawn.own[around], 1.0, rtol=1e-5)
+    assert drawn.own[geometry.nucleus].min() >= 0.1 and drawn.own[geometry.nucleus].max() <= 0.5
+
+
+def test_diffuse_signal_fills_the_cell_and_granules_are_spots(geometry, stained):
+    cell = geometry.owner > 0
+    even = stained("cell", prevalence=1.0).own
+    np.testing.assert_allclose(even[cell], 1.0, rtol=1e-5)
+    spots = stained("granules", prevalence=1.0).own[cell & ~geometry.nucleus]
+    assert np.median(spots) < 0.1 and spots.max() > 0.8
+
+
+def test_patchiness_is_texture(geometry, stained):
+    for where in ("membrane", "cell", "nucleus"):
+        even, patchy = (stained(where, prevalence=1.0, patchiness=p, fill=0.0).own for p in (0.0, 1.0))
+        inside = even > 0.3
+        assert (patchy[inside] / even[inside]).std() > 0.15
+        assert (even[inside] > 0).all()
+
+
+def test_dim_cells_are_two_to_five_times_dimmer(geometry, stained):
+    def levels(**settings) -> np.ndarray:
+        drawn = stained("cell", prevalence=1.0, **settings)
+        return np.array([drawn.own[geometry.owner == cell].mean() for cell in np.unique(geometry.owner)[1:]])
+
+    some = levels(dim_share=0.4)
+    dim = some < 0.99
+    assert 0.2 < dim.mean() < 0.6
+    assert some[dim].min() >= 0.2 - 1e-5 and some[dim].max() <= 0.5 + 1e-5
+    spread = np.log(levels(spread=0.6))
+    # The standard error of sigma for n cells is sigma / sqrt(2 n).
+    assert abs(spread.std() - 0.6) < 4 * 0.6 / np.sqrt(2 * len(spread))
+
+
+def test_unspecific_signal_is_in_all_cells_and_not_between_them(geometry, stained):
+    drawn = stained(prevalence=0.0, unspecific=0.2, unspecific_in="cell")
+    cell = geometry.owner > 0
+    assert not drawn.own.any()
+    assert not drawn.rest[~cell].any()
+    assert 0.15 < drawn.rest[cell].mean() < 0.3
+    assert (drawn.rest[cell] > 0).all()
+    nuclear = stained(prevalence=0.0, unspecific=0.2, unspecific_in="nucleus")
+    assert nuclear.rest[geometry.nucleus].mean() > 0.1 and not nuclear.rest[~geometry.nucleus].any()
+
+
+def test_cells_below_shine_through(geometry, stained):
+    assert not stained(prevalence=1.0, overlap=0.0).rest.any()
+    through = stained(prevalence=1.0, overlap=0.6).rest
+    assert through.any() and not through[geometry.under == 0].any()
+
+
+def test_fibres_run_between_cells(geometry, stained):
+    drawn = [stained(prevalence=0.0, fibres=0.8, seed=seed).rest for seed in range(5)]
+    assert sum(rest.any() for rest in drawn) >= 3
+    for rest in drawn:
+        assert rest.max() <= 0.8 + 1e-5
+        assert not rest[geometry.depth >= 0.8].any()
+
+
+def test_fibres_leave_glass_empty():
+    drawn = (draw_tissue((60, 60), 1.0, np.random.default_rng(seed)) for seed in range(40))
+    tissue = next(tissue for tissue in drawn if tissue.glass.mean() > 0.1)
+    for seed in range(5):
+        marker = Marker("membrane", 0.0, unspecific=0.0, overlap=0.0, fibres=0.8)
+        assert not stain(tissue, marker, np.random.default_rng(seed)).rest[tissue.glass].any()
+
+
+def test_drawn_markers_cover_the_variety():
+    rng = np.random.default_rng(0)
+    markers = [draw_marker(rng) for _ in range(400)]
+    assert {marker.localization for marker in markers} == set(LOCALIZATIONS)
+    prevalence = np.array([marker.prevalence for marker in markers])
+    assert (prevalence == 0).any() and (prevalence == 1).any()
+    for low, high in ((0.001, 0.01), (0.01, 0.2), (0.2, 0.6), (0.6, 0.95)):
+        assert ((prevalence > low) & (prevalence < high)).sum() > 10
+    for name in ("clustering", "dim_share", "fill", "patchiness", "polarity", "overlap", "fibres"):
+        values = [getattr(marker, name) for marker in markers]
+        assert min(values) >= 0 and max(values) <= 1 and len(set(values)) > 10, name
+    assert draw_marker(np.random.default_rng(7)) == draw_marker(np.random.default_rng(7))
+
+
+def test_a_marker_that_cannot_be_is_an_error():
+    with pytest.raises(ValueError, match=r"'nuclear'.*membrane, cytoplasm, nucleus"):
+        Marker("nuclear", 0.3)
+    with pytest.raises(ValueError, match="'nowhere'"):
+        Marker("nucleus", 0.3, unspecific_in="nowhere")
+    with pytest.raises(ValueError, match="`prevalence` is 30"):
+        Marker("nucleus", 30)

@@ -1,0 +1,164 @@
+"""Segmentation: which label is which cell, and the usual errors."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+from scipy import ndimage
+
+from nimbus_sd.simulate import Segmentation, Tissue, draw_segmentation, draw_tissue, segment
+
+EXACT = {"wobble": 0.0}
+
+
+@pytest.fixture(scope="module")
+def crowd() -> Tissue:
+    """Some 1,000 small cells, so that rates can be counted."""
+    return draw_tissue((400, 400), 0.5, np.random.default_rng(2), radius=3.2, density=1.0)
+
+
+def outlined(tissue, seed=0, **settings):
+    return segment(tissue, Segmentation(**{**EXACT, **settings}), np.random.default_rng(seed))
+
+
+def check_numbering(labels: np.ndarray, cells: np.ndarray) -> None:
+    assert labels.dtype == np.int32
+    assert cells.shape == (labels.max() + 1, 2)
+    np.testing.assert_array_equal(np.unique(labels[labels > 0]), np.arange(1, len(cells)))
+    assert not cells[0].any() and (cells[1:, 0] > 0).all()
+
+
+def majority(labels: np.ndarray, owner: np.ndarray) -> np.ndarray:
+    """The true cell that most pixels of each label lie on."""
+    pairs = np.bincount(labels.ravel().astype(np.int64) * (owner.max() + 1) + owner.ravel())
+    pairs.resize((labels.max() + 1) * (owner.max() + 1))
+    return pairs.reshape(labels.max() + 1, -1).argmax(axis=1)
+
+
+def test_the_same_seed_gives_the_same_bytes_and_another_seed_other_masks(crowd):
+    errors = Segmentation("grown", merged=0.1, split=0.1, missing=0.1, shift=(0.5, 0.5))
+    first, again, other = (segment(crowd, errors, np.random.default_rng(seed)) for seed in (1, 1, 2))
+    assert first[0].tobytes() == again[0].tobytes() and first[1].tobytes() == again[1].tobytes()
+    assert not np.array_equal(first[0], other[0])
+
+
+def test_without_errors_labels_are_the_cells(crowd):
+    given = crowd.owner.copy()
+    labels, cells = outlined(crowd)
+    check_numbering(labels, cells)
+    np.testing.assert_array_equal(cells[labels, 0], crowd.owner)
+    assert not cells[:, 1].any()
+    np.testing.assert_array_equal(crowd.owner, given)
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_drawn_segmentations_are_numbered_without_gaps(seed):
+    rng = np.random.default_rng(seed)
+    tissue = draw_tissue((80, 100), 0.5, rng)
+    labels, cells = segment(tissue, draw_segmentation(rng), rng)
+    assert labels.shape == tissue.shape
+    check_numbering(labels, cells)
+    assert cells.max() <= tissue.n_cells
+
+
+@pytest.mark.parametrize("target", ["cell", "nucleus", "grown"])
+def test_most_of_a_label_lies_on_its_cell(crowd, target):
+    labels, cells = segment(crowd, Segmentation(target, wobble=0.4), np.random.default_rng(0))
+    check_numbering(labels, cells)
+    large = np.bincount(labels.ravel()) > 20
+    large[0] = False
+    right = majority(labels, crowd.owner) == cells[:, 0]
+    assert right[large].mean() > 0.97
+
+
+def test_wobble_moves_outlines_by_as_much(crowd):
+    def moved(wobble: float) -> float:
+        labels, cells = segment(crowd, Segmentation(wobble=wobble), np.random.default_rng(0))
+        return float((cells[labels, 0] != crowd.owner).mean())
+
+    assert 0 < moved(0.2) < moved(0.6) < 0.5
+
+
+def test_shift_moves_all_outlines(crowd):
+    labels, cells = outlined(crowd, shift=(1.0, -1.5))
+    at = cells[labels, 0]
+    # Pixels are taken from where the shift points to: by 2 rows down and 3 columns to the left.
+    np.testing.assert_array_equal(at[:-2, 3:], crowd.owner[2:, :-3])
+
+
+def test_nuclei_lie_in_cells_and_grown_nuclei_around_them(crowd):
+    nuclei, of_nuclei = outlined(crowd, target="nucleus")
+    np.testing.assert_array_equal(of_nuclei[nuclei, 0], np.where(crowd.nucleus, crowd.owner, 0))
+    grown, of_grown = outlined(crowd, target="grown", ring=1.5)
+    np.testing.assert_array_equal(of_grown[grown, 0][crowd.nucleus], crowd.owner[crowd.nucleus])
+    away = ndimage.distance_transform_edt(~crowd.nucleus) * crowd.pixel_size
+    np.testing.assert_array_equal(grown > 0, away <= 1.5)
+
+
+def test_resizing_makes_supersets_and_subsets(crowd):
+    nuclei, _ = outlined(crowd, target="nucleus")
+    wide, of_wide = outlined(crowd, target="nucleus", resize=0.6)
+    narrow, of_narrow = outlined(crowd, target="nucleus", resize=-0.6)
+    assert (wide[nuclei > 0] > 0).all() and (wide > 0).sum() > 1.1 * (nuclei > 0).sum()
+    assert (nuclei[narrow > 0] > 0).all() and 0 < (narrow > 0).sum() < 0.9 * (nuclei > 0).sum()
+    for labels, cells in ((wide, of_wide), (narrow, of_narrow)):
+        check_numbering(labels, cells)
+        both = (labels > 0) & crowd.nucleus
+        np.testing.assert_array_equal(cells[labels, 0][both], crowd.owner[both])
+
+
+def test_merged_cells_name_both(crowd):
+    labels, cells = outlined(crowd, merged=0.2)
+    check_numbering(labels, cells)
+    pairs = np.flatnonzero(cells[:, 1])
+    visible = len(np.unique(crowd.owner)) - 1
+    # Pairs that would share a cell are passed over.
+    assert 0.1 < 2 * len(pairs) / visible <= 0.25
+    for label in pairs:
+        assert set(np.unique(crowd.owner[labels == label])) == set(cells[label])
+    assert len(labels[labels > 0]) == (crowd.owner > 0).sum()
+    assert labels.max() == visible - len(pairs)
+
+
+def test_split_cells_have_two_labels(crowd):
+    labels, cells = outlined(crowd, split=0.2)
+    check_numbering(labels, cells)
+    np.testing.assert_array_equal(cells[labels, 0], crowd.owner)
+    counts = np.bincount(cells[1:, 0])
+    visible = len(np.unique(crowd.owner)) - 1
+    assert counts.max() == 2
+    # Three standard deviations of a binomial, and some cells at the edge lie on one side of their cut.
+    assert (counts == 2).sum() / visible == pytest.approx(0.2, abs=0.05)
+
+
+def test_missing_cells_have_no_label(crowd):
+    labels, cells = outlined(crowd, missing=0.3)
+    check_numbering(labels, cells)
+    visible = len(np.unique(crowd.owner)) - 1
+    assert 1 - labels.max() / visible == pytest.approx(0.3, abs=0.06)
+    np.testing.assert_array_equal(cells[labels, 0][labels > 0], crowd.owner[labels > 0])
+    assert outlined(crowd, missing=1.0)[0].max() == 0
+
+
+def test_an_image_without_cells_and_one_full_of_cells(geometry):
+    empty = dataclasses.replace(geometry, owner=np.zeros_like(geometry.owner), nucleus=np.zeros_like(geometry.nucleus))
+    for target in ("cell", "nucleus", "grown"):
+        for resize in (-0.5, 0.5):
+            labels, cells = segment(empty, Segmentation(target, resize=resize), np.random.default_rng(0))
+            assert not labels.any()
+            np.testing.assert_array_equal(cells, [[0, 0]])
+    full = np.where(np.arange(200) < 90, 3, 7).astype(np.int32) + np.zeros_like(geometry.owner)
+    labels, cells = outlined(dataclasses.replace(geometry, owner=full))
+    np.testing.assert_array_equal(np.unique(labels), [1, 2])
+    np.testing.assert_array_equal(cells, [[0, 0], [3, 0], [7, 0]])
+
+
+def test_drawn_segmentations_cover_the_variety():
+    rng = np.random.default_rng(0)
+    drawn = [draw_segmentation(rng) for _ in range(200)]
+    assert {one.target for one in drawn} == {"cell", "nucleus", "grown"}
+    for name, most in (("merged", 0.1), ("split", 0.1), ("missing", 0.1), ("wobble", 1.0), ("ring", 3.0)):
+        values = np.array([getattr(one, name) for one in drawn])
+        assert values.min() >= 0 and 0 < values.max() <= most, name
+    assert min(one.resize for one in drawn) < 0 < max(one.resize for one in drawn)
+    assert draw_segmentation(np.random.default_rng(7)) == draw_segmentation(np.random.default_rng(7))

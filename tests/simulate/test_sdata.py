@@ -1,0 +1,162 @@
+"""The simulated SpatialData: elements, cell types and their truth."""
+
+import numpy as np
+import pytest
+import spatialdata as sd
+
+from nimbus_sd.simulate import Detector, Marker, Segmentation, simulate
+from nimbus_sd.spatial import find_regions
+
+PANEL = {
+    "CD3": (Marker("membrane", 0.0, spread=0.2, dim_share=0.0), Detector()),
+    "CD20": (Marker("membrane", 0.0, spread=0.2, dim_share=0.0), Detector()),
+    "CD68": (Marker("granules", 0.0), Detector(counting=True, gain=5.0)),
+    "Ki67": (Marker("nucleus", 0.3, spread=0.2, dim_share=0.0), Detector()),
+}
+TYPES = {"T cell": (1.0, ("CD3",)), "B cell": (2.0, ("CD20",)), "macrophage": (0.5, ("CD68",)), "other": (1.0, ())}
+
+
+def draw(**settings) -> sd.SpatialData:
+    return simulate(PANEL, TYPES, **{"n_regions": 2, "shape": (140, 160), "rng": 3, **settings})
+
+
+@pytest.fixture(scope="module")
+def sdata() -> sd.SpatialData:
+    return draw()
+
+
+def test_the_same_seed_gives_the_same_data_and_another_seed_other_data(sdata):
+    again, generator, other = draw(), draw(rng=np.random.default_rng(3)), draw(rng=4)
+    for same in (again, generator):
+        for name in ("fov1", "fov2"):
+            np.testing.assert_array_equal(same[name], sdata[name])
+            np.testing.assert_array_equal(same[f"{name}_labels"], sdata[f"{name}_labels"])
+        assert same["table"].obs.equals(sdata["table"].obs)
+        np.testing.assert_array_equal(same["table"].layers["gold"], sdata["table"].layers["gold"])
+    assert not np.array_equal(other["fov1"], sdata["fov1"])
+
+
+def test_elements_and_coordinate_systems(sdata):
+    assert sorted(sdata.images) == ["fov1", "fov2"]
+    assert sorted(sdata.labels) == ["fov1_labels", "fov2_labels"]
+    assert sorted(sdata.coordinate_systems) == ["fov1", "fov1_um", "fov2", "fov2_um"]
+    for name in sdata.images:
+        image = sdata[name]
+        assert image.shape == (4, 140, 160) and image.dtype == np.uint16
+        assert list(image.coords["c"].values) == list(PANEL)
+        assert sdata[f"{name}_labels"].shape == (140, 160)
+    assert not np.array_equal(sdata["fov1"], sdata["fov2"])
+
+
+@pytest.mark.parametrize("pixel_size", [0.5, 0.8])
+def test_regions_are_found_with_their_pixel_size(pixel_size, no_warning):
+    regions = find_regions(draw(pixel_size=pixel_size))
+    assert [(region.image_key, region.labels_key) for region in regions] == [
+        ("fov1", "fov1_labels"),
+        ("fov2", "fov2_labels"),
+    ]
+    assert [region.pixel_size for region in regions] == pytest.approx([pixel_size] * 2)
+
+
+def test_each_segmented_cell_has_a_row(sdata):
+    table = sdata["table"]
+    assert list(table.var_names) == list(PANEL)
+    for region in ("fov1_labels", "fov2_labels"):
+        rows = table.obs["region"] == region
+        ids = table.obs["instance_id"][rows]
+        np.testing.assert_array_equal(ids, np.unique(sdata[region])[1:])
+        assert list(table.obs_names[rows]) == [f"{region}_{i}" for i in ids]
+    attrs = table.uns["spatialdata_attrs"]
+    assert (attrs["region_key"], attrs["instance_key"]) == ("region", "instance_id")
+    assert sorted(attrs["region"]) == ["fov1_labels", "fov2_labels"]
+
+
+def test_x_is_the_mean_intensity(sdata):
+    table = sdata["table"]
+    image, labels = sdata["fov2"].values, sdata["fov2_labels"].values
+    row = table.obs_names.get_loc("fov2_labels_7")
+    np.testing.assert_allclose(table.X[row], image[:, labels == 7].mean(axis=1), rtol=1e-6)
+
+
+def test_gold_follows_the_cell_types(sdata):
+    table = sdata["table"]
+    gold = table.to_df(layer="gold")
+    assert set(np.unique(gold)) <= {0, 0.5, 1}
+    kinds = table.obs["cell_type"]
+    assert set(kinds.cat.categories) == set(TYPES)
+    for name, (_, markers) in TYPES.items():
+        assert (kinds == name).sum() > 5
+        for marker in ("CD3", "CD20", "CD68"):
+            states = gold.loc[kinds == name, marker]
+            assert set(states) <= ({1, 0.5} if marker in markers else {0}), (name, marker)
+    # Bright markers of well segmented cells can be seen.
+    for name, marker in (("T cell", "CD3"), ("B cell", "CD20")):
+        assert (gold.loc[kinds == name, marker] == 1).mean() > 0.9
+        assert np.median(table[kinds == name, marker].X) > 3 * np.median(table[kinds == "other", marker].X)
+
+
+def test_a_marker_of_no_type_has_a_prevalence_of_its_own(sdata):
+    gold = sdata["table"].to_df(layer="gold")["Ki67"]
+    assert 0.2 < (gold > 0).mean() < 0.4
+
+
+def test_frequencies_are_respected():
+    types = {"rare": (0.05, ("CD3",)), "common": (1.0, ())}
+    shares = [
+        (simulate(PANEL, types, shape=(128, 128), rng=seed)["table"].obs["cell_type"] == "rare").mean()
+        for seed in range(3)
+    ]
+    assert 0 < np.mean(shares) < 0.25
+
+
+def test_counting_detectors_give_counts_and_cameras_grey_levels(sdata):
+    counts, grey = sdata["fov1"].sel(c="CD68").values, sdata["fov1"].sel(c="CD3").values
+    assert counts.max() < 100 and (counts == 0).mean() > 0.3
+    assert grey.max() > 1000
+
+
+def test_masks_show_what_is_asked_for():
+    nuclei, cells = (draw(n_regions=1, segmentation=Segmentation(target, wobble=0.0)) for target in ("nucleus", "cell"))
+    inside = nuclei["fov1_labels"].values > 0
+    assert 0 < inside.sum() < 0.9 * (cells["fov1_labels"].values > 0).sum()
+    assert (cells["fov1_labels"].values[inside] > 0).all()
+
+
+def test_merged_cells_of_different_types_are_undetermined():
+    table = draw(n_regions=1, segmentation=Segmentation(merged=0.6, wobble=0.0))["table"]
+    gold = table.to_df(layer="gold")[["CD3", "CD20"]].to_numpy()
+    plain = draw(n_regions=1, segmentation=Segmentation(wobble=0.0))["table"]
+    undetermined = (plain.to_df(layer="gold")[["CD3", "CD20"]].to_numpy() == 0.5).mean()
+    assert (gold == 0.5).mean() > undetermined + 0.05
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_it_survives_writing_and_reading(sdata, tmp_path):
+    sdata.write(tmp_path / "simulated.zarr")
+    back = sd.read_zarr(tmp_path / "simulated.zarr")
+    for name in ("fov1", "fov1_labels", "fov2", "fov2_labels"):
+        np.testing.assert_array_equal(back[name], sdata[name])
+    assert list(back["fov1"].coords["c"].values) == list(PANEL)
+    np.testing.assert_array_equal(back["table"].layers["gold"], sdata["table"].layers["gold"])
+    np.testing.assert_array_equal(back["table"].X, sdata["table"].X)
+    assert back["table"].obs["cell_type"].tolist() == sdata["table"].obs["cell_type"].tolist()
+    assert [region.pixel_size for region in find_regions(back)] == [0.5, 0.5]
+
+
+def test_an_image_in_which_nothing_was_segmented_has_an_empty_table():
+    assert draw(segmentation=Segmentation(missing=1.0))["table"].shape == (0, 4)
+
+
+@pytest.mark.parametrize(
+    "panel, types, n_regions",
+    [({}, TYPES, 1), (PANEL, {}, 1), (PANEL, TYPES, 0)],
+    ids=["no marker", "no type", "no region"],
+)
+def test_nothing_to_draw_is_an_error(panel, types, n_regions):
+    with pytest.raises(ValueError, match="At least one marker, one cell type and one region"):
+        simulate(panel, types, n_regions=n_regions)
+
+
+def test_a_type_with_a_marker_that_is_not_in_the_panel_is_an_error():
+    with pytest.raises(KeyError, match=r"'CD33'.*'CD3', 'CD20'"):
+        simulate(PANEL, {"T cell": (1.0, ("CD3", "CD33"))})

@@ -1,0 +1,92 @@
+"""Training tiles: what the network sees, and what it should say."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+
+from nimbus_sd.simulate import TrainingTile, training_tiles
+from nimbus_sd.simulate.tile import draw_factor
+
+
+def drawn(seed: int, size: int = 48, **settings) -> list[TrainingTile]:
+    return list(training_tiles(np.random.default_rng(seed), size, **settings))
+
+
+def as_bytes(tile: TrainingTile) -> list[bytes]:
+    return [getattr(tile, field.name).tobytes() for field in dataclasses.fields(tile)]
+
+
+def test_the_same_seed_gives_the_same_bytes_and_another_seed_other_tiles():
+    first, again, other = drawn(1), drawn(1), drawn(2)
+    assert [as_bytes(tile) for tile in first] == [as_bytes(tile) for tile in again]
+    assert as_bytes(first[0]) != as_bytes(other[0])
+    # Each tile shows a marker of its own.
+    assert len({tile.image.tobytes() for tile in first}) == 4
+
+
+# Of ten seeds, all pixel sizes occur: sides that are and are not a multiple of anything.
+@pytest.mark.parametrize("seed", range(10))
+@pytest.mark.parametrize("size", [32, 45])
+def test_shapes_types_and_ranges(seed, size):
+    tiles = drawn(seed, size)
+    assert len(tiles) == 4
+    for tile in tiles:
+        assert tile.image.shape == tile.interior.shape == tile.cells.shape == (size, size)
+        assert (tile.image.dtype, tile.interior.dtype, tile.cells.dtype) == (np.float32, bool, np.int32)
+        assert np.isfinite(tile.image).all() and tile.image.min() >= 0 and tile.image.max() <= 1
+        n = len(tile.labels)
+        assert tile.labels.dtype == tile.expression.dtype == np.float32
+        assert tile.expression.shape == (n,)
+        assert tile.cells.min() >= 0 and tile.cells.max() < n
+        assert set(np.unique(tile.labels)) <= {0, 0.5, 1}
+        assert tile.expression.min() >= 0 and tile.expression.max() <= 1
+        # The interior is that of the cells, without their boundaries.
+        assert not tile.interior[tile.cells == 0].any()
+        assert tile.interior.sum() < max(1, (tile.cells > 0).sum())
+
+
+def test_the_number_of_markers_and_the_pixel_size_are_respected():
+    assert [len(drawn(0, 32, markers=n)) for n in (1, 3)] == [1, 3]
+
+    def cell_area(model_pixel_size: float) -> float:
+        tiles = [tile for seed in range(6) for tile in drawn(seed, 64, model_pixel_size=model_pixel_size, markers=1)]
+        return float(np.median(np.concatenate([np.bincount(tile.cells.ravel())[1:] for tile in tiles])))
+
+    # Cells are as large in um, and so cover more pixels of half the size.
+    assert cell_area(0.5) > 2 * cell_area(1.0)
+
+
+def test_expression_follows_the_labels():
+    separation = []
+    for seed in range(8):
+        for tile in drawn(seed, 64):
+            positive, negative = (tile.expression[1:][tile.labels[1:] == state] for state in (1, 0))
+            if len(positive) > 3 and len(negative) > 3:
+                separation.append(positive.mean() > negative.mean())
+    assert len(separation) >= 8 and np.mean(separation) > 0.85
+
+
+def test_expression_is_the_mean_intensity_of_the_cell():
+    # At full resolution, so only nearly what the tile's own pixels say.
+    tiles = [tile for seed in range(4) for tile in drawn(seed, 64)]
+    for tile in tiles:
+        area = np.bincount(tile.cells.ravel(), minlength=len(tile.labels))
+        mean = np.bincount(tile.cells.ravel(), tile.image.ravel(), minlength=len(tile.labels)) / np.maximum(area, 1)
+        large = area > 30
+        large[0] = False
+        if large.any():
+            assert np.abs(mean - tile.expression)[large].mean() < 0.05
+
+
+def test_the_factor_rests_on_the_quantile_and_is_off_at_times():
+    rng = np.random.default_rng(0)
+    image = np.random.default_rng(1).uniform(0, 1, (80, 80)).astype(np.float32)
+    known = np.ones(20, np.float32)
+    factors = np.array([draw_factor(image, known, 0.5, rng) for _ in range(300)])
+    assert np.median(factors) == pytest.approx(0.5, rel=0.1)
+    assert factors.min() > 0 and factors.max() / factors.min() > 3
+    # Where nobody is positive, brighter cells elsewhere may set the factor.
+    alone = np.array([draw_factor(image / 100, np.zeros(20, np.float32), 0.5, rng) for _ in range(300)])
+    assert 0.4 < (alone > 0.1).mean() < 0.8
+    assert draw_factor(np.zeros((8, 8), np.float32), known, 0.5, rng) > 0

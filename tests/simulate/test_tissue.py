@@ -1,0 +1,114 @@
+"""Geometry: cells, what lies under them, nuclei, depth and glass."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+from scipy import ndimage
+
+from nimbus_sd.simulate import Tissue, draw_tissue
+from nimbus_sd.simulate.tissue import smooth_field
+
+
+def arrays(tissue: Tissue) -> list[np.ndarray]:
+    values = (getattr(tissue, field.name) for field in dataclasses.fields(tissue))
+    return [value for value in values if isinstance(value, np.ndarray)]
+
+
+@pytest.fixture(scope="module", params=range(4))
+def any_tissue(request) -> Tissue:
+    return draw_tissue((90, 120), 0.6, np.random.default_rng(request.param))
+
+
+def test_the_same_seed_gives_the_same_bytes_and_another_seed_another_tissue():
+    first, again, other = (draw_tissue((64, 80), 0.5, np.random.default_rng(seed)) for seed in (3, 3, 4))
+    assert [a.tobytes() for a in arrays(first)] == [a.tobytes() for a in arrays(again)]
+    assert not np.array_equal(first.owner, other.owner)
+
+
+def test_every_array_fits_the_shape_and_the_number_of_cells(any_tissue):
+    assert any_tissue.shape == (90, 120)
+    n = any_tissue.n_cells
+    for layer in (any_tissue.owner, any_tissue.under):
+        assert layer.shape == any_tissue.shape and layer.dtype == np.int32
+        assert layer.min() == 0 and layer.max() <= n
+    for name in ("nucleus", "nucleus_depth", "depth", "angle", "glass"):
+        assert getattr(any_tissue, name).shape == any_tissue.shape, name
+    assert [len(values) for values in (any_tissue.centre, any_tissue.radius, any_tissue.kind)] == [n + 1] * 3
+    assert set(np.unique(any_tissue.kind)) <= {0, 1, 2}
+
+
+def test_what_lies_under_a_cell_is_another_cell(any_tissue):
+    both = any_tissue.under > 0
+    assert both.any()
+    assert (any_tissue.under[both] != any_tissue.owner[both]).all()
+
+
+def test_nuclei_lie_in_cells_and_fill_a_part_of_them(any_tissue):
+    cell = any_tissue.owner > 0
+    assert not (any_tissue.nucleus & ~cell).any()
+    assert 0.2 < any_tissue.nucleus[cell].mean() < 0.9
+    assert (any_tissue.nucleus_depth > 0).sum() > 0
+    assert not (any_tissue.nucleus_depth[~any_tissue.nucleus] > 0).any()
+
+
+def test_depth_is_the_distance_to_the_next_cell_or_gap(geometry):
+    assert (geometry.depth[geometry.owner == 0] == 0).all()
+    for cell in np.unique(geometry.owner)[1:]:
+        own = geometry.owner == cell
+        # Beyond the image's edge nothing is known, so the edge is no boundary.
+        exact = ndimage.distance_transform_edt(np.pad(own, 60, mode="edge"))[60:-60, 60:-60] * geometry.pixel_size
+        if not (own[0].any() or own[-1].any() or own[:, 0].any() or own[:, -1].any()):
+            # Boundaries are marked on one of the two pixels that differ.
+            assert np.abs(geometry.depth[own] - exact[own]).max() <= geometry.pixel_size * np.sqrt(2) + 1e-6
+
+
+def test_cells_lie_around_their_centres(geometry):
+    inner = np.unique(geometry.owner[40:-40, 40:-40])
+    for cell in inner[inner > 0]:
+        where = np.argwhere(geometry.owner == cell).mean(axis=0) * geometry.pixel_size
+        assert np.hypot(*(where - geometry.centre[cell])) < 2.5 * geometry.radius[cell]
+
+
+def test_angle_points_away_from_the_centre(geometry):
+    y, x = np.indices(geometry.shape)
+    for cell in np.unique(geometry.owner[60:120, 60:120])[1:]:
+        own = geometry.owner == cell
+        towards = np.arctan2(y - y[own].mean(), x - x[own].mean())
+        # Nuclei, and with them the origin of angles, are off-centre and outlines wobble.
+        assert np.cos(geometry.angle[own] - towards[own]).mean() > 0.5
+
+
+def test_nothing_lies_on_glass():
+    found = 0
+    for seed in range(60):
+        tissue = draw_tissue((60, 60), 2.0, np.random.default_rng(seed), radius=8.0)
+        if tissue.glass.any():
+            found += 1
+            assert not tissue.owner[tissue.glass].any()
+            assert not tissue.nucleus[tissue.glass].any()
+            assert not tissue.depth[tissue.glass].any()
+    assert found >= 2
+
+
+def test_radius_and_density_are_respected():
+    def area_and_cover(**settings) -> tuple[float, float]:
+        drawn = [draw_tissue((150, 150), 0.5, np.random.default_rng(seed), **settings) for seed in range(4)]
+        areas = np.concatenate([np.bincount(tissue.owner.ravel())[1:] for tissue in drawn])
+        return float(np.median(areas[areas > 0])) * 0.25, float(np.mean([(t.owner > 0).mean() for t in drawn]))
+
+    small, full = area_and_cover(radius=3.0, density=1.0)
+    large, _ = area_and_cover(radius=6.0, density=1.0)
+    _, sparse = area_and_cover(radius=3.0, density=0.3)
+    # Twice the radius is four times the area; crowding and the image's edge cut both.
+    assert 2.5 < large / small < 6
+    assert np.pi * 3**2 / 3 < small < np.pi * 3**2 * 1.5
+    assert sparse < 0.6 * full
+
+
+def test_smooth_field_has_unit_variance_and_the_wavelength_asked_for():
+    fine, coarse = (smooth_field(np.random.default_rng(0), (120, 150), wavelength) for wavelength in (4, 30))
+    for field in (fine, coarse):
+        assert field.shape == (120, 150) and field.dtype == np.float32
+        assert abs(field.mean()) < 1e-4 and abs(field.std() - 1) < 1e-4
+    assert np.abs(np.diff(coarse, axis=1)).mean() < np.abs(np.diff(fine, axis=1)).mean() / 4

@@ -1,0 +1,371 @@
+"""The command line: what it writes, what it leaves alone, and one clear line where something is wrong."""
+
+import hashlib
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import anndata as ad
+import numpy as np
+import pandas as pd
+import pytest
+import tifffile
+from spatialdata import SpatialData, read_zarr
+from typer.testing import CliRunner
+
+from nimbus_sd.cli import app
+
+CHANNELS = ["DAPI", "CD3", "CD20"]
+
+
+def call(*arguments: object) -> tuple[int, str, str]:
+    """Run a command; its exit code, output and messages."""
+    result = CliRunner().invoke(app, [str(argument) for argument in arguments])
+    assert result.exception is None or isinstance(result.exception, SystemExit), result.exception
+    return result.exit_code, result.stdout, result.stderr
+
+
+def refused(*arguments: object) -> str:
+    """Run a command that must end with 2 and one line; that line."""
+    code, out, messages = call(*arguments)
+    assert (code, out) == (2, ""), messages
+    assert messages.count("\n") == 1 and messages.startswith("Error: "), messages
+    return messages
+
+
+def files(folder: Path) -> dict[str, str]:
+    paths = sorted(path for path in folder.rglob("*") if path.is_file())
+    return {str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest() for path in paths}
+
+
+@pytest.fixture(scope="module")
+def tiffs(tissue, tmp_path_factory) -> Path:
+    """An image of 0.5 um per pixel with its mask, and a mask that is too small."""
+    folder = tmp_path_factory.mktemp("tiffs")
+    image, labels = tissue((64, 72), 3)
+    metadata = {
+        "axes": "CYX",
+        "Channel": {"Name": CHANNELS},
+        **{"PhysicalSizeX": 0.5, "PhysicalSizeXUnit": "µm", "PhysicalSizeY": 0.5, "PhysicalSizeYUnit": "µm"},
+    }
+    tifffile.imwrite(folder / "tumour.ome.tif", image, metadata=metadata)
+    tifffile.imwrite(folder / "mask.tif", labels)
+    tifffile.imwrite(folder / "small_mask.tif", labels[:50])
+    return folder
+
+
+@pytest.fixture(scope="module")
+def converted(tiffs) -> Path:
+    code, out, messages = call("convert", tiffs / "tumour.ome.tif", tiffs / "mask.tif", "--out", tiffs / "plain.zarr")
+    assert (code, messages) == (0, "")
+    assert out == f"Wrote 1 image(s) and 1 mask(s) to {tiffs / 'plain.zarr'}.\n"
+    return tiffs / "plain.zarr"
+
+
+@pytest.fixture(scope="module")
+def scored(converted, small) -> Path:
+    store = converted.with_name("scored.zarr")
+    shutil.copytree(converted, store)
+    code, out, messages = call("predict", store, "--model", small, "--no-progress")
+    assert code == 0, messages
+    n = len(np.unique(read_zarr(store)["tumour_labels"])) - 1
+    assert out == f"Wrote {n} cells x 3 channels to table 'table' of {store}.\n"
+    return store
+
+
+@pytest.fixture
+def store(converted, tmp_path) -> Path:
+    """A store without a table that a test may change."""
+    return Path(shutil.copytree(converted, tmp_path / "tissue.zarr"))
+
+
+@pytest.fixture
+def scored_store(scored, tmp_path) -> Path:
+    """A store with a table that a test may change."""
+    return Path(shutil.copytree(scored, tmp_path / "scored.zarr"))
+
+
+def test_convert_keeps_pixels_names_and_pixel_size(converted, tiffs):
+    sdata = read_zarr(converted)
+    np.testing.assert_array_equal(sdata["tumour"], tifffile.imread(tiffs / "tumour.ome.tif"))
+    np.testing.assert_array_equal(sdata["tumour_labels"], tifffile.imread(tiffs / "mask.tif"))
+    assert list(sdata["tumour"].coords["c"].values) == CHANNELS
+    assert sorted(sdata.coordinate_systems) == ["tumour", "tumour_um"]
+
+
+def test_predict_writes_the_table(scored):
+    table = read_zarr(scored)["table"]
+    assert list(table.var_names) == CHANNELS
+    scores = table.layers["nimbus"]
+    assert np.isfinite(scores).all() and scores.min() >= 0 and scores.max() <= 1 and scores.std() > 0
+    assert table.uns["nimbus"]["model"] == "small"
+
+
+def test_predict_takes_names_channels_and_keys(store, small):
+    names = ["--image", "tumour", "--labels", "tumour_labels", "--channel", "CD20", "--channel", "DAPI"]
+    code, _, messages = call(
+        "predict", store, *names, "--model", small, "--table", "cells", "--key", "mine", "--no-tta", "--no-progress"
+    )
+    assert code == 0, messages
+    sdata = read_zarr(store)
+    assert list(sdata.tables) == ["cells"]
+    assert list(sdata["cells"].var_names) == ["CD20", "DAPI"]
+    assert sdata["cells"].uns["mine"]["views"] == 1
+    assert "mine" in sdata["cells"].layers
+
+
+def test_log_and_warnings_are_single_lines(store, small, tmp_path):
+    code, _, messages = call(
+        "predict", store, "--model", small, "--pixel-size", "7", "--out", tmp_path / "x.csv", "--no-progress"
+    )
+    assert code == 0
+    lines = messages.splitlines()
+    assert all(line.startswith(("Warning: ", "Model ", "added ")) for line in lines), messages
+    (size,) = (line for line in lines if "which is implausible" in line)
+    assert size.startswith("Warning: With a pixel size of 7 um the median cell is")
+    (model,) = (line for line in lines if line.startswith("Model "))
+    assert "Model small: from" in model
+    # Said once, however often a command is run.
+    assert len(set(lines)) == len(lines)
+
+
+@pytest.mark.parametrize("suffix", ["h5ad", "csv"])
+def test_out_leaves_the_store_alone(scored_store, small, tmp_path, suffix):
+    before = files(scored_store)
+    out = tmp_path / f"cells.{suffix}"
+    code, text, messages = call(
+        "predict", scored_store, "--model", small, "--out", out, "--no-progress", "--key", "again"
+    )
+    assert code == 0, messages
+    assert files(scored_store) == before
+    assert text.rstrip().endswith(f"to {out}.")
+    table = read_zarr(scored_store)["table"]
+    if suffix == "h5ad":
+        found = ad.read_h5ad(out)
+        np.testing.assert_array_equal(found.layers["again"], table.layers["nimbus"])
+        assert list(found.obs_names) == list(table.obs_names)
+    else:
+        found = pd.read_csv(out, index_col=0)
+        assert list(found.columns) == ["region", "instance_id", "area", *CHANNELS]
+        np.testing.assert_allclose(found[CHANNELS], table.layers["nimbus"], rtol=1e-5)
+        assert found.index.tolist() == table.obs_names.tolist()
+
+
+def test_a_csv_may_have_channels_that_are_columns_of_obs(scored_store, small, tmp_path):
+    sdata = read_zarr(scored_store)
+    sdata["table"].obs["CD3"] = "gated"
+    rewrite(sdata, "table")
+    code, _, messages = call("predict", scored_store, "--model", small, "--out", tmp_path / "x.csv", "--no-progress")
+    assert code == 0, messages
+    found = pd.read_csv(tmp_path / "x.csv", index_col=0)
+    assert set(found["CD3"]) == {"gated"} and found["CD3_nimbus"].between(0, 1).all()
+
+
+def rewrite(sdata: SpatialData, name: str) -> None:
+    sdata.delete_element_from_disk(name)
+    sdata.write_element(name)
+
+
+def test_an_existing_table_is_kept_unless_told_otherwise(scored_store, small):
+    before = files(scored_store)
+    message = refused("predict", scored_store, "--model", small, "--no-progress")
+    assert "has a table 'table' already" in message and "--overwrite" in message
+    assert files(scored_store) == before
+
+
+def test_overwrite_joins_and_keeps_the_rest(scored_store, small):
+    sdata = read_zarr(scored_store)
+    table = sdata["table"]
+    table.obs["cell_type"] = pd.Categorical(["T", *["B"] * (table.n_obs - 1)])
+    table.layers["gold"] = np.ones(table.shape, np.float32)
+    table.uns["notes"] = "seen by Ana"
+    sdata.tables["table"] = table[::-1].copy()
+    rewrite(sdata, "table")
+    others = {name: digest for name, digest in files(scored_store).items() if name.startswith(("images", "labels"))}
+
+    code, _, messages = call(
+        "predict", scored_store, "--model", small, "--key", "again", "--overwrite", "--no-progress"
+    )
+    assert code == 0, messages
+    back = read_zarr(scored_store)
+    assert list(back.tables) == ["table"]
+    found = back["table"]
+    assert list(found.obs_names) == list(table.obs_names[::-1])
+    assert found.obs["cell_type"].tolist() == table.obs["cell_type"][::-1].tolist()
+    assert set(found.layers) >= {"nimbus", "again", "gold", "integrated_expression"}
+    np.testing.assert_array_equal(found.layers["nimbus"], table.layers["nimbus"][::-1])
+    np.testing.assert_array_equal(found.layers["again"], found.layers["nimbus"])
+    assert (found.layers["gold"] == 1).all() and found.uns["notes"] == "seen by Ana"
+    now = files(scored_store)
+    assert {name: now[name] for name in others} == others
+
+
+def test_overwrite_without_a_table_writes_one(store, small):
+    code, _, messages = call("predict", store, "--model", small, "--overwrite", "--no-progress")
+    assert code == 0, messages
+    assert list(read_zarr(store).tables) == ["table"]
+
+
+@pytest.mark.parametrize("failing", ["table_new", "table"])
+def test_no_table_is_lost_where_writing_fails(scored_store, small, monkeypatch, failing):
+    write = SpatialData.write_element
+
+    def until(self, name, *args, **kwargs):
+        if name == failing:
+            raise OSError("No space left on device")
+        write(self, name, *args, **kwargs)
+
+    monkeypatch.setattr(SpatialData, "write_element", until)
+    code, _, messages = call(
+        "predict", scored_store, "--model", small, "--key", "again", "--overwrite", "--no-progress"
+    )
+    assert code == 2 and messages.endswith("Error: No space left on device\n")
+    tables = read_zarr(scored_store).tables
+    # Either the old table is as it was, or the new one is whole under another name.
+    (kept,) = tables.values()
+    assert "nimbus" in kept.layers
+    assert ("again" in kept.layers) == (failing == "table")
+
+
+def test_missing_store(tmp_path):
+    assert "nowhere.zarr" in refused("predict", tmp_path / "nowhere.zarr")
+
+
+def test_something_else_than_a_store(tiffs, tmp_path):
+    assert "mask.tif cannot be read as a SpatialData store" in refused("predict", tiffs / "mask.tif")
+    (tmp_path / "empty.zarr").mkdir()
+    assert "cannot be read as a SpatialData store" in refused("predict", tmp_path / "empty.zarr")
+
+
+def test_unknown_channel_names_the_nearest(store, small):
+    before = files(store)
+    message = refused("predict", store, "--model", small, "--channel", "CD02", "--no-progress")
+    assert "No channel 'CD02'" in message and "Did you mean 'CD20'" in message
+    assert files(store) == before
+
+
+@pytest.mark.parametrize(
+    "options, said",
+    [
+        (["--out", "x.xlsx"], "must end in .h5ad or .csv"),
+        (["--out", "no/such/folder/x.csv"], "no folder no/such/folder"),
+        (["--image", "tumor"], "Did you mean 'tumour'"),
+        (["--labels", "cells"], "No labels element 'cells'; there is: 'tumour_labels'"),
+        (["--pixel-size", "-1"], "`pixel_size` is -1"),
+        (["--model", "compat"], "model='compat' is not known"),
+        (["--model", "nowhere.pt"], "nowhere.pt does not exist"),
+        (["--table", "my table"], "must consist of letters"),
+        (["--key", "gold"], "kept for something else"),
+    ],
+    ids=lambda value: value[0] + " " + value[1] if isinstance(value, list) else "",
+)
+def test_bad_input_is_named_before_any_work(store, options, said):
+    before = files(store)
+    assert said in refused("predict", store, "--no-progress", *options)
+    assert files(store) == before
+
+
+def test_an_error_of_many_lines_is_one_line(store, monkeypatch):
+    monkeypatch.setattr("spatialdata.read_zarr", lambda path: (_ for _ in ()).throw(ValueError("first\n  second\n")))
+    assert refused("predict", store).endswith("store: first second\n")
+
+
+def test_a_mask_of_another_shape(tiffs, tmp_path):
+    message = refused("convert", tiffs / "tumour.ome.tif", tiffs / "small_mask.tif", "--out", tmp_path / "x.zarr")
+    assert "64 x 72" in message and "50 x 72" in message
+    assert not (tmp_path / "x.zarr").exists()
+
+
+def test_convert_does_not_overwrite(tiffs, converted):
+    before = files(converted)
+    message = refused("convert", tiffs / "tumour.ome.tif", tiffs / "mask.tif", "--out", converted)
+    assert "exists already" in message
+    assert files(converted) == before
+
+
+def test_convert_says_which_file_is_missing_or_unreadable(tiffs, tmp_path):
+    out = tmp_path / "x.zarr"
+    assert "nowhere.tif does not exist" in refused("convert", tiffs / "nowhere.tif", tiffs / "mask.tif", "--out", out)
+    (tmp_path / "notes.tif").write_text("no picture")
+    assert "notes.tif cannot be read" in refused("convert", tmp_path / "notes.tif", tiffs / "mask.tif", "--out", out)
+    assert not out.exists()
+
+
+def test_convert_leaves_nothing_behind_where_writing_fails(tiffs, tmp_path, monkeypatch):
+    write = SpatialData.write
+
+    def half(self, path, *args, **kwargs):
+        write(self, path, *args, **kwargs)
+        raise OSError("No space left on device")
+
+    monkeypatch.setattr(SpatialData, "write", half)
+    out = tmp_path / "new" / "x.zarr"
+    assert "No space left" in refused("convert", tiffs / "tumour.ome.tif", tiffs / "mask.tif", "--out", out)
+    assert not list(out.parent.iterdir())
+    monkeypatch.undo()
+    assert call("convert", tiffs / "tumour.ome.tif", tiffs / "mask.tif", "--out", out)[0] == 0
+    assert [path.name for path in out.parent.iterdir()] == ["x.zarr"]
+
+
+@pytest.fixture(scope="module")
+def shown(tmp_path_factory) -> tuple[Path, str, str]:
+    """A demo in a folder that holds an older one; its folder, output and messages."""
+    folder = tmp_path_factory.mktemp("demo")
+    (folder / "example.png").write_text("an older picture")
+    SpatialData().write(folder / "example.zarr")
+    code, out, messages = call("demo", "--out", folder, "--no-progress")
+    assert code == 0, messages
+    return folder, out, messages
+
+
+def test_demo_writes_store_and_picture_in_place_of_older_ones(shown):
+    folder, out, _ = shown
+    assert sorted(path.name for path in folder.iterdir()) == ["example.png", "example.zarr"]
+    assert (folder / "example.png").read_bytes().startswith(b"\x89PNG")
+    sdata = read_zarr(folder / "example.zarr")
+    assert sorted(sdata.images) == ["fov1", "fov2"]
+    table = sdata["table"]
+    assert {"gold", "nimbus", "integrated_expression"} <= set(table.layers)
+    assert np.isfinite(table.layers["nimbus"]).all()
+    assert f"Wrote {folder / 'example.zarr'}" in out and str(folder / "example.png") in out
+
+
+def test_demo_prints_a_table_and_how_long_steps_took(shown):
+    _, out, messages = shown
+    lines = out.splitlines()
+    assert sum(line.endswith(" s]") for line in lines) == 3
+    header = next(line for line in lines if "share positive" in line)
+    assert "F1 of scores at 0.5" in header and "F1 of mean intensity, Otsu" in header
+    rows = {line.split()[0]: line.split()[1:] for line in lines if line[:1].isalnum() and len(line.split()) == 5}
+    assert {"DAPI", "CD45", "CD3", "CD8", "CD20", "CD68", "PanCK", "Ki67", "mean"} == set(rows)
+    assert all(row[0].isdigit() for row in rows.values())
+    assert float(rows["CD20"][3]) > 0.8
+    # What a model was trained on, said once.
+    assert messages.count("trained on simulated tissue") == 1
+
+
+def test_demo_refuses_a_folder_with_other_files(tmp_path):
+    (tmp_path / "thesis.docx").write_text("the only copy")
+    message = refused("demo", "--out", tmp_path)
+    assert "thesis.docx" in message and "--out" in message
+    assert [path.name for path in tmp_path.iterdir()] == ["thesis.docx"]
+    refused("demo", "--out", tmp_path / "thesis.docx")
+
+
+def test_help_names_the_commands():
+    code, out, _ = call("--help")
+    assert code == 0 and all(command in out for command in ("demo", "predict", "convert"))
+    for command in ("demo", "predict", "convert"):
+        code, out, _ = call(command, "--help")
+        assert code == 0 and "--out" in out
+
+
+def test_the_installed_command(tmp_path):
+    """As a user runs it: the exit code and one line on stderr reach the shell."""
+    command = Path(sys.executable).with_name("nimbus-sd")
+    done = subprocess.run(
+        [command, "predict", tmp_path / "nowhere.zarr"], capture_output=True, text=True, timeout=120, check=False
+    )
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == f"Error: There is no {tmp_path / 'nowhere.zarr'}.\n"

@@ -1,0 +1,242 @@
+"""Every fault of Nimbus-Inference 0.0.5 that was shown by experiment, tried on us. One test per fault, named after it.
+
+Faults of its trainer are tested with our training; faults of its download of weights in tests/models/test_hub.py.
+"""
+
+import tracemalloc
+
+import dask.array as da
+import numpy as np
+import pytest
+from spatialdata.transformations import Identity, Scale
+
+import nimbus_sd as ns
+from nimbus_sd.models import Scorer, load
+
+FACTORS = {"DAPI": 120.0, "CD3": 100.0}
+
+
+def predict(sdata, model, **settings):
+    defaults = {"normalization": FACTORS, "tta": False, "progress": False, "pixel_size": 0.5}
+    return ns.predict(sdata, model=model, **defaults | settings)
+
+
+@pytest.mark.filterwarnings("ignore:.*so small that no pixel is left")
+@pytest.mark.parametrize("cut", [1, 15, 31])
+def test_sides_not_a_multiple_of_16_stretch_nothing(tissue, make_sdata, deep, cut):
+    """Cells far from the cut keep their score, to the last digits, wherever the image ends."""
+    image, labels = tissue((512, 448), 1, seed=3)
+    whole = predict(make_sdata(image, labels), deep)
+    part = predict(make_sdata(image[:, :-cut, :-cut], labels[:-cut, :-cut]), deep)
+    y, x = part.obsm["spatial"][:, 1], part.obsm["spatial"][:, 0]
+    # The network reaches at most 107 model pixels, the padding at most 31 more; at 0.5 um there are two to one.
+    far = (y < 512 - 280) & (x < 448 - 280)
+    assert far.sum() > 20
+    names = part.obs_names[far]
+    np.testing.assert_allclose(part[names].layers["nimbus"], whole[names].layers["nimbus"], atol=1e-5)
+
+
+def test_test_time_augmentation_runs_eight_different_views(deep):
+    """The mean over the views is the same for every view of an input, which four equal rotations would not give."""
+    scorer = Scorer(load(deep), device="cpu", tta=True)
+    rng = np.random.default_rng(0)
+    image, interior = rng.random((1, 64, 64), dtype=np.float32), rng.random((64, 64)) < 0.5
+    score = scorer(image, interior)[0]
+    for k in range(4):
+        for flip in (False, True):
+            seen, mask = np.rot90(image, k, (1, 2)), np.rot90(interior, k)
+            expected = np.rot90(score, k)
+            if flip:
+                seen, mask, expected = seen[:, :, ::-1], mask[:, ::-1], expected[:, ::-1]
+            np.testing.assert_allclose(scorer(seen.copy(), mask.copy())[0], expected, atol=1e-5)
+    plain = Scorer(load(deep), device="cpu", tta=False)(image, interior)[0]
+    assert np.abs(plain - score).max() > 0.01
+
+
+def test_normalisation_takes_every_image_and_nothing_random(tissue, make_sdata, small, tmp_path, monkeypatch):
+    """Twelve images, the last of them far brighter: two runs agree, and the bright one counts. No file is left."""
+    monkeypatch.chdir(tmp_path)
+    fovs = [tissue((40, 40), 1, seed=i) for i in range(12)]
+    images = {f"f{i:02}": image * (50 if i == 11 else 1) for i, (image, _) in enumerate(fovs)}
+    labels = {f"f{i:02}_cells": one for i, (_, one) in enumerate(fovs)}
+    runs = [predict(make_sdata(images, labels), small, normalization=None) for _ in range(2)]
+    factor = runs[0].varm["nimbus_normalization"].loc["DAPI", "factor"]
+    own = [np.quantile(image[image > 0], 0.999) for image in images.values()]
+    assert factor == pytest.approx(np.mean(own), rel=1e-12)
+    np.testing.assert_array_equal(runs[0].layers["nimbus"], runs[1].layers["nimbus"])
+    # New data do not get old factors.
+    darker = predict(make_sdata({"f00": images["f00"]}, {"f00_cells": labels["f00_cells"]}), small, normalization=None)
+    assert darker.varm["nimbus_normalization"].loc["DAPI", "factor"] == pytest.approx(own[0], rel=1e-12)
+    assert not list(tmp_path.iterdir())
+
+
+def test_no_parameter_is_accepted_and_ignored(tissue, make_sdata, small):
+    """There is no ``clip_values``: intensities are clipped to [0, 1], and the parameters that are there matter."""
+    image, labels = tissue((80, 80), 1)
+    with pytest.raises(TypeError, match="clip_values"):
+        ns.predict(make_sdata(image, labels), model=small, clip_values=(0, 2))
+    plain = predict(make_sdata(image, labels), small).layers["nimbus"]
+    for settings in ({"normalization": {"DAPI": 30.0}}, {"pixel_size": 0.6}, {"tta": True}):
+        assert np.abs(predict(make_sdata(image, labels), small, **settings).layers["nimbus"] - plain).max() > 1e-3
+    clipped = np.minimum(image, 120)
+    np.testing.assert_array_equal(predict(make_sdata(clipped, labels), small).layers["nimbus"], plain)
+
+
+def test_images_of_similar_names_keep_their_own_pixels(tissue, make_sdata, small):
+    """Names that are parts of each other, and equal ids in all of them."""
+    names = ["fov", "fov_1", "fov_10", "1_fov"]
+    fovs = {name: tissue((40, 40), 1, seed=i) for i, name in enumerate(names)}
+    labels = {name: np.minimum(one, 1) for name, (_, one) in fovs.items()}
+    together = predict(
+        make_sdata({n: i for n, (i, _) in fovs.items()}, {f"{n}_cells": one for n, one in labels.items()}), small
+    )
+    for name in names:
+        alone = predict(make_sdata({name: fovs[name][0]}, {f"{name}_cells": labels[name]}), small)
+        own = together[together.obs["region"] == f"{name}_cells"]
+        assert own.obs_names.tolist() == [f"{name}_cells_1"]
+        np.testing.assert_array_equal(own.layers["nimbus"], alone.layers["nimbus"])
+    assert len(np.unique(together.layers["nimbus"])) == 4
+
+
+@pytest.mark.parametrize("top", [2**31, 2_000_000_000, 2**53 + 1])
+def test_labels_above_two_to_the_31(make_sdata, small, top):
+    labels = np.zeros((60, 60), np.int64)
+    labels[5:25, 5:25], labels[30:50, 30:50], labels[5:25, 30:50] = top, top - 1, 3
+    image = np.random.default_rng(0).integers(1, 200, (1, 60, 60)).astype(np.uint8)
+    tracemalloc.start()
+    adata = predict(make_sdata(image, labels), small)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert adata.obs["instance_id"].tolist() == [3, top - 1, top]
+    assert np.isfinite(adata.layers["nimbus"]).all() and (adata.obs["area"] == 100).all()
+    assert peak < 2e7
+
+
+@pytest.mark.parametrize("normalization", [None, FACTORS], ids=["measured", "given"])
+def test_one_nan_pixel(tissue, make_sdata, deep, normalization):
+    image, labels = tissue((120, 120), 2)
+    image = image.astype(np.float32)
+    image[0, 60, 60] = 0
+    clean = predict(make_sdata(image.copy(), labels), deep, normalization=normalization)
+    image[0, 60, 60] = np.nan
+    with pytest.warns(UserWarning, match=r"NaN or infinite pixels in channel\(s\) 'DAPI' \(1 pixels\)"):
+        adata = predict(make_sdata(image, labels), deep, normalization=normalization)
+    np.testing.assert_array_equal(adata.layers["nimbus"], clean.layers["nimbus"])
+
+
+@pytest.mark.parametrize("normalization", [None, FACTORS], ids=["measured", "given"])
+def test_an_all_zero_channel_is_flagged(tissue, make_sdata, small, normalization):
+    image, labels = tissue((60, 60), 2)
+    image[1] = 0
+    with pytest.warns(UserWarning, match=r"No pixel above 0 in channel\(s\) 'CD3': their scores are NaN"):
+        adata = predict(make_sdata(image, labels), small, normalization=normalization)
+    assert np.isnan(adata[:, "CD3"].layers["nimbus"]).all() and np.isfinite(adata[:, "DAPI"].layers["nimbus"]).all()
+
+
+def test_mask_and_image_of_different_shape(tissue, make_sdata, small):
+    image, labels = tissue((60, 60), 1)
+    for cut in (1, 20):
+        with pytest.raises(ValueError, match=f"'fov' is 60 x 60 pixels .* 'fov_cells' are 60 x {60 - cut}"):
+            predict(make_sdata(image, labels[:, :-cut]), small)
+
+
+def test_an_image_smaller_than_the_padding(make_sdata, deep):
+    image = np.full((1, 6, 9), 60, np.uint8)
+    adata = predict(make_sdata(image, np.ones((6, 9), np.int32)), deep)
+    assert adata.shape == (1, 1) and np.isfinite(adata.layers["nimbus"]).all()
+
+
+@pytest.mark.filterwarnings("ignore:With a pixel size of")
+def test_tiny_cells_are_pointed_out(make_sdata, naive_scores, deep, deep_network):
+    """Cells of 2 x 2 pixels and less have no interior. They keep the score that the published model gives them."""
+    rng = np.random.default_rng(0)
+    image = rng.integers(1, 200, (1, 64, 64)).astype(np.uint8)
+    labels = np.zeros((64, 64), np.int32)
+    labels[4:20, 4:20], labels[30, 30], labels[40:42, 40:42], labels[50:52, 10:30] = 1, 2, 3, 4
+    with pytest.warns(UserWarning, match="3 of 4 cells are so small that no pixel is left inside their boundary"):
+        adata = predict(make_sdata(image, labels), deep)
+    expected = naive_scores(deep_network, image, labels, [120.0], 0.5)
+    np.testing.assert_allclose(adata.layers["nimbus"], expected, atol=1e-5)
+
+
+def test_the_table_tells_area_position_and_intensity(tissue, make_sdata, small):
+    image, labels = tissue((60, 60), 2)
+    adata = predict(make_sdata(image, labels), small)
+    own = labels == adata.obs["instance_id"].iloc[0]
+    assert adata.obs["area"].iloc[0] == own.sum() * 0.25
+    np.testing.assert_allclose(adata.obsm["spatial"][0], np.argwhere(own).mean(axis=0)[::-1] + 0.5)
+    np.testing.assert_allclose(adata.layers["integrated_expression"][0], image[:, own].mean(axis=1), rtol=1e-6)
+
+
+def test_the_pixel_size_is_no_hidden_default(tissue, make_sdata, small):
+    image, labels = tissue((60, 60), 1)
+    with pytest.warns(UserWarning, match="pixel size of 'fov' is not known; 0.5 um"):
+        assumed = predict(make_sdata(image, labels), small, pixel_size=None)
+    assert assumed.uns["nimbus"]["pixel_size"] == {"fov_cells": 0.5}
+    um = {"a": Identity(), "a_microns": Scale([0.3775, 0.3775], ("y", "x"))}
+    sdata = make_sdata({"a": image}, {"a_cells": labels}, transformations={"a": um, "a_cells": um})
+    read = predict(sdata, small, pixel_size=None)
+    assert read.uns["nimbus"]["pixel_size"] == {"a_cells": pytest.approx(0.3775)}
+    stated = predict(make_sdata(image, labels), small, pixel_size=0.3775)
+    np.testing.assert_allclose(read.layers["nimbus"], stated.layers["nimbus"], atol=1e-6)
+    assert np.abs(read.layers["nimbus"] - assumed.layers["nimbus"]).max() > 1e-3
+
+
+def test_a_slide_is_not_loaded(make_sdata, small):
+    """16 channels of 5000 x 5000 pixels: of 800 MB a fraction is in memory, and no chunk far from the cells is read."""
+    shape, side = (16, 5000, 5000), 1000
+    names = tuple(f"c{i}" for i in range(shape[0]))
+    read = set()
+
+    def block(block_info=None):
+        read.add(block_info[None]["chunk-location"][1:])
+        return np.full((1, side, side), 7, np.uint16)
+
+    chunks = ((1,) * shape[0], (side,) * 5, (side,) * 5)
+    image = da.map_blocks(block, chunks=chunks, dtype=np.uint16, meta=np.zeros((0, 0, 0), np.uint16))
+    labels = da.zeros(shape[1:], dtype=np.int32, chunks=side)
+    labels[4500:4520, 3500:3520] = 1
+    sdata = make_sdata(image, labels, names)
+    tracemalloc.start()
+    adata = predict(sdata, small, normalization=dict.fromkeys(names, 200.0), tile_size=256)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert adata.shape == (1, 16) and np.isfinite(adata.layers["nimbus"]).all()
+    assert peak < np.prod(shape) * 2 / 3
+    # To see that no channel is empty, the corner; then the tile with the cell.
+    assert {(y, x) for y, x in read if y > 2 or x > 2} <= {(3, 2), (3, 3), (4, 2), (4, 3)}
+
+
+def test_an_artefact_in_the_factor_can_be_seen_and_undone(tissue, make_sdata, deep):
+    """A bright speck dims one region's signal; the regions' quantiles show it, and other factors bring it back."""
+    fovs = [tissue((90, 90), 1, seed=i) for i in range(3)]
+    labels = {f"f{i}_cells": one for i, (_, one) in enumerate(fovs)}
+    clean = {f"f{i}": image for i, (image, _) in enumerate(fovs)}
+    right = predict(make_sdata(clean, labels), deep, normalization=None)
+    spoiled = {key: image.copy() for key, image in clean.items()}
+    spoiled["f1"][0, :4, :10] = 40_000
+    wrong = predict(make_sdata(spoiled, labels), deep, normalization=None)
+    quantiles = wrong.varm["nimbus_normalization"].loc["DAPI"]
+    assert quantiles["f1_cells"] > 20 * quantiles[["f0_cells", "f2_cells"]].max()
+    factor = quantiles[["f0_cells", "f2_cells"]].mean()
+    mended = predict(make_sdata(spoiled, labels), deep, normalization={"DAPI": factor})
+    far = [name for name in right.obs_names if not name.startswith("f1")]
+    error = [np.abs(run[far].layers["nimbus"] - right[far].layers["nimbus"]).mean() for run in (wrong, mended)]
+    assert error[1] < error[0] / 4
+
+
+def test_weights_are_those_that_were_named(tissue, make_sdata, deep, small):
+    image, labels = tissue((60, 60), 1)
+    for path in (deep, small):
+        adata = predict(make_sdata(image, labels), path)
+        assert adata.uns["nimbus"]["sha256"] == load(path).card.sha256
+
+
+def test_score_maps_keep_their_digits(tissue, make_sdata, small):
+    image, labels = tissue((60, 60), 1)
+    sdata = make_sdata(image, labels)
+    predict(sdata, small, save_maps=True)
+    values = sdata.images["fov_nimbus"].data.compute()
+    assert values.dtype == np.float32
+    steps = values * 255
+    assert np.abs(steps - np.round(steps)).max() > 0.3

@@ -1,0 +1,227 @@
+"""Bad input: a clear word about it, and nothing lost."""
+
+import pickle
+from pathlib import Path
+
+import dask.array as da
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from anndata import AnnData
+from spatialdata.models import TableModel
+from spatialdata.transformations import Identity, Scale, Translation
+
+import nimbus_sd as ns
+
+FACTORS = {"DAPI": 120.0, "CD3": 100.0, "CD20": 90.0}
+
+
+def predict(sdata, model, *keys, **settings):
+    defaults = {"normalization": FACTORS, "tta": False, "progress": False, "pixel_size": 0.5}
+    return ns.predict(sdata, *keys, model=model, **defaults | settings)
+
+
+@pytest.fixture
+def arrays(tissue):
+    return tissue((90, 80), 3, seed=1)
+
+
+@pytest.fixture
+def sdata(arrays, make_sdata, small):
+    """With a table of an earlier run, in which one marker was scored."""
+    sdata = make_sdata(*arrays)
+    predict(sdata, small, channels=["CD3"])
+    return sdata
+
+
+@pytest.fixture
+def unchanged(sdata):
+    """Check, when the test is over, that table and elements are what they were."""
+    table, before = sdata.tables["table"], sdata.tables["table"].copy()
+    elements = {name: element for _, name, element in sdata.gen_elements()}
+    yield
+    assert sdata.tables["table"] is table
+    assert {name: id(element) for _, name, element in sdata.gen_elements()} == {
+        name: id(element) for name, element in elements.items()
+    }
+    pd.testing.assert_frame_equal(table.obs, before.obs)
+    pd.testing.assert_frame_equal(table.varm["nimbus_normalization"], before.varm["nimbus_normalization"])
+    np.testing.assert_array_equal(table.layers["nimbus"], before.layers["nimbus"])
+    np.testing.assert_array_equal(table.X, before.X)
+    assert str(table.uns) == str(before.uns)
+
+
+def refuses(sdata, model, error, words, *keys, **settings):
+    with pytest.raises(error, match=words):
+        predict(sdata, model, *keys, **settings)
+
+
+@pytest.mark.usefixtures("unchanged")
+@pytest.mark.parametrize(
+    "keys, settings, error, words",
+    [
+        (("fvo", "fov_cells"), {}, KeyError, "No image 'fvo'; there is: 'fov'. Did you mean 'fov'"),
+        (("fov", "cells"), {}, KeyError, "No labels element 'cells'; there is: 'fov_cells'"),
+        ((["fov", "fov"], "fov_cells"), {}, ValueError, "2 images and 1 labels"),
+        ((["fov", "fov"], ["fov_cells", "fov_cells"]), {}, ValueError, "'fov_cells' occur more than once"),
+        (([], []), {}, ValueError, "empty list"),
+        ((), {"channels": ["CD2"]}, KeyError, "No channel 'CD2' in image 'fov'.*Did you mean .*'CD20'"),
+        ((), {"channels": []}, ValueError, "`channels` is empty"),
+        ((), {"channels": ["CD3", "CD3"]}, ValueError, "'CD3' more than once"),
+        ((), {"pixel_size": 0}, ValueError, "`pixel_size` is 0; it must be a number above 0"),
+        ((), {"pixel_size": {"fvo": 1.0}}, KeyError, "'fvo'.*named in `pixel_size`"),
+        ((), {"tile_size": 0}, ValueError, "`tile_size` is 0; give"),
+        ((), {"batch_size": 0}, ValueError, "batch_size=0: give"),
+        ((), {"precision": "float16"}, ValueError, "'auto', 'float32' or 'bfloat16'"),
+        ((), {"device": "tpu"}, ValueError, "Give 'auto' or one of"),
+        ((), {"key_added": "gold"}, ValueError, "`key_added` is 'gold'"),
+        ((), {"key_added": "a/b"}, ValueError, "letters, digits"),
+        ((), {"table_key": "fov"}, ValueError, "there is an element 'fov'"),
+        ((), {"normalization": {"DAPI": 1.0}}, KeyError, "no factor for channel"),
+    ],
+)
+def test_arguments(sdata, small, keys, settings, error, words):
+    refuses(sdata, small, error, words, *keys, **settings)
+
+
+@pytest.mark.usefixtures("unchanged")
+@pytest.mark.parametrize(
+    "name, content, error, words",
+    [
+        ("nothing.pt", None, FileNotFoundError, "nothing.pt does not exist"),
+        ("model.onnx", None, ValueError, "'compact'.*'nimbus'.*safetensors.*pt"),
+        ("truncated.pt", "truncated", ValueError, "truncated.pt is damaged"),
+        ("hostile.pt", "hostile", ValueError, "hostile.pt is damaged or holds more than tensors"),
+        ("other.pt", {"weight": torch.zeros(3)}, ValueError, "not weights of a Nimbus network"),
+    ],
+)
+def test_models(sdata, small, tmp_path, name, content, error, words):
+    class Hostile:
+        def __reduce__(self):
+            return Path.touch, (tmp_path / "harm",)
+
+    path = tmp_path / name
+    if content == "truncated":
+        path.write_bytes(small.read_bytes()[:1000])
+    elif content == "hostile":
+        path.write_bytes(pickle.dumps(Hostile(), 2))
+    elif content is not None:
+        torch.save(content, path)
+    refuses(sdata, path, error, words)
+    assert not (tmp_path / "harm").exists()
+
+
+def test_ambiguous_and_lacking_elements(arrays, make_sdata, small):
+    image, labels = arrays
+    shared = {key: {"global": Identity()} for key in ("a", "b", "a_cells")}
+    refuses(make_sdata({"a": image, "b": image}, {"a_cells": labels}, transformations=shared), small,
+            ValueError, "belongs to labels 'a_cells' is not clear.*'a', 'b'")  # fmt: skip
+    refuses(make_sdata({"a": image}, {"b_cells": labels}), small, ValueError, "shares a coordinate system")
+    refuses(make_sdata({"a": image}, {}), small, ValueError, r"images 'a' and labels \(none\)")
+
+
+@pytest.mark.parametrize(
+    "transformation, cut, words",
+    [
+        (Identity(), 10, "Image 'a' is 90 x 80 pixels .* labels 'a_cells' are 80 x 80"),
+        (Translation([3, 0], ("y", "x")), 0, "must lie on each other"),
+        (Scale([1.5, 1.5], ("y", "x")), 0, "must lie on each other"),
+        (Scale([2, 1], ("y", "x")), 0, "must lie on each other"),
+        (Scale([2, 2], ("y", "x")), 0, "do not fit"),
+    ],
+)
+def test_image_and_labels_that_do_not_fit(arrays, make_sdata, small, transformation, cut, words):
+    image, labels = arrays
+    labels = labels[: len(labels) - cut]
+    sdata = make_sdata({"a": image}, {"a_cells": labels}, transformations={"a_cells": {"a": transformation}})
+    refuses(sdata, small, ValueError, words)
+
+
+def test_labels_without_a_cell_or_of_another_kind(arrays, make_sdata, small):
+    image, labels = arrays
+    empty = make_sdata(image, np.zeros_like(labels))
+    refuses(empty, small, ValueError, "No cell in labels 'fov_cells': all pixels are 0. Is this the right element?")
+    assert not empty.tables
+    sdata = make_sdata(image, labels)
+    sdata.labels["fov_cells"] = sdata.labels["fov_cells"].astype("float32")
+    refuses(sdata, small, ValueError, "type float32; they must be integers: cast them")
+    refuses(make_sdata(image, -labels), small, ValueError, "hold ids from -.* must lie between 0")
+
+
+@pytest.mark.parametrize("normalization", [None, FACTORS], ids=["measured", "given"])
+@pytest.mark.parametrize("layout", ["one chunk", "many chunks", "xarray on numpy"])
+def test_pixels_that_are_no_numbers(arrays, make_sdata, small, normalization, layout):
+    image, labels = arrays
+    image = image.astype(np.float32)
+    clean = image.copy()
+    places = [(0, 5, 5), (0, 6, 5), (0, 50, 41), (2, 89, 79)]
+    for place, bad in zip(places, (np.nan, np.inf, -np.inf, np.nan), strict=True):
+        image[place], clean[place] = bad, 0
+    image[1, 3, :4] = clean[1, 3, :4] = -7
+    before = image.copy()
+    sdata = make_sdata(da.from_array(image, chunks=(2, 40, 30) if layout == "many chunks" else -1), labels)
+    if layout == "xarray on numpy":
+        sdata.images["fov"].data = image
+    with pytest.warns(UserWarning) as caught:
+        adata = predict(sdata, small, normalization=normalization)
+    messages = [str(one.message) for one in caught]
+    assert any("NaN or infinite pixels in channel(s) 'DAPI' (3 pixels), 'CD20' (1 pixels)" in one for one in messages)
+    assert any("negative pixels in channel(s) 'CD3' (4 pixels)" in one for one in messages)
+    with pytest.warns(UserWarning, match="negative"):
+        expected = predict(make_sdata(clean, labels), small, normalization=normalization)
+    np.testing.assert_array_equal(adata.layers["nimbus"], expected.layers["nimbus"])
+    np.testing.assert_array_equal(adata.layers["integrated_expression"], expected.layers["integrated_expression"])
+    np.testing.assert_array_equal(image, before)
+
+
+def foreign(ids, names, region="fov_cells"):
+    obs = pd.DataFrame({"region": pd.Categorical([region] * len(ids)), "instance_id": ids}, index=list(map(str, ids)))
+    table = AnnData(np.ones((len(ids), len(names)), np.float32), obs=obs, var=pd.DataFrame(index=list(names)))
+    return TableModel.parse(table, region=region, region_key="region", instance_key="instance_id")
+
+
+def test_a_table_of_something_else(arrays, make_sdata, small):
+    sdata = make_sdata(*arrays)
+    sdata.tables["table"] = rna = foreign([2, 5, 8], ["ACTB", "CD8A"])
+    refuses(sdata, small, ValueError, "table of something else.*'ACTB', 'CD8A'.*another `table_key`")
+    assert sdata.tables["table"] is rna
+    predict(sdata, small, table_key="protein")
+    assert sdata.tables["table"] is rna and sdata.tables["protein"].n_vars == 3
+
+
+@pytest.mark.usefixtures("unchanged")
+@pytest.mark.parametrize("error", [KeyboardInterrupt, OSError])
+@pytest.mark.parametrize("when", ["first tile", "later tile", "normalisation"])
+def test_a_run_that_is_stopped(sdata, small, error, when):
+    """The image cannot be read any more, after some tiles, as when the user or the disk stops."""
+    reads = []
+
+    def block(values):
+        reads.append(1)
+        if len(reads) > {"first tile": 3, "later tile": 20, "normalisation": 0}[when]:
+            raise error("stopped")
+        return values
+
+    element = sdata.images["fov"]
+    # One chunk per channel: three reads to see that no channel is empty, three for each of six tiles.
+    element.data = da.from_array(element.values, chunks=(1, 90, 80)).map_blocks(
+        block, dtype=element.dtype, meta=element.values[:0]
+    )
+    with pytest.raises(error, match="stopped"):
+        predict(sdata, small, tile_size=16, save_maps=True, normalization=None if when == "normalisation" else FACTORS)
+    assert len(reads) == {"first tile": 4, "later tile": 21, "normalisation": 1}[when]
+
+
+@pytest.mark.filterwarnings("ignore:.*so small that no pixel is left")
+def test_the_pixel_size_is_assumed_read_or_doubted(arrays, make_sdata, small):
+    image, labels = arrays
+    with pytest.warns(UserWarning, match="pixel size of 'fov' is not known; 0.5 um per pixel .* assumed") as caught:
+        assumed = predict(make_sdata(image, labels), small, pixel_size=None)
+    assert caught[0].filename == __file__
+    um = {"a": Identity(), "a_um": Scale([0.5, 0.5], ("y", "x"))}
+    known = make_sdata({"a": image}, {"a_cells": labels}, transformations={"a": um, "a_cells": um})
+    np.testing.assert_array_equal(predict(known, small, pixel_size=None).layers["nimbus"], assumed.layers["nimbus"])
+    for pixel_size in (0.05, 10.0):
+        with pytest.warns(UserWarning, match=r"implausible .*A pixel size of about 0\.8\d? um would make it 10 um"):
+            predict(make_sdata(image, labels), small, pixel_size=pixel_size)

@@ -1,0 +1,163 @@
+"""Normalisation through predict: measured, given, taken from an earlier run; channels that cannot be scored."""
+
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+import pytest
+
+import nimbus_sd as ns
+from nimbus_sd.models import PUBLISHED, save
+
+
+def predict(sdata, model, **settings):
+    return ns.predict(sdata, model=model, **{"tta": False, "progress": False, "pixel_size": 0.5} | settings)
+
+
+@pytest.fixture
+def arrays(tissue):
+    """The second field of view is three times as bright."""
+    first, second = tissue((90, 80), 3, seed=1), tissue((60, 100), 3, seed=2)
+    return {"a": first[0], "b": second[0] * 3}, {"a_cells": first[1], "b_cells": second[1]}
+
+
+@pytest.mark.parametrize("rule", ["mean_of_regions", "pooled"])
+def test_the_cards_rule_and_quantile(arrays, make_sdata, deep_network, naive_scores, tmp_path, rule):
+    card = replace(PUBLISHED, name="mine", root_filters=2, rule=rule, quantile=0.9)
+    save(deep_network, card, tmp_path / "mine.safetensors")
+    adata = predict(make_sdata(*arrays), tmp_path / "mine.safetensors")
+    images, labels = arrays
+    factors = []
+    for c in range(3):
+        positive = [image[c][image[c] > 0] for image in images.values()]
+        own = [np.quantile(pixels, 0.9) for pixels in positive]
+        factors.append(np.mean(own) if rule == "mean_of_regions" else np.quantile(np.concatenate(positive), 0.9))
+        np.testing.assert_allclose(adata.varm["nimbus_normalization"].iloc[c], [*own, factors[-1]], rtol=1e-12)
+    assert list(adata.varm["nimbus_normalization"].columns) == ["a_cells", "b_cells", "factor"]
+    assert adata.uns["nimbus"]["normalization"] == rule
+    for key in ("a", "b"):
+        own = adata[adata.obs["region"] == f"{key}_cells"]
+        expected = naive_scores(deep_network, images[key], labels[f"{key}_cells"], factors, 0.5)
+        np.testing.assert_allclose(own.layers["nimbus"], expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("form", ["mapping", "series", "frame", "varm"])
+def test_factors_of_an_earlier_run(arrays, make_sdata, small, form, no_warning):
+    measured = predict(make_sdata(*arrays), small)
+    factors = measured.varm["nimbus_normalization"]
+    given = {
+        "mapping": factors["factor"].to_dict(),
+        "series": factors["factor"][::-1],
+        "frame": factors[["factor"]],
+        "varm": factors,
+    }[form]
+    again = predict(make_sdata(*arrays), small, normalization=given, channels=["CD20", "DAPI"])
+    np.testing.assert_allclose(
+        again.layers["nimbus"], measured[:, ["CD20", "DAPI"]].layers["nimbus"], atol=1e-5, rtol=0
+    )
+    assert again.varm["nimbus_normalization"]["factor"].to_dict() == {
+        name: factors.loc[name, "factor"] for name in ("CD20", "DAPI")
+    }
+
+
+def test_factors_are_divided_by(arrays, make_sdata, small):
+    images, labels = arrays
+    factors = {"DAPI": 120.0, "CD3": 100.0, "CD20": 90.0}
+    plain = predict(make_sdata(images, labels), small, normalization=factors)
+    doubled = predict(
+        make_sdata({key: image * 2 for key, image in images.items()}, labels),
+        small,
+        normalization={name: 2 * factor for name, factor in factors.items()},
+    )
+    np.testing.assert_array_equal(doubled.layers["nimbus"], plain.layers["nimbus"])
+
+
+@pytest.mark.parametrize(
+    "normalization, error, words",
+    [
+        ({"DAPI": 1, "CD20": 2}, KeyError, "'CD3'; it has 'DAPI', 'CD20'"),
+        (pd.Series({"cd3": 1.0}), KeyError, "'DAPI', 'CD3', 'CD20'; it has 'cd3'"),
+        (pd.DataFrame({"f": [1.0]}, index=["DAPI"]), ValueError, "needs one named 'factor'"),
+        ({"DAPI": 1, "CD3": -2, "CD20": np.inf}, ValueError, "'CD3', 'CD20' is negative or infinite"),
+    ],
+)
+def test_factors_that_do_not_do(arrays, make_sdata, small, normalization, error, words):
+    sdata = make_sdata(*arrays)
+    with pytest.raises(error, match=words):
+        predict(sdata, small, normalization=normalization)
+    assert not sdata.tables
+
+
+def test_a_factor_of_zero(arrays, make_sdata, small):
+    with pytest.warns(UserWarning, match=r"factor of channel\(s\) 'CD3' is 0 or NaN: their scores are NaN"):
+        adata = predict(make_sdata(*arrays), small, normalization={"DAPI": 120, "CD3": 0, "CD20": 90})
+    assert np.isnan(adata[:, "CD3"].layers["nimbus"]).all()
+    assert np.isfinite(adata[:, ["DAPI", "CD20"]].layers["nimbus"]).all()
+    assert np.isfinite(adata.layers["integrated_expression"]).all()
+
+
+@pytest.mark.parametrize("normalization", [None, {"DAPI": 120, "CD3": 100, "CD20": 90}], ids=["measured", "given"])
+def test_a_channel_empty_in_one_region_is_scored(arrays, make_sdata, small, normalization, no_warning):
+    images, labels = arrays
+    images["b"][1] = 0
+    adata = predict(make_sdata(images, labels), small, normalization=normalization)
+    assert np.isfinite(adata.layers["nimbus"]).all()
+    factors = adata.varm["nimbus_normalization"]
+    if normalization is None:
+        assert factors.loc["CD3", "factor"] == factors.loc["CD3", "a_cells"]
+
+
+@pytest.mark.parametrize("normalization", [None, {"DAPI": 120, "CD3": 100, "CD20": 90}], ids=["measured", "given"])
+@pytest.mark.parametrize("dtype, value", [("uint16", 0), ("float32", -1.5), ("float32", np.nan)])
+@pytest.mark.filterwarnings("ignore:There are")
+def test_a_channel_empty_in_all_regions_is_not(arrays, make_sdata, small, normalization, dtype, value):
+    images, labels = arrays
+    images = {key: image.astype(dtype) for key, image in images.items()}
+    for image in images.values():
+        image[1] = value
+    for tile_size in (16, None):
+        with pytest.warns(UserWarning, match=r"No pixel above 0 in channel\(s\) 'CD3': their scores are NaN"):
+            adata = predict(make_sdata(images, labels), small, normalization=normalization, tile_size=tile_size)
+        assert np.isnan(adata[:, "CD3"].layers["nimbus"]).all()
+        assert np.isfinite(adata[:, ["DAPI", "CD20"]].layers["nimbus"]).all()
+        assert np.isnan(adata.varm["nimbus_normalization"].loc["CD3", "factor"])
+
+
+def test_a_channel_with_light_outside_of_all_cells_only_is_scored(arrays, make_sdata, small):
+    images, labels = arrays
+    for key, image in images.items():
+        image[1] = np.where(labels[f"{key}_cells"] == 0, 9, 0)
+    adata = predict(make_sdata(images, labels), small)
+    assert (adata[:, "CD3"].layers["integrated_expression"] == 0).all()
+    assert np.isfinite(adata.layers["nimbus"]).all()
+
+
+def test_a_constant_channel(arrays, make_sdata, deep, naive_scores, deep_network):
+    images, labels = arrays
+    images["a"][0] = 40
+    adata = predict(make_sdata({"a": images["a"]}, {"a_cells": labels["a_cells"]}), deep, channels=["DAPI"])
+    assert adata.varm["nimbus_normalization"].loc["DAPI", "factor"] == 40
+    expected = naive_scores(deep_network, images["a"][:1], labels["a_cells"], [40], 0.5)
+    np.testing.assert_allclose(adata.layers["nimbus"], expected, atol=1e-5)
+
+
+def test_warnings_point_at_the_callers_line(arrays, make_sdata, small):
+    images, labels = arrays
+    for key, image in images.items():
+        image[1] = 0
+        image[2], image[2, 3, 3] = 0, 7
+        images[key] = image.astype(np.float32)
+        images[key][0, 0, 0] = -1
+    labels["b_cells"][:] = 0
+    labels["a_cells"][0, 0] = 1
+    with pytest.warns(UserWarning) as caught:
+        ns.predict(make_sdata(images, labels), model=small, tta=False, progress=False, pixel_size=0.1)
+    with pytest.warns(UserWarning) as also:
+        ns.predict(
+            make_sdata(images, labels), model=small, tta=False, progress=False, pixel_size=0.5,
+            normalization={"DAPI": 0, "CD3": 1, "CD20": 1},
+        )  # fmt: skip
+    messages = [str(one.message) for one in [*caught, *also] if issubclass(one.category, UserWarning)]
+    for words in ("No pixel above 0", "handful", "negative", "No cell in", "implausible", "so small", "is 0 or NaN"):
+        assert any(words in message for message in messages), words
+    assert {one.filename for one in [*caught, *also] if one.category is UserWarning} == {__file__}

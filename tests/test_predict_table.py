@@ -1,0 +1,199 @@
+"""Regions in, table out: several regions, multiscale elements, large ids, an existing table, disk."""
+
+from importlib.metadata import version
+
+import numpy as np
+import pytest
+from spatialdata import SpatialData, read_zarr
+from spatialdata.models import Image2DModel, Labels2DModel
+from spatialdata.transformations import Identity, Scale
+
+import nimbus_sd as ns
+from nimbus_sd.models import PUBLISHED, load, save
+
+pytestmark = pytest.mark.filterwarnings("ignore:zarr v3 autosharding")
+
+FACTORS = {"DAPI": 120.0, "CD3": 100.0, "CD20": 90.0}
+
+
+def predict(sdata, model, *keys, **settings):
+    return ns.predict(
+        sdata,
+        *keys,
+        model=model,
+        **{"normalization": FACTORS, "tta": False, "progress": False, "pixel_size": 0.5} | settings,
+    )
+
+
+@pytest.fixture
+def two(tissue, make_sdata):
+    """Two fields of view of different size."""
+    first, second = tissue((90, 80), 3, seed=1), tissue((60, 100), 3, seed=2)
+    return make_sdata({"a": first[0], "b": second[0]}, {"a_cells": first[1], "b_cells": second[1]})
+
+
+def rows(adata, region):
+    return adata[adata.obs["region"] == region]
+
+
+def test_several_regions_are_scored_as_each_alone(two, small):
+    adata = predict(two, small)
+    assert two.tables["table"] is adata
+    assert list(adata.obs["region"].unique()) == ["a_cells", "b_cells"]
+    for region in ("a", "b"):
+        alone = predict(two, small, region, f"{region}_cells", table_key="alone")
+        own = rows(adata, f"{region}_cells")
+        np.testing.assert_array_equal(own.layers["nimbus"], alone.layers["nimbus"])
+        np.testing.assert_array_equal(own.obs_names, alone.obs_names)
+        np.testing.assert_array_equal(own.obsm["spatial"], alone.obsm["spatial"])
+        del two.tables["alone"]
+
+
+def test_lists_of_elements_keep_their_order(two, small):
+    adata = predict(two, small, ["b", "a"], ["b_cells", "a_cells"])
+    assert list(adata.obs["region"].unique()) == ["b_cells", "a_cells"]
+    assert adata.obs_names[0].startswith("b_cells_")
+
+
+def test_a_region_without_a_cell(two, small):
+    two.labels["b_cells"].data[:] = 0
+    with pytest.warns(UserWarning, match="No cell in labels 'b_cells'"):
+        adata = predict(two, small)
+    assert set(adata.obs["region"]) == {"a_cells"} and len(adata)
+
+
+def test_provenance(two, small):
+    adata = predict(two, small, pixel_size={"a": 0.5, "b": 0.4}, normalization=None, tta=True)
+    model = load(small).card
+    assert {key: value for key, value in adata.uns["nimbus"].items() if key not in ("wrote", "area_unit")} == {
+        "model": "small",
+        "sha256": model.sha256,
+        "model_pixel_size": 1.0,
+        "pixel_size": {"a_cells": 0.5, "b_cells": 0.4},
+        "normalization": "mean_of_regions",
+        "quantile": 0.999,
+        "views": 8,
+        "precision": "float32",
+        "version": version("nimbus-sd"),
+    }
+    again = predict(two, small).uns["nimbus"]
+    assert again["normalization"] == "given" and "quantile" not in again and again["views"] == 1
+
+
+def test_a_model_with_its_card(two, deep_network, deep, tmp_path, caplog):
+    path = tmp_path / "tuned.safetensors"
+    card = PUBLISHED.__class__(
+        **{**PUBLISHED.__dict__, "name": "tuned", "root_filters": 2, "revision": "r7", "tta": False}
+    )
+    written = save(deep_network, card, path)
+    with caplog.at_level("INFO", logger="nimbus_sd"):
+        adata = predict(two, path, tta=None, key_added="tuned")
+    assert "tuned" in caplog.text and "added layers['tuned']" in caplog.text
+    assert [adata.uns["tuned"][key] for key in ("model", "sha256", "revision", "views")] == [
+        "tuned", written.sha256, "r7", 1,
+    ]  # fmt: skip
+    plain = predict(two, deep)
+    np.testing.assert_array_equal(plain.layers["nimbus"], adata.layers["tuned"])
+
+
+def test_the_card_decides_on_the_views(two, small):
+    assert predict(two, small, "a", tta=None).uns["nimbus"]["views"] == 8
+
+
+def multiscale(sdata: SpatialData) -> SpatialData:
+    return SpatialData(
+        images={
+            key: Image2DModel.parse(
+                image.data, dims=("c", "y", "x"), c_coords=image.c.values.tolist(), scale_factors=[2, 2],
+                transformations={key: Identity()},
+            )
+            for key, image in sdata.images.items()
+        },
+        labels={
+            key: Labels2DModel.parse(
+                labels.data, dims=("y", "x"), scale_factors=[2, 2], transformations={key[0]: Identity()}
+            )
+            for key, labels in sdata.labels.items()
+        },
+    )  # fmt: skip
+
+
+def test_of_multiscale_elements_the_full_resolution_counts(two, small):
+    plain, adata = predict(two, small), predict(multiscale(two), small)
+    np.testing.assert_array_equal(adata.layers["nimbus"], plain.layers["nimbus"])
+    np.testing.assert_array_equal(adata.obs["area"], plain.obs["area"])
+
+
+@pytest.mark.parametrize("coarse", ["labels", "image"])
+def test_one_element_at_half_the_resolution(tissue, make_sdata, small, coarse):
+    """As if the coarse one had been enlarged."""
+    image, labels = tissue((60, 70), 2)
+    double = Scale([2, 2], axes=("y", "x"))
+    large_image, large_labels = (pixels.repeat(2, -1).repeat(2, -2) for pixels in (image, labels))
+    if coarse == "labels":
+        sdata = make_sdata({"a": large_image}, {"a_cells": labels}, transformations={"a_cells": {"a": double}})
+    else:
+        sdata = make_sdata({"a": image}, {"a_cells": large_labels}, transformations={"a": {"a": double}})
+    fine = predict(make_sdata({"a": large_image}, {"a_cells": large_labels}), small, pixel_size=0.5)
+    adata = predict(sdata, small, pixel_size=0.5 if coarse == "labels" else 1.0)
+    np.testing.assert_array_equal(adata.layers["nimbus"], fine.layers["nimbus"])
+    np.testing.assert_array_equal(adata.obs["area"], fine.obs["area"])
+    assert adata.uns["nimbus"]["pixel_size"] == {"a_cells": 0.5 if coarse == "labels" else 1.0}
+
+
+@pytest.mark.parametrize("dtype", ["uint32", "int64", "uint64"])
+def test_large_ids_with_gaps(tissue, make_sdata, small, dtype):
+    image, labels = tissue((80, 80), 2)
+    offset = {"uint32": 2**31 + 5, "int64": 2**62, "uint64": 2**40}[dtype]
+    large = np.where(labels > 0, labels.astype(np.int64) * 1000 + offset, 0).astype(dtype)
+    plain = predict(make_sdata(image, labels), small)
+    adata = predict(make_sdata(image, large), small)
+    np.testing.assert_array_equal(adata.layers["nimbus"], plain.layers["nimbus"])
+    np.testing.assert_array_equal(adata.obs["instance_id"], plain.obs["instance_id"] * 1000 + offset)
+    assert adata.obs["instance_id"].dtype == np.int64
+    assert adata.obs_names[0] == f"fov_cells_{adata.obs['instance_id'].iloc[0]}"
+
+
+def test_channels_of_a_second_call_join_the_first(two, small):
+    together = predict(two, small, table_key="together")
+    first = predict(two, small, channels=["CD3"]).layers["nimbus"].copy()
+    adata = predict(two, small, channels=["CD20", "DAPI"])
+    assert list(adata.var_names) == ["CD3", "CD20", "DAPI"]
+    np.testing.assert_array_equal(adata[:, "CD3"].layers["nimbus"], first)
+    np.testing.assert_allclose(adata[:, together.var_names].layers["nimbus"], together.layers["nimbus"], atol=1e-5)
+    assert adata.varm["nimbus_normalization"]["factor"].to_dict() == FACTORS
+
+
+def test_an_existing_table_keeps_its_rows_and_content(two, small):
+    full = predict(two, small, table_key="full")
+    mine = full[::-3].copy()
+    mine.X = np.arange(mine.X.size, dtype=np.float32).reshape(mine.shape)
+    mine.obs["cell_type"] = [f"type{i % 3}" for i in range(len(mine))]
+    for key in ("nimbus", "integrated_expression"):
+        del mine.layers[key]
+    del mine.uns["nimbus"], mine.varm["nimbus_normalization"]
+    two.tables["table"] = mine
+    before = mine.copy()
+    with pytest.warns(UserWarning, match="cells of the masks have no row in table 'table'"):
+        adata = predict(two, small)
+    np.testing.assert_array_equal(adata.obs_names, before.obs_names)
+    np.testing.assert_array_equal(adata.X, before.X)
+    np.testing.assert_array_equal(adata.obs["cell_type"], before.obs["cell_type"])
+    np.testing.assert_array_equal(adata.layers["nimbus"], full[adata.obs_names].layers["nimbus"])
+
+
+def test_the_table_survives_disk(two, small, tmp_path):
+    adata = predict(two, small, normalization=None)
+    two.write(tmp_path / "store.zarr")
+    back = read_zarr(tmp_path / "store.zarr").tables["table"]
+    for key in ("nimbus", "integrated_expression"):
+        np.testing.assert_array_equal(back.layers[key], adata.layers[key])
+    np.testing.assert_array_equal(back.X, adata.X)
+    np.testing.assert_array_equal(back.obsm["spatial"], adata.obsm["spatial"])
+    np.testing.assert_array_equal(back.varm["nimbus_normalization"], adata.varm["nimbus_normalization"])
+    assert list(back.obs["region"]) == list(adata.obs["region"])
+    assert {key: back.uns["nimbus"][key] for key in ("model", "sha256", "views")} == {
+        key: adata.uns["nimbus"][key] for key in ("model", "sha256", "views")
+    }
+    again = predict(read_zarr(tmp_path / "store.zarr"), small, normalization=back.varm["nimbus_normalization"])
+    np.testing.assert_array_equal(again.layers["nimbus"], adata.layers["nimbus"])

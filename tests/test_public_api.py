@@ -1,0 +1,105 @@
+"""What users may rely on: names, documentation, and an import that costs nothing."""
+
+import inspect
+import subprocess
+import sys
+from importlib import import_module
+from importlib.resources import files
+
+import pytest
+
+import nimbus_sd as ns
+
+# A name that leaves here is missed by somebody: say so in the change log.
+PUBLIC = {
+    "nimbus_sd": {"datasets", "io", "metrics", "models", "pl", "predict", "simulate"},
+    "nimbus_sd.datasets": {"example"},
+    "nimbus_sd.io": {"read_fovs"},
+    "nimbus_sd.metrics": {"marker_metrics"},
+    "nimbus_sd.models": {"PUBLISHED", "Card", "Model", "Scorer", "UNet", "architecture", "load", "save"},
+    "nimbus_sd.pl": {"cells", "comparison", "image"},
+    "nimbus_sd.simulate": {
+        "Detector",
+        "Marker",
+        "Segmentation",
+        "Stain",
+        "Tissue",
+        "TrainingTile",
+        "draw_detector",
+        "draw_marker",
+        "draw_segmentation",
+        "draw_tissue",
+        "expose",
+        "segment",
+        "simulate",
+        "stain",
+        "training_tiles",
+        "truth",
+    },
+}
+ROOMS = sorted(PUBLIC)
+NAMES = [(room, name) for room in ROOMS for name in sorted(PUBLIC[room])]
+
+
+@pytest.mark.parametrize("room", ROOMS)
+def test_public_names(room):
+    module = import_module(room)
+    assert set(module.__all__) == PUBLIC[room]
+    assert len(module.__all__) == len(set(module.__all__))
+
+
+@pytest.mark.parametrize("room, name", NAMES)
+def test_public_names_exist_and_are_documented(room, name):
+    thing = getattr(import_module(room), name)
+    if inspect.ismodule(thing) or inspect.isroutine(thing) or inspect.isclass(thing):
+        text = inspect.getdoc(thing) if not inspect.isclass(thing) else thing.__doc__
+        # A dataclass without one gets its signature.
+        assert text and not text.startswith(f"{name}(")
+    if inspect.isroutine(thing) and len(inspect.signature(thing).parameters) > 1:
+        described = inspect.getdoc(thing).split("Parameters\n----------\n")[1]
+        names = {name for line in described.splitlines() if line[:1].strip() for name in line.split(", ")}
+        assert set(inspect.signature(thing).parameters) <= names
+
+
+def test_arguments_of_predict():
+    """Two keys may follow the data by position, the rest goes by name; defaults are part of the promise."""
+    parameters = inspect.signature(ns.predict).parameters
+    by_name = [name for name, one in parameters.items() if one.kind is inspect.Parameter.KEYWORD_ONLY]
+    assert list(parameters)[:3] == ["sdata", "image_key", "labels_key"] and by_name == list(parameters)[3:]
+    defaults = {name: one.default for name, one in parameters.items() if one.default is not inspect.Parameter.empty}
+    assert list(defaults.items()) == [
+        ("image_key", None),
+        ("labels_key", None),
+        ("table_key", "table"),
+        ("key_added", "nimbus"),
+        ("model", "compact"),
+        ("channels", None),
+        ("pixel_size", None),
+        ("normalization", None),
+        ("tta", None),
+        ("precision", "auto"),
+        ("tile_size", None),
+        ("batch_size", None),
+        ("save_maps", False),
+        ("device", "auto"),
+        ("progress", True),
+    ]
+
+
+def test_dir_and_version():
+    assert set(dir(ns)) == PUBLIC["nimbus_sd"] | {"__version__"}
+    assert ns.__version__[0].isdigit()
+    with pytest.raises(AttributeError, match="no attribute 'predikt'"):
+        _ = ns.predikt
+
+
+@pytest.mark.parametrize("module", ["nimbus_sd", "nimbus_sd.cli"])
+def test_importing_the_package_imports_nothing_heavy(module):
+    heavy = ("torch", "scanpy", "squidpy", "spatialdata", "anndata", "dask", "matplotlib", "pandas", "lightning")
+    code = f"import sys, {module}; print([name for name in {heavy!r} if name in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
+    assert done.stdout.strip() == "[]"
+
+
+def test_the_package_is_typed():
+    assert (files("nimbus_sd") / "py.typed").is_file()
