@@ -14,6 +14,7 @@ import tifffile
 from spatialdata import SpatialData, read_zarr
 from typer.testing import CliRunner
 
+import nimbus_sd
 from nimbus_sd.cli import app
 
 CHANNELS = ["DAPI", "CD3", "CD20"]
@@ -369,3 +370,17 @@ def test_the_installed_command(tmp_path):
     )
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr == f"Error: There is no {tmp_path / 'nowhere.zarr'}.\n"
+
+
+def test_a_file_that_is_there_is_kept_unless_told_otherwise(scored_store, small, tmp_path):
+    out = tmp_path / "cells.csv"
+    out.write_text("mine")
+    assert "exists already; pass --overwrite" in refused("predict", scored_store, "--model", small, "--out", out)
+    assert out.read_text() == "mine"
+    code, *_ = call("predict", scored_store, "--model", small, "--out", out, "--overwrite", "--no-progress")
+    assert code == 0 and out.read_text().startswith(",region")
+
+
+def test_the_version_is_that_of_the_package():
+    code, text, _ = call("--version")
+    assert code == 0 and text.strip() == nimbus_sd.__version__

@@ -64,6 +64,23 @@ class _Steps:
         self._start = now
 
 
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        import nimbus_sd as ns
+
+        typer.echo(ns.__version__)
+        raise typer.Exit
+
+
+@app.callback()
+def main(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and stop.")
+    ] = False,
+) -> None:
+    """Take the options that belong to no command."""
+
+
 @app.command()
 def demo(
     out: Annotated[Path, typer.Option(help="Folder for the results; replaced if it holds those of a demo.")] = Path(
@@ -136,7 +153,9 @@ def predict(
     out: Annotated[
         Path | None, typer.Option(help="Write the table to this .h5ad or .csv and leave the store alone.")
     ] = None,
-    overwrite: Annotated[bool, typer.Option(help="Add the scores to a table that the store has already.")] = False,
+    overwrite: Annotated[
+        bool, typer.Option(help="Add the scores to a table that the store has already, or replace the file of --out.")
+    ] = False,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, mps.")] = "auto",
     progress: Annotated[bool, typer.Option(help="Show progress bars.")] = True,
 ) -> None:
@@ -146,6 +165,8 @@ def predict(
             raise ValueError(f"--out {out} must end in .h5ad or .csv.")
         if out is not None and not out.absolute().parent.is_dir():
             raise FileNotFoundError(f"There is no folder {out.parent} to write {out.name} into.")
+        if out is not None and out.exists() and not overwrite:
+            raise FileExistsError(f"{out} exists already; pass --overwrite to replace it, or name another file.")
         if not store.exists():
             raise FileNotFoundError(f"There is no {store}.")
 

@@ -145,3 +145,16 @@ def test_names_and_lists_of_files(tmp_path):
         (tmp_path / name).touch()
     (tmp_path / "folder.tif").mkdir()
     assert [path.name for path in list_tiffs(tmp_path)] == ["C.TIF", "a.ome.tiff", "b.tif"]
+
+
+def test_damaged_pixels_name_the_file(tmp_path):
+    path = tmp_path / "x.tif"
+    tifffile.imwrite(path, IMAGE, compression="zlib", tile=(32, 48))
+    with tifffile.TiffFile(path) as file:
+        start = file.pages[0].dataoffsets[0]
+    with path.open("r+b") as file:
+        file.seek(start)
+        file.write(bytes(16))
+    pixels = open_tiff(path).pixels
+    with pytest.raises(ValueError, match=r"x\.tif is damaged"):
+        pixels.compute()

@@ -90,3 +90,25 @@ def test_the_factor_rests_on_the_quantile_and_is_off_at_times():
     alone = np.array([draw_factor(image / 100, np.zeros(20, np.float32), 0.5, rng) for _ in range(300)])
     assert 0.4 < (alone > 0.1).mean() < 0.8
     assert draw_factor(np.zeros((8, 8), np.float32), known, 0.5, rng) > 0
+
+
+def test_plain_tiles_do_not_depend_on_the_options_of_the_second_stage():
+    assert [as_bytes(tile) for tile in drawn(1, lymphoid=0.0, counterstain=0.0)] == [as_bytes(t) for t in drawn(1)]
+
+
+def test_a_counterstain_is_in_nearly_all_cells():
+    plain, stained = (
+        np.concatenate([tile.labels[1:] for seed in range(4) for tile in drawn(seed, counterstain=share)])
+        for share in (0.0, 1.0)
+    )
+    assert (stained == 0).mean() < 0.15 and (stained == 1).mean() > 0.6
+    assert (plain == 0).mean() > 0.4
+
+
+def test_lymphoid_tissue_is_small_cells():
+    def cells_per_tile(share: float) -> float:
+        tiles = [tile for seed in range(20) for tile in drawn(seed, 48, lymphoid=share, markers=1)]
+        return float(np.mean([len(tile.labels) - 1 for tile in tiles]))
+
+    # More of them on the same area, though some are thinned out as stroma or lumen.
+    assert cells_per_tile(1.0) > 1.3 * cells_per_tile(0.0)

@@ -97,8 +97,9 @@ def weights(network: UNet) -> np.ndarray:
     return torch.cat([value.flatten().float() for value in network.state_dict().values()]).numpy()
 
 
-def trained(network: UNet, folder, steps: int = 4, **settings) -> UNet:
-    return fit(network, folder, steps=steps, batch_size=2, size=32, workers=0, progress=False, **settings)
+def trained(network: UNet, folder, steps: int = 4, seed: int = 0) -> UNet:
+    tiles = SimulatedTiles(seed, size=32)
+    return fit(network, folder, tiles, steps=steps, batch_size=2, workers=0, progress=False)
 
 
 # Of Lightning, about our choices: no worker in a test, few steps, a folder that is there.
@@ -171,8 +172,8 @@ def test_a_stopped_fit_goes_on(tmp_path, monkeypatch):
     state = torch.load(tmp_path / "last.ckpt", weights_only=True)
     assert state["global_step"] == 2
     seeds, steps = [], []
-    start, step = SimulatedTiles.__init__, Fit.training_step
-    monkeypatch.setattr(SimulatedTiles, "__init__", lambda *args: (seeds.append(args[1]), start(*args))[1])
+    draw, step = SimulatedTiles.__iter__, Fit.training_step
+    monkeypatch.setattr(SimulatedTiles, "__iter__", lambda self: (seeds.append(self.seed), draw(self))[1])
     monkeypatch.setattr(Fit, "training_step", lambda *args: (steps.append(args[0].global_step), step(*args))[1])
     network = trained(small_network(seed=9), tmp_path, steps=4)
     # New tiles, and only the steps that were missing.

@@ -118,7 +118,11 @@ class _Lazy:
                 dtype = self.dtype.newbyteorder(file.byteorder)
                 pixels = np.memmap(self.path, dtype, "r", series.dataoffset, self.shape)
                 return np.asarray(pixels[window]).astype(self.dtype)
-            return np.asarray(zarr.open_array(series.aszarr(level=0), mode="r")[window])
+            try:
+                return np.asarray(zarr.open_array(series.aszarr(level=0), mode="r")[window])
+            except (RuntimeError, ValueError) as error:
+                # What imagecodecs raises is a RuntimeError.
+                raise ValueError(f"{self.path} is damaged, its pixels cannot be decoded: {error}") from error
 
 
 def _chunks(series: tifffile.TiffPageSeries) -> tuple[int, ...]:

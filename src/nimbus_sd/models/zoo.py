@@ -91,7 +91,7 @@ def load(model: str | Path, *, update: bool = False) -> Model:
         note = f"from {path}, read with the published card"
     else:
         raise ValueError(f"model={str(model)!r} is not known. Give {ALLOWED}.")
-    logger.info("Model %s: %s; sha256 %s.", loaded.card.name, note, loaded.card.sha256)
+    logger.info("Model %s: %s (sha256 %s...).", loaded.card.name, note, (loaded.card.sha256 or "")[:8])
     return loaded
 
 
