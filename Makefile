@@ -15,7 +15,7 @@ test: .venv/test
 	$(BIN)/lint-imports
 	$(BIN)/python -m pytest
 
-# Trains the bundled model anew; about 85 minutes on one CPU core.
+# Trains the bundled model anew: about two hours on two CPU cores, resumes where it was stopped.
 weights: .venv/test
 	$(BIN)/python -m nimbus_sd.train.compact runs/compact
 

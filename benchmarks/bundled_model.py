@@ -94,6 +94,9 @@ def evaluate(model: str) -> pd.DataFrame:
                 "image": number,
                 "cells": int(certain.sum()),
                 "share_positive": positive.mean(),
+                "positives": int(positive.sum()),
+                "called": int((score >= 0.5).sum()),
+                "called_rightly": int((positive & (score >= 0.5)).sum()),
                 "f1_score_0.5": f1(score >= 0.5, positive),
                 "f1_score_best": best_f1(score, positive),
                 "f1_expression_best": best_f1(expression, positive),
@@ -104,11 +107,22 @@ def evaluate(model: str) -> pd.DataFrame:
     return pd.DataFrame(rows).set_index("image")
 
 
+def figures(table: pd.DataFrame) -> dict[str, float]:
+    """Summarise the images: means of what was measured per image, and F1 over all their cells together."""
+    measured = [column for column in table if column.startswith(("f1", "auroc"))]
+    pooled = 2 * table["called_rightly"].sum() / (table["called"].sum() + table["positives"].sum())
+    means = table[measured].mean()
+    return {
+        f"simulated_{name}": round(float(value), 3) for name, value in [*means.items(), ("f1_score_0.5_pooled", pooled)]
+    }
+
+
 def main() -> None:
     """Run from the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", default="compact", help="name or path, as for nimbus_sd.predict")
     parser.add_argument("--out", type=Path, help="write the table of images to this CSV file")
+    parser.add_argument("--card", type=Path, help="write the figures into this card")
     parser.add_argument("--check", action="store_true", help="only compare the images with their checksums")
     parser.add_argument("--write-checksums", action="store_true", help="fix the images anew")
     options = parser.parse_args()
@@ -122,7 +136,14 @@ def main() -> None:
     table = evaluate(options.model)
     if options.out:
         table.to_csv(options.out)
-    print(table.describe().loc[["mean", "std", "min", "50%", "max"]].round(3).to_string())
+    print(table.describe().loc[["mean", "std", "min", "50%", "max"]].round(3).T.to_string())
+    print(figures(table))
+    if options.card:
+        from dataclasses import replace
+
+        from nimbus_sd.models import Card
+
+        replace(Card.read(options.card), figures=figures(table)).write(options.card)
 
 
 if __name__ == "__main__":

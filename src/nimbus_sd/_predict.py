@@ -111,7 +111,7 @@ def predict(
         - ``layers[key_added]``: scores, float32 in [0, 1], NaN where not scored
         - ``layers["integrated_expression"]``: mean intensity per cell, float32; ``X`` of a new table is the same
         - ``obs["region"]``, ``obs["instance_id"]``: the labels element and the cell's label in it
-        - ``obs["area"]``: in um^2; ``obsm["spatial"]``: x, y in image pixels
+        - ``obs["area"]``: in um^2, and ``obsm["spatial"]``: x, y in image pixels, unless there already
         - ``varm[f"{key_added}_normalization"]``: factor and the regions' quantiles
         - ``uns[key_added]``: model, its sha256 and revision, settings, version
 
@@ -122,6 +122,8 @@ def predict(
     ValueError
         Image and labels do not fit; the table is of something else; a name is taken; a model file is not readable; no
         region has a cell.
+    FileNotFoundError
+        A model file, or its card, does not exist.
     ConnectionError
         ``model="nimbus"`` has never been fetched and no hub can be reached.
 

@@ -121,8 +121,10 @@ def test_keys_that_are_taken_in_the_table(checked, where, key, message):
         checked(table)
 
 
-def test_layer_of_others_under_our_key_is_taken_over(checked):
-    checked(annotated(layers={"nimbus": np.zeros((2, 2))}))
+@pytest.mark.parametrize("layer", ["nimbus", "integrated_expression"])
+def test_layer_of_others_under_our_key(checked, layer):
+    with pytest.raises(ValueError, match="of another origin, which would be overwritten"):
+        checked(annotated(layers={layer: np.zeros((2, 2))}))
 
 
 def test_has_key_does_not_look_at_case():

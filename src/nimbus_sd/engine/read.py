@@ -35,7 +35,8 @@ class BadPixels:
         if image.dtype.kind in "ub":
             return image
         if image.dtype.kind == "f":
-            finite = np.isfinite(image)
+            # What float32 cannot hold would be infinite further on.
+            finite = np.abs(image) <= np.finfo(np.float32).max
             if not finite.all():
                 image = np.where(finite, image, image.dtype.type(0))
                 self.not_finite.update(_counts(~finite, names, core))

@@ -113,12 +113,12 @@ class _Lazy:
     def __getitem__(self, window: Any) -> NDArray:
         with tifffile.TiffFile(self.path) as file:
             series = file.series[0]
-            if series.dataoffset is not None and not series.is_multifile:
-                # Pixels lie in the file as they are: only those of the window are touched.
-                dtype = self.dtype.newbyteorder(file.byteorder)
-                pixels = np.memmap(self.path, dtype, "r", series.dataoffset, self.shape)
-                return np.asarray(pixels[window]).astype(self.dtype)
             try:
+                if series.dataoffset is not None and not series.is_multifile:
+                    # Pixels lie in the file as they are: only those of the window are touched.
+                    dtype = self.dtype.newbyteorder(file.byteorder)
+                    pixels = np.memmap(self.path, dtype, "r", series.dataoffset, self.shape)
+                    return np.asarray(pixels[window]).astype(self.dtype)
                 return np.asarray(zarr.open_array(series.aszarr(level=0), mode="r")[window])
             except (RuntimeError, ValueError) as error:
                 # What imagecodecs raises is a RuntimeError.

@@ -67,7 +67,9 @@ def dense(values: Any, shape: tuple[int, ...], dtype: DTypeLike = np.float32) ->
 
 
 def extended(table: AnnData, cells: Mapping[str, NDArray[np.int64]], channels: Sequence[str]) -> AnnData:
-    """Add rows and columns for cells and channels that a table lacks, NaN everywhere (empty where sparse).
+    """Add rows for regions and columns for channels that a table lacks, NaN everywhere (empty where sparse).
+
+    A region that has rows gets no more of them: the cells that are not there were taken out by the user.
 
     Parameters
     ----------
@@ -79,7 +81,7 @@ def extended(table: AnnData, cells: Mapping[str, NDArray[np.int64]], channels: S
         Names of the columns that are needed.
     """
     region_key, instance_key = annotation(table)
-    lacking = {key: np.setdiff1d(ids, rows_of(table, key)[1]) for key, ids in cells.items()}
+    lacking = {key: ids[:0] if len(rows_of(table, key)[1]) else ids for key, ids in cells.items()}
     obs_names, var_names = _names(lacking), [name for name in channels if name not in table.var_names]
     if not len(obs_names) and not var_names:
         return table

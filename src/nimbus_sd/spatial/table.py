@@ -138,7 +138,11 @@ def write_table(
         wrote.append(f"obsm/{SPATIAL}")
     normalization = f"{key_added}_normalization"
     table.varm[normalization] = merge_factors(table.varm.get(normalization), factors, table.var_names)
-    table.uns[key_added] = {**storable(provenance), "area_unit": "um^2", "wrote": sorted(wrote)}
+    table.uns[key_added] = {
+        **storable(provenance),
+        **({} if area is None else {"area_unit": "um^2"}),
+        "wrote": sorted(wrote),
+    }
     sdata.tables[table_key] = table
     return table
 

@@ -112,6 +112,12 @@ def _check_free(table: AnnData, name: str, key_added: str) -> None:
                     f"{name} has {where}[{found!r}], and {key!r}, which would be added, must differ by more "
                     "than case. Rename it, or pass another `key_added` or `table_key`."
                 )
+    for key in (key_added, INTEGRATED):
+        if key in table.layers and f"layers/{key}" not in written_by_us(table):
+            raise ValueError(
+                f"{name} has layers[{key!r}] of another origin, which would be overwritten. Rename it, or pass another "
+                "`key_added` or `table_key`."
+            )
     made = table.uns.get(key_added)
     if made is not None and not is_ours(made):
         raise ValueError(f"{name} has another entry uns[{key_added!r}] already; pass another `key_added`.")
