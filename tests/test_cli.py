@@ -95,6 +95,22 @@ def test_convert_keeps_pixels_names_and_pixel_size(converted, tiffs):
     assert sorted(sdata.coordinate_systems) == ["tumour", "tumour_um"]
 
 
+def test_convert_takes_channel_names_and_which_mask_is_meant(tissue, tmp_path):
+    image, labels = tissue((32, 40), 2)
+    for folder in ("images", "masks"):
+        (tmp_path / folder).mkdir()
+    tifffile.imwrite(tmp_path / "images" / "a.tif", image, photometric="minisblack")
+    for kind, mask in (("cell", labels), ("nucleus", labels * 0)):
+        tifffile.imwrite(tmp_path / "masks" / f"a_{kind}.tif", mask)
+    source = ["convert", tmp_path / "images", tmp_path / "masks", "--out", tmp_path / "x.zarr"]
+    assert "mask_pattern" in refused(*source)
+    code, _, messages = call(*source, "--mask-pattern", "{fov}_cell.tif", "--channel", "CD3", "--channel", "CD8")
+    assert code == 0, messages
+    sdata = read_zarr(tmp_path / "x.zarr")
+    assert list(sdata["a"].coords["c"].values) == ["CD3", "CD8"]
+    np.testing.assert_array_equal(sdata["a_labels"], labels)
+
+
 def test_predict_writes_the_table(scored):
     table = read_zarr(scored)["table"]
     assert list(table.var_names) == CHANNELS

@@ -231,6 +231,10 @@ def convert(
     mask: Annotated[Path, typer.Argument(metavar="MASK", help="Label TIFF, or folder of them.")],
     out: Annotated[Path, typer.Option(help="SpatialData store to write (.zarr).")],
     pixel_size: Annotated[float | None, typer.Option(help="um per pixel, where the file does not say.")] = None,
+    channels: Annotated[
+        list[str] | None, typer.Option("--channel", metavar="NAME", help="Name of a channel; repeat for all of them.")
+    ] = None,
+    mask_pattern: Annotated[str | None, typer.Option(help='Which mask is whose, e.g. "{fov}_whole_cell.tiff".')] = None,
 ) -> None:
     """Turn images and masks into a SpatialData store."""
     with _plain_messages():
@@ -238,7 +242,7 @@ def convert(
 
         if out.exists():
             raise FileExistsError(f"{out} exists already; name a new store.")
-        sdata = ns.io.read_fovs(image, mask, pixel_size=pixel_size)
+        sdata = ns.io.read_fovs(image, mask, pixel_size=pixel_size, channels=channels, mask_pattern=mask_pattern)
         out.absolute().parent.mkdir(parents=True, exist_ok=True)
         # Pixels are read while they are written, and a damaged file must not leave half a store behind.
         with TemporaryDirectory(prefix=".nimbus-sd-", dir=out.absolute().parent) as folder:
