@@ -118,7 +118,7 @@ def test_the_map_lies_on_an_image_that_is_coarser_than_its_labels(tissue, make_s
     assert one == other
 
 
-@pytest.mark.filterwarnings("ignore:.* keeps scores of another model")
+@pytest.mark.filterwarnings("ignore:.* keeps scores made otherwise")
 def test_a_second_call_replaces_the_map(tissue, make_sdata, deep, small):
     image, labels = tissue((80, 80), 2)
     sdata = make_sdata(image, labels)

@@ -6,7 +6,7 @@ import pytest
 from anndata import AnnData
 from scipy import sparse
 
-from nimbus_sd.spatial.provenance import is_extendable, merge_factors, of_another_model, storable, written_by_us
+from nimbus_sd.spatial.provenance import is_extendable, made_otherwise, merge_factors, storable, written_by_us
 
 
 def ours(x=((1.0, np.nan), (3.0, 4.0)), wrote=("X", "layers/nimbus")):
@@ -40,16 +40,16 @@ def test_tables_that_may_be_extended():
 @pytest.mark.parametrize(
     ("before", "now", "other"),
     [
-        (None, {"model": "a"}, None),
-        ({"model": "a", "sha256": "1"}, {"model": "a", "sha256": "1"}, None),
-        ({"model": "a", "sha256": "1"}, {"model": "a", "sha256": "2"}, "a"),
-        ({"model": "a"}, {"model": "b"}, "a"),
-        ({"sha256": "1"}, {}, "unnamed"),
+        (None, {"model": "a"}, ""),
+        ({"model": "a", "sha256": "1"}, {"model": "a", "sha256": "1"}, ""),
+        ({"model": "a", "sha256": "1"}, {"model": "a", "sha256": "2"}, "sha256 '1'"),
+        ({"model": "a", "views": 8}, {"model": "b", "views": 1}, "model 'a', views 8"),
+        ({"quantile": 0.999}, {"quantile": None}, "quantile 0.999"),
     ],
 )
-def test_of_another_model(before, now, other):
+def test_made_otherwise(before, now, other):
     table = AnnData(np.zeros((1, 1)), uns={} if before is None else {"nimbus": before})
-    assert of_another_model(table, "nimbus", now) == other
+    assert made_otherwise(table, "nimbus", now) == other
 
 
 def test_storable():

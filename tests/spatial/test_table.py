@@ -122,7 +122,7 @@ def test_new_table(sdata):
 
 
 def test_table_survives_disk(tmp_path, sdata):
-    provenance = {"views": ["a", "b"], "tta": True, "n": 3, "nested": {"x": 1.5, "none": None}, "revision": None}
+    provenance = {"angles": ["a", "b"], "tta": True, "n": 3, "nested": {"x": 1.5, "none": None}, "revision": None}
     table = write(sdata, results_of(sdata, ids=[1, 2**62]), **provenance)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -144,7 +144,7 @@ def test_table_survives_disk(tmp_path, sdata):
         "n": 3,
         "area_unit": "um^2",
     }
-    assert list(uns["views"]) == ["a", "b"]
+    assert list(uns["angles"]) == ["a", "b"]
     assert uns["nested"] == {"x": 1.5}
     assert "revision" not in uns
     # And is known as ours: a channel can be added.
@@ -315,7 +315,9 @@ def test_a_second_key_leaves_the_first_alone(sdata):
 
 def test_mixing_models_in_a_layer_is_told(sdata):
     write(sdata, results_of(sdata))
-    with pytest.warns(UserWarning, match="keeps scores of another model, 'm1', for cells or channels not scored now"):
+    with pytest.warns(
+        UserWarning, match="keeps scores made otherwise .model 'm1'.*. for cells or channels not scored now"
+    ):
         write(sdata, results_of(sdata, ["CD8"]), model="m2")
     # All are replaced: nothing to tell.
     write(sdata, results_of(sdata), model="m3")

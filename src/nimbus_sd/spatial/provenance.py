@@ -29,12 +29,13 @@ def is_extendable(table: AnnData) -> bool:
     return np.array_equal(np.asarray(table.X), np.asarray(table.layers[INTEGRATED]), equal_nan=True)
 
 
-def of_another_model(table: AnnData, key_added: str, provenance: Mapping[str, Any]) -> str | None:
-    """Name the model that made the scores under a key, if it is not the one of this provenance."""
-    before = table.uns.get(key_added, {})
-    if any(key in before and before[key] != provenance.get(key) for key in ("model", "sha256")):
-        return str(before.get("model", "unnamed"))
-    return None
+def made_otherwise(table: AnnData, key_added: str, provenance: Mapping[str, Any]) -> str:
+    """State the settings under which the scores under a key were made, where they are not those of this provenance."""
+    before, now = table.uns.get(key_added, {}), storable(provenance)
+    settings = ("model", "sha256", "views", "precision", "normalization", "quantile")
+    # Lists come back from disk as arrays.
+    other = [key for key in settings if key in before and not np.array_equal(before[key], now.get(key))]
+    return ", ".join(f"{key} {before[key]!r}" for key in other)
 
 
 def storable(value: Any) -> Any:

@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 from nimbus_sd.keys import AREA, INTEGRATED, SPATIAL
 from nimbus_sd.spatial.provenance import (
     is_extendable,
+    made_otherwise,
     merge_factors,
-    of_another_model,
     storable,
     written_by_us,
 )
@@ -116,10 +116,10 @@ def write_table(
             f"{without_row} cells of the masks have no row in table {table_key!r} and were left out. Pass "
             "another `table_key` to get a table of all cells."
         )
-    if kept.any() and (other := of_another_model(table, key_added, provenance)):
+    if kept.any() and (other := made_otherwise(table, key_added, provenance)):
         _warn(
-            f"layers[{key_added!r}] keeps scores of another model, {other!r}, for cells or channels not "
-            f"scored now, and uns[{key_added!r}] tells of the new model only. Pass another `key_added` to "
+            f"layers[{key_added!r}] keeps scores made otherwise ({other}) for cells or channels not "
+            f"scored now, and uns[{key_added!r}] tells of the new ones only. Pass another `key_added` to "
             "keep them apart."
         )
 
