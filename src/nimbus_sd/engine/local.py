@@ -26,7 +26,7 @@ def default_tile_size(scorer: Scorer, regions: Sequence[Region]) -> int:
 
     A wide network needs it for the model's pixels, a fine image for its own.
     """
-    side = 1024 if scorer.card.root_filters <= 32 else 512
+    side = scorer.card.patch * (1024 if scorer.card.root_filters <= 32 else 512)
     finest = min(region.pixel_size for region in regions) / scorer.card.pixel_size
     return max(scorer.card.stride, min(side, int(_MAX_CORE * finest)))
 

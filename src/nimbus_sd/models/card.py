@@ -7,7 +7,7 @@ from dataclasses import MISSING, asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-from nimbus_sd.models.unet import MAX_DEPTH, MIN_DEPTH, Padding
+from nimbus_sd.models.unet import MAX_DEPTH, MAX_PATCH, MIN_DEPTH, Padding
 
 Rule = Literal["mean_of_regions", "pooled"]
 
@@ -20,7 +20,7 @@ class Card:
     ----------
     name
         Name of the model.
-    root_filters, depth, padding
+    root_filters, depth, padding, patch
         Architecture, see :class:`~nimbus_sd.models.UNet`.
     pixel_size
         Width of a pixel that the model was trained on, in um.
@@ -68,6 +68,7 @@ class Card:
     figures: Mapping[str, float] = field(default_factory=dict, hash=False)
     sha256: str | None = None
     revision: str | None = None
+    patch: int = 1
 
     def __post_init__(self) -> None:
         texts = ("name", "license", "description", "trained_on", "source")
@@ -76,6 +77,7 @@ class Card:
             "name": (_is_text(self.name) and self.name != "", "a text that is not empty"),
             "root_filters": (_is_whole(self.root_filters, 1), "a whole number of at least 1"),
             "depth": (_is_whole(self.depth, MIN_DEPTH, MAX_DEPTH), f"from {MIN_DEPTH} to {MAX_DEPTH}"),
+            "patch": (_is_whole(self.patch, 1, MAX_PATCH), f"from 1 to {MAX_PATCH}"),
             "padding": (self.padding in get_args(Padding), f"one of {', '.join(get_args(Padding))}"),
             "pixel_size": (_is_number(self.pixel_size) and self.pixel_size > 0, "um per pixel, above 0"),
             "rule": (self.rule in get_args(Rule), f"one of {', '.join(get_args(Rule))}"),
@@ -92,7 +94,7 @@ class Card:
     @property
     def stride(self) -> int:
         """Height and width of an input are multiples of this many pixels."""
-        return 1 << (self.depth - 1)
+        return self.patch << (self.depth - 1)
 
     @property
     def halo(self) -> int:

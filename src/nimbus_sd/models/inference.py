@@ -145,7 +145,7 @@ class Scorer:
         views = VIEWS if self.tta else (IDENTITY,)
         scores = torch.zeros_like(channels)
         budget = MEMORY_BUDGET_CPU if self.device.type == "cpu" else MEMORY_BUDGET
-        fitting = budget // (4 * ALIVE_VALUES * self.card.root_filters * mask.numel())
+        fitting = budget // (4 * ALIVE_VALUES * self.card.root_filters * mask.numel() // self.card.patch**2)
         size = self.batch_size or max(1, fitting)
         square = channels.shape[1] == channels.shape[2]
         for alike in [views] if square else [views[:4], views[4:]]:

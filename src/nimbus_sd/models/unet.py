@@ -5,15 +5,18 @@ The state dict has the layout of the published Nimbus model, so that its weights
 
 from collections.abc import Mapping
 from itertools import count
+from math import isqrt
 from typing import Literal
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import pixel_shuffle, pixel_unshuffle
 
 Padding = Literal["reflect", "zeros"]
 
 IN_CHANNELS = 2
 MIN_DEPTH, MAX_DEPTH = 2, 8
+MAX_PATCH = 8
 
 
 class Block(nn.Module):
@@ -67,6 +70,9 @@ class UNet(nn.Module):
         Number of levels, i.e. of poolings + 1, from 2 to 8. The published model has 5.
     padding
         ``"reflect"`` (as published) or ``"zeros"``, before each 3x3 convolution.
+    patch
+        Side of the squares of pixels that the first level works on as one: 2 gives it four times the image for
+        about the same work. The published model has 1.
 
     Raises
     ------
@@ -81,7 +87,7 @@ class UNet(nn.Module):
     torch.Size([1, 1, 16, 24])
     """
 
-    def __init__(self, root_filters: int = 16, depth: int = 5, padding: Padding = "reflect") -> None:
+    def __init__(self, root_filters: int = 16, depth: int = 5, padding: Padding = "reflect", patch: int = 1) -> None:
         super().__init__()
         if root_filters < 1:
             raise ValueError(f"root_filters={root_filters}: give a whole number of at least 1.")
@@ -89,24 +95,27 @@ class UNet(nn.Module):
             raise ValueError(f"depth={depth}: give a whole number from {MIN_DEPTH} to {MAX_DEPTH}.")
         if padding not in ("reflect", "zeros"):
             raise ValueError(f"padding={padding!r}: give 'reflect' or 'zeros'.")
+        if not 1 <= patch <= MAX_PATCH:
+            raise ValueError(f"patch={patch}: give a whole number from 1 to {MAX_PATCH}.")
         self.root_filters = root_filters
         self.depth = depth
         self.padding: Padding = padding
+        self.patch = patch
 
         widths = [root_filters * 2**level for level in range(depth)]
         self.contracting_layers = nn.ModuleList()
-        for before, width in zip([IN_CHANNELS, *widths], widths[:-1], strict=False):
+        for before, width in zip([IN_CHANNELS * patch**2, *widths], widths[:-1], strict=False):
             self.contracting_layers.extend([Block(before, width, padding), nn.MaxPool2d(2)])
         self.expanding_layers = nn.ModuleList()
         for width in reversed(widths[:-1]):
             self.expanding_layers.extend([Upsample(2 * width), nn.ReLU(), Block(2 * width, width, padding)])
         self.bottle_neck = Block(widths[-2], widths[-1], padding)
-        self.final_conv = nn.Conv2d(root_filters, 1, 1)
+        self.final_conv = nn.Conv2d(root_filters, patch**2, 1)
 
     @property
     def stride(self) -> int:
-        """Height and width of an input are multiples of this, in pixels: 2 to the number of poolings."""
-        return 1 << (self.depth - 1)
+        """Height and width of an input are multiples of this, in pixels: the patch, doubled by each pooling."""
+        return self.patch << (self.depth - 1)
 
     def forward(self, x: Tensor) -> Tensor:
         """Compute the logits of an image and the interior of its cells.
@@ -133,6 +142,7 @@ class UNet(nn.Module):
                 f"multiples of {stride} and at least {2 * stride}. Pad the image first."
             )
         skips = []
+        x = pixel_unshuffle(x, self.patch)
         for block, pool in zip(self.contracting_layers[::2], self.contracting_layers[1::2], strict=True):
             skips.append(block(x))
             x = pool(skips[-1])
@@ -140,12 +150,11 @@ class UNet(nn.Module):
         stages = (self.expanding_layers[start::3] for start in range(3))
         for upsample, relu, block in zip(*stages, strict=True):
             x = block(torch.cat([skips.pop(), relu(upsample(x))], dim=1))
-        logits: Tensor = self.final_conv(x)
-        return logits
+        return pixel_shuffle(self.final_conv(x), self.patch)
 
 
-def architecture(state_dict: Mapping[str, Tensor]) -> tuple[int, int]:
-    """Read ``(root_filters, depth)`` of a :class:`UNet` off the shapes of its state dict.
+def architecture(state_dict: Mapping[str, Tensor]) -> tuple[int, int, int]:
+    """Read ``(root_filters, depth, patch)`` of a :class:`UNet` off the shapes of its state dict.
 
     Parameters
     ----------
@@ -154,7 +163,7 @@ def architecture(state_dict: Mapping[str, Tensor]) -> tuple[int, int]:
 
     Returns
     -------
-    root_filters, depth
+    root_filters, depth, patch
 
     Raises
     ------
@@ -164,7 +173,7 @@ def architecture(state_dict: Mapping[str, Tensor]) -> tuple[int, int]:
     Examples
     --------
     >>> architecture(UNet(root_filters=4, depth=3).state_dict())
-    (4, 3)
+    (4, 3, 1)
     """
     first = "contracting_layers.0.conv2d_0.weight"
     if first not in state_dict:
@@ -172,9 +181,14 @@ def architecture(state_dict: Mapping[str, Tensor]) -> tuple[int, int]:
     if state_dict[first].ndim != 4:
         raise ValueError(f"These are not weights of a Nimbus network: {first!r} is not a 2-D convolution.")
     root_filters = state_dict[first].shape[0]
+    patch = isqrt(state_dict[first].shape[1] // IN_CHANNELS)
+    if not 1 <= patch <= MAX_PATCH:
+        raise ValueError(
+            f"These are not weights of a Nimbus network: {first!r} takes {state_dict[first].shape[1]} channels."
+        )
     poolings = next(k for k in count() if f"contracting_layers.{2 * k}.conv2d_0.weight" not in state_dict)
     with torch.device("meta"):
-        expected = UNet(root_filters, poolings + 1).state_dict()
+        expected = UNet(root_filters, poolings + 1, patch=patch).state_dict()
 
     built = f"a Nimbus network with {root_filters} root filters and depth {poolings + 1}"
     for problem, keys in (
@@ -190,4 +204,4 @@ def architecture(state_dict: Mapping[str, Tensor]) -> tuple[int, int]:
                 f"These look like weights of {built}, but {key!r} has shape {tuple(state_dict[key].shape)} "
                 f"instead of {tuple(value.shape)}."
             )
-    return root_filters, poolings + 1
+    return root_filters, poolings + 1, patch

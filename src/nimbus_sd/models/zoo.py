@@ -26,7 +26,7 @@ ALLOWED = (
     "beside it, or a path to a .pt in the layout of the published weights"
 )
 
-_ARCHITECTURE = ("root_filters", "depth", "padding")
+_ARCHITECTURE = ("root_filters", "depth", "patch", "padding")
 
 logger = logging.getLogger("nimbus_sd")
 
@@ -167,9 +167,9 @@ def _read_published_layout(path: Path, base: Card) -> Model:
         # Damaged and hostile files make the unpickler raise almost anything.
         raise ValueError(f"{path} is damaged or holds more than tensors; it was not loaded.") from error
     tensors = _tensors(content, str(path))
-    root_filters, depth = _architecture(tensors, str(path))
+    root_filters, depth, patch = _architecture(tensors, str(path))
     sha256 = hashlib.sha256(data).hexdigest()
-    card = replace(base, root_filters=root_filters, depth=depth, sha256=sha256)
+    card = replace(base, root_filters=root_filters, depth=depth, patch=patch, sha256=sha256)
     return _assemble(tensors, card, str(path))
 
 
@@ -197,7 +197,7 @@ def _tensors(content: Any, where: str) -> Mapping[str, Tensor]:
     return content
 
 
-def _architecture(tensors: Mapping[str, Tensor], where: str) -> tuple[int, int]:
+def _architecture(tensors: Mapping[str, Tensor], where: str) -> tuple[int, int, int]:
     try:
         return architecture(tensors)
     except ValueError as error:
@@ -206,15 +206,14 @@ def _architecture(tensors: Mapping[str, Tensor], where: str) -> tuple[int, int]:
 
 def _assemble(tensors: Mapping[str, Tensor], card: Card, where: str) -> Model:
     found = _architecture(tensors, where)
-    if found != (card.root_filters, card.depth):
-        raise ValueError(
-            f"{where} has (root_filters, depth) = {found}; its card says {(card.root_filters, card.depth)}."
-        )
+    told = (card.root_filters, card.depth, card.patch)
+    if found != told:
+        raise ValueError(f"{where} has (root_filters, depth, patch) = {found}; its card says {told}.")
     for key, value in tensors.items():
         if value.is_complex() or not bool(torch.isfinite(value).all()):
             raise ValueError(f"{where}: {key!r} holds values that are not finite numbers.")
         if key.endswith("running_var") and bool((value < 0).any()):
             raise ValueError(f"{where}: {key!r} holds negative variances.")
-    network = UNet(card.root_filters, card.depth, card.padding)
+    network = UNet(card.root_filters, card.depth, card.padding, card.patch)
     network.load_state_dict(dict(tensors), strict=True)
     return Model(card=card, network=network.eval())

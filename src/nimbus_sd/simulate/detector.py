@@ -31,6 +31,8 @@ class Detector:
         Standard deviation of the camera's noise.
     clumps
         Aggregates per 100 x 100 um.
+    dots
+        Bright dots under 1 um, per 100 x 100 um.
     hot
         Share of hot pixels.
     shading
@@ -51,6 +53,7 @@ class Detector:
     background: float = 0.05
     read_noise: float = 0.01
     clumps: float = 0.1
+    dots: float = 0.0
     hot: float = 0.0
     shading: float = 0.0
     cutoff: float = 0.0
@@ -74,15 +77,17 @@ def draw_detector(rng: np.random.Generator) -> Detector:
             cutoff=float(rng.choice([0.0, 0.05])),
             shift=(float(shift[0]), float(shift[1])),
         )
-    background = float(np.exp(rng.uniform(np.log(0.01), np.log(0.6))))
+    background = float(np.exp(rng.uniform(np.log(0.01), np.log(0.8))))
+    haze = rng.random() < 0.2
     return Detector(
         gain=float(np.exp(rng.uniform(np.log(15), np.log(3000)))),
         blur=float(rng.uniform(0.25, 1.2)),
-        tail=float(rng.uniform(0.0, 0.2)),
+        tail=float(rng.uniform(0.2, 0.5) if haze else rng.uniform(0.0, 0.2)),
         tail_width=float(rng.uniform(2.5, 9)),
         background=background,
         read_noise=float(np.exp(rng.uniform(np.log(0.001), np.log(0.05)))),
         clumps=clumps,
+        dots=float(rng.choice([0.0, np.exp(rng.uniform(np.log(5), np.log(100)))], p=[0.9, 0.1])),
         hot=float(rng.choice([0.0, 2e-4], p=[0.8, 0.2])),
         shading=float(rng.choice([0.0, rng.uniform(0.05, 0.3)])),
         cutoff=float(rng.choice([0.0, rng.uniform(0.02, 0.2)], p=[0.85, 0.15])),
@@ -117,6 +122,9 @@ def expose(
     clumps = rng.poisson(detector.clumps * shape[0] * shape[1] / (100 * um) ** 2)
     if clumps:
         light = light + _clumps(shape, clumps, um, rng)
+    dots = rng.poisson(detector.dots * shape[0] * shape[1] / (100 * um) ** 2)
+    if dots:
+        light = light + _dots(shape, dots, um, rng)
     sharp = ndimage.gaussian_filter(light, detector.blur * um, mode="nearest", truncate=3)
     if detector.tail:
         sharp = (1 - detector.tail) * sharp + detector.tail * _wide_blur(light, detector.tail_width * um)
@@ -127,7 +135,8 @@ def expose(
     image = rng.poisson(np.maximum(sharp, 0) * detector.gain).astype(np.float32) / np.float32(detector.gain)
     if detector.hot:
         hot = rng.random(shape) < detector.hot
-        image[hot] += rng.exponential(1.0 if not detector.counting else 3 / detector.gain, int(hot.sum()))
+        extra = rng.exponential(3.0 if detector.counting else 1.0, int(hot.sum()))
+        image[hot] += np.ceil(extra) / detector.gain if detector.counting else extra
     if not detector.counting:
         image += rng.normal(0, detector.read_noise, shape).astype(np.float32)
         image -= detector.subtract
@@ -141,7 +150,7 @@ def expose(
 def _autofluorescence(tissue: Tissue, rng: np.random.Generator) -> NDArray[np.float32]:
     """Background around 1: smooth over tens of um, textured, lower outside of cells and on glass."""
     um = 1 / tissue.pixel_size
-    field = rng.uniform(0.1, 0.5) * smooth_field(rng, tissue.shape, rng.uniform(25, 120) * um)
+    field = rng.uniform(0.1, 0.7) * smooth_field(rng, tissue.shape, rng.uniform(25, 120) * um)
     field += rng.uniform(0, 0.25) * smooth_field(rng, tissue.shape, rng.uniform(2, 8) * um)
     level = np.exp(field)
     level *= np.where(tissue.owner > 0, np.float32(1), np.float32(rng.uniform(0.3, 1.1)))
@@ -173,6 +182,15 @@ def _clumps(shape: tuple[int, int], count: int, um: float, rng: np.random.Genera
         dx = (np.arange(part.shape[1]) + left - x)[None] / (radius * rng.uniform(0.5, 1.5))
         part += (np.exp(rng.uniform(np.log(0.5), np.log(6))) * np.exp(-(dy**2 + dx**2))).astype(np.float32)
     return light
+
+
+def _dots(shape: tuple[int, int], count: int, um: float, rng: np.random.Generator) -> NDArray[np.float32]:
+    """Bright dots, all of one width, anywhere."""
+    light = np.zeros(shape, np.float32)
+    height = np.exp(rng.normal(rng.uniform(-0.7, 1.0), 0.4, count))
+    np.add.at(light, (rng.integers(shape[0], size=count), rng.integers(shape[1], size=count)), height)
+    sigma = rng.uniform(0.2, 0.45) * um
+    return np.asarray(ndimage.gaussian_filter(light, sigma) * 2 * np.pi * max(sigma, 0.4) ** 2, np.float32)
 
 
 def _shading(shape: tuple[int, int], strength: float, rng: np.random.Generator) -> NDArray[np.float32]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
@@ -46,6 +46,8 @@ class Marker:
         Share of a cell's signal that shines through a cell lying on top of it.
     fibres
         Level of extracellular signal.
+    crosstalk
+        Level of another marker's signal.
     """
 
     localization: Localization
@@ -61,6 +63,7 @@ class Marker:
     polarity: float = 0.0
     overlap: float = 0.3
     fibres: float = 0.0
+    crosstalk: float = 0.0
 
     def __post_init__(self) -> None:
         for where in (self.localization, self.unspecific_in):
@@ -91,7 +94,7 @@ class Stain:
 
 def draw_marker(rng: np.random.Generator) -> Marker:
     """Draw a marker at random: the variety that the bundled model is trained on."""
-    kind = rng.choice(6, p=[0.06, 0.1, 0.44, 0.26, 0.1, 0.04])
+    kind = rng.choice(6, p=[0.06, 0.08, 0.38, 0.26, 0.1, 0.12])
     prevalence = float(
         (
             lambda: 0.0,
@@ -102,16 +105,20 @@ def draw_marker(rng: np.random.Generator) -> Marker:
             lambda: 1.0,
         )[kind]()
     )
-    # Where nobody stands out, only contrast with the surroundings tells: those images stay unambiguous.
-    top = 0.1 if prevalence > 0.8 else 0.45
-    localization = LOCALIZATIONS[rng.choice(5, p=[0.45, 0.16, 0.2, 0.07, 0.12])]
+    # Where nobody stands out, only contrast with the surroundings tells: those images stay unambiguous, and most of
+    # them are nuclear counterstains.
+    everybody = prevalence > 0.8
+    top = 0.1 if everybody else 0.6
+    localization = LOCALIZATIONS[
+        rng.choice(5, p=[0.2, 0.08, 0.6, 0.04, 0.08] if everybody else [0.55, 0.14, 0.15, 0.06, 0.1])
+    ]
     unspecific_in = LOCALIZATIONS[rng.choice(5, p=[0.1, 0.25, 0.3, 0.0, 0.35])]
     return Marker(
         localization=localization,
         prevalence=prevalence,
         clustering=float(rng.choice([0.0, rng.uniform(0, 1), 1.0], p=[0.25, 0.5, 0.25])),
-        spread=float(rng.uniform(0.2, 0.8)),
-        dim_share=float(rng.choice([0.0, rng.uniform(0, 0.4)])),
+        spread=float(rng.uniform(0.3, 0.9)),
+        dim_share=float(rng.choice([0.0, rng.uniform(0, 0.5)], p=[0.3, 0.7])),
         unspecific=float(np.exp(rng.uniform(np.log(0.004), np.log(top)))),
         unspecific_in=unspecific_in,
         fill=float(rng.uniform(0.03, 0.4)),
@@ -119,7 +126,8 @@ def draw_marker(rng: np.random.Generator) -> Marker:
         patchiness=float(rng.uniform(0, 1)),
         polarity=float(rng.choice([0.0, rng.uniform(0.3, 1.0)], p=[0.85, 0.15])),
         overlap=float(rng.uniform(0, 0.6)),
-        fibres=float(rng.choice([0.0, rng.uniform(0.05, 0.8)], p=[0.85, 0.15])),
+        fibres=float(rng.choice([0.0, rng.uniform(0.1, 1.2)], p=[0.75, 0.25])),
+        crosstalk=float(rng.choice([0.0, rng.uniform(0.03, 0.15)], p=[0.7, 0.3])),
     )
 
 
@@ -154,7 +162,7 @@ def stain(tissue: Tissue, marker: Marker, rng: np.random.Generator, positive: ND
     seen_through = (
         (rng.random(n) < 0.25).astype(np.float32) * marker.overlap * rng.uniform(0.3, 1, n).astype(np.float32)
     )
-    unspecific = marker.unspecific * np.exp(rng.normal(0, 0.3, n)).astype(np.float32)
+    unspecific = marker.unspecific * np.exp(rng.normal(0, rng.uniform(0.1, 0.5), n)).astype(np.float32)
     unspecific[0] = 0
     rest = (amplitude * seen_through)[tissue.under] * np.float32(0.6)
     plain = Marker(marker.unspecific_in, 1.0, patchiness=0.4, fill=0.4)
@@ -163,6 +171,9 @@ def stain(tissue: Tissue, marker: Marker, rng: np.random.Generator, positive: ND
         texture = np.abs(smooth_field(rng, tissue.shape, rng.uniform(3, 8) / tissue.pixel_size))
         region = smooth_field(rng, tissue.shape, 60 / tissue.pixel_size) > rng.uniform(0, 1.5)
         rest += marker.fibres * np.exp(-((texture / 0.25) ** 2)) * (region & (tissue.depth < 0.8) & ~tissue.glass)
+    if marker.crosstalk:
+        other = replace(draw_marker(rng), fibres=0.0, crosstalk=0.0)
+        rest += marker.crosstalk * stain(tissue, other, rng).own
     return Stain(positive, own, rest.astype(np.float32))
 
 

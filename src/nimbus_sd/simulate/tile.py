@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from nimbus_sd.pixels import Grid, Histogram, interior, normalize, resize_image, resize_labels
 from nimbus_sd.simulate.detector import draw_detector, expose
-from nimbus_sd.simulate.marker import Marker, draw_marker, stain
+from nimbus_sd.simulate.marker import draw_marker, stain
 from nimbus_sd.simulate.masks import draw_segmentation, segment
 from nimbus_sd.simulate.tissue import draw_tissue
 from nimbus_sd.simulate.truth import truth
 
-_PIXEL_SIZES = (0.4, 0.5, 0.65, 1.0)
+_PIXEL_SIZES = {0.325: 0.1, 0.38: 0.2, 0.5: 0.45, 0.65: 0.15, 1.0: 0.1}
 
 
 @dataclass(frozen=True)
@@ -45,13 +45,10 @@ class TrainingTile:
 
 def training_tiles(
     rng: np.random.Generator,
-    size: int = 160,
-    model_pixel_size: float = 1.0,
+    size: int = 288,
+    model_pixel_size: float = 0.5,
     quantile: float = 0.999,
     markers: int = 4,
-    *,
-    lymphoid: float = 0.0,
-    counterstain: float = 0.0,
 ) -> Iterator[TrainingTile]:
     """Draw a tissue and yield one tile for each of several markers on it.
 
@@ -67,35 +64,23 @@ def training_tiles(
         Quantile of the normalisation.
     markers
         Number of tiles to yield.
-    lymphoid
-        Share of tissues that are made of small cells, densely packed.
-    counterstain
-        Share of images in which (nearly) all cells are positive, as with a nuclear counterstain.
 
     Yields
     ------
     TrainingTile
     """
-    pixel_size = float(rng.choice(_PIXEL_SIZES, p=[0.2, 0.5, 0.2, 0.1])) * model_pixel_size
+    pixel_size = float(rng.choice(list(_PIXEL_SIZES), p=list(_PIXEL_SIZES.values())))
     scale = pixel_size / model_pixel_size
     side = round(size / scale)
     grid = Grid((side, side), scale, 1)
-    small = lymphoid > 0 and rng.random() < lymphoid
-    packing = {"radius": float(rng.uniform(3.0, 4.5)), "density": float(rng.uniform(0.85, 1.0))} if small else {}
-    tissue = draw_tissue(grid.shape, pixel_size, rng, **packing)
+    tissue = draw_tissue(grid.shape, pixel_size, rng)
     index = (np.arange(size), np.arange(size))
     for number in range(markers):
         if number % 2 == 0:
             labels, cells = segment(tissue, draw_segmentation(rng), rng)
             inner = resize_labels(interior(labels), grid, index, (0, 0))
             at_model = resize_labels(labels, grid, index, (0, 0))
-        marker = draw_marker(rng)
-        everybody = counterstain > 0 and rng.random() < counterstain
-        stained = stain(tissue, _counterstain(marker, rng) if everybody else marker, rng)
-        detector = draw_detector(rng)
-        if everybody:
-            # A background that drowned the signal would make everybody undetermined.
-            detector = replace(detector, background=min(detector.background, 0.15))
+        stained, detector = stain(tissue, draw_marker(rng), rng), draw_detector(rng)
         image = expose(stained.own + stained.rest, tissue, detector, rng)
         known = truth(stained, tissue, detector, cells)
         scaled = normalize(image[None], np.array([draw_factor(image, known, quantile, rng)]))
@@ -104,16 +89,6 @@ def training_tiles(
         yield TrainingTile(
             resize_image(scaled, grid, index, (0, 0))[0], inner, at_model, known, expression.astype(np.float32)
         )
-
-
-def _counterstain(marker: Marker, rng: np.random.Generator) -> Marker:
-    """Make (nearly) everybody positive, mostly in the nucleus."""
-    return replace(
-        marker,
-        localization="nucleus" if rng.random() < 0.7 else marker.localization,
-        prevalence=float(rng.choice([1.0, rng.uniform(0.85, 1.0)])),
-        unspecific=min(marker.unspecific, 0.08),
-    )
 
 
 def draw_factor(
@@ -128,11 +103,11 @@ def draw_factor(
     histogram.add(image)
     own = histogram.quantile(quantile) if histogram.total else 1.0
     few = (known == 1).sum() < 3
-    if few and rng.random() < 0.6:
+    if few and rng.random() < 0.97:
         own = max(own, float(np.exp(rng.normal(0.2, 0.5))))
     factor = own * float(np.exp(rng.normal(0, 0.2)))
-    if rng.random() < 0.2:
-        factor *= rng.uniform(1.0, 3.0)
+    if rng.random() < 0.25:
+        factor *= float(np.exp(rng.uniform(0, np.log(5))))
     elif rng.random() < 0.1:
         factor *= rng.uniform(0.3, 1.0)
     return factor

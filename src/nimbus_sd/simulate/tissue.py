@@ -8,6 +8,9 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
+# Share of tissues that are small cells, densely packed: where neighbours are hardest to tell apart.
+_LYMPHOID = 0.45
+
 
 def smooth_field(rng: np.random.Generator, shape: tuple[int, int], wavelength: float) -> NDArray[np.float32]:
     """Random field of unit variance whose features are about ``wavelength`` pixels wide, shape ``shape``."""
@@ -97,9 +100,10 @@ def draw_tissue(
     rng
         Source of all randomness.
     radius
-        Median cell radius in um; drawn from 3 to 9 by default.
+        Median cell radius in um; drawn from 3 to 9 by default, often small as in lymphoid tissue.
     density
-        Share of places that hold a cell in dense areas, in (0, 1]; drawn from 0.55 to 1 by default.
+        Share of places that hold a cell in dense areas, in (0, 1]; drawn from 0.55 to 1 by default, high where the
+        default radius is small.
 
     Returns
     -------
@@ -111,8 +115,11 @@ def draw_tissue(
     >>> tissue.n_cells > 10
     True
     """
-    radius = float(np.exp(rng.uniform(np.log(3.0), np.log(9.0)))) if radius is None else radius
-    density = float(rng.uniform(0.55, 1.0)) if density is None else density
+    lymphoid = rng.random() < _LYMPHOID
+    if radius is None:
+        radius = float(rng.uniform(3.0, 4.5) if lymphoid else np.exp(rng.uniform(np.log(3.0), np.log(9.0))))
+    if density is None:
+        density = float(rng.uniform(0.85 if lymphoid else 0.55, 1.0))
     field = (shape[0] * pixel_size, shape[1] * pixel_size)
     centre, radii, kind, stretch, direction = _place(field, radius, density, rng)
     owner, under, angle, nucleus = _paint(shape, pixel_size, centre, radii, stretch, direction, kind, rng)
@@ -120,8 +127,9 @@ def draw_tissue(
     if rng.random() < 0.2:
         edge = smooth_field(rng, shape, 120 / pixel_size)
         glass = edge > rng.uniform(0.5, 1.8)
+        gone = np.unique(owner[glass])
         for layer in (owner, under):
-            layer[np.isin(layer, np.unique(owner[glass]))] = 0
+            layer[np.isin(layer, gone)] = 0
         nucleus &= owner > 0
     boundary = np.zeros(shape, bool)
     boundary[1:] |= owner[1:] != owner[:-1]

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy import ndimage
 
 from nimbus_sd.simulate.detector import Detector
 from nimbus_sd.simulate.marker import Stain
 from nimbus_sd.simulate.tissue import Tissue
 
-# A positive cell whose own signal is below this many standard deviations (noise of the cell's mean, and a fifth of the
+# A positive cell whose own signal, blurred as the image is, lies below this many standard deviations (noise of the cell's mean, and a fifth of the
 # background that it sits on) cannot be told from a negative one by anybody: undetermined.
 _DETECTABLE = 2.5
 _BACKGROUND_DOUBT = 0.2
@@ -32,8 +33,9 @@ def truth(stained: Stain, tissue: Tissue, detector: Detector, cells: NDArray[np.
     """
     n = tissue.n_cells + 1
     owner = tissue.owner.ravel()
-    own = np.bincount(owner, stained.own.ravel(), minlength=n)
-    own_squared = np.bincount(owner, stained.own.ravel() ** 2, minlength=n)
+    seen = ndimage.gaussian_filter(stained.own, detector.blur / tissue.pixel_size, mode="nearest", truncate=3).ravel()
+    own = np.bincount(owner, seen, minlength=n)
+    own_squared = np.bincount(owner, seen**2, minlength=n)
     area = np.maximum(np.bincount(owner, minlength=n), 1)
     level = own_squared / np.maximum(own, 1e-9)
     pixels = own**2 / np.maximum(own_squared, 1e-9)

@@ -8,21 +8,20 @@ from pathlib import Path
 
 import torch
 
-from nimbus_sd.models import Card, UNet, save
+from nimbus_sd.models import Card, UNet, load, save
 from nimbus_sd.train.fit import fit
 from nimbus_sd.train.stream import SimulatedTiles
 
-BATCH_SIZE, SIZE, SEED = 8, 144, 0
-STEPS, FINE_STEPS = 4000, 1800
-# What the first stage left weakest on: small cells in dense sheets, and images in which all cells are positive.
-LYMPHOID, COUNTERSTAIN = 0.3, 0.12
+BATCH_SIZE, SIZE, SEED = 8, 288, 2_000_000
+STEPS = 6000
 
 CARD = Card(
     name="compact",
     root_filters=16,
     depth=5,
+    patch=2,
     padding="zeros",
-    pixel_size=1.0,
+    pixel_size=0.5,
     rule="mean_of_regions",
     quantile=0.999,
     tta=False,
@@ -42,17 +41,19 @@ CARD = Card(
 
 
 def main() -> None:
-    """Train, or go on from the folder's last checkpoints, and write ``compact.safetensors`` and its card there."""
+    """Train, or go on from the folder's last checkpoint, and write ``compact.safetensors`` and its card there."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("folder", type=Path)
+    parser.add_argument("--steps", type=int, default=STEPS, help="batches to train on (default: %(default)s)")
+    parser.add_argument("--start", help="begin with the weights of this model instead of random ones")
     options = parser.parse_args()
     # The second core draws tiles; two processes of many threads each would slow one another down.
-    torch.set_num_threads(max(1, (os.cpu_count() or 2) - 1))
+    torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", max(1, (os.cpu_count() or 2) - 1))))
     torch.manual_seed(SEED)
-    network = UNet(CARD.root_filters, CARD.depth, CARD.padding)
-    fit(network, options.folder / "1", SimulatedTiles(SEED, SIZE), steps=STEPS, batch_size=BATCH_SIZE)
-    harder = SimulatedTiles(SEED + 1_000_000, SIZE, lymphoid=LYMPHOID, counterstain=COUNTERSTAIN)
-    fit(network, options.folder / "2", harder, steps=FINE_STEPS, batch_size=BATCH_SIZE, learning_rate=1e-3)
+    network = UNet(CARD.root_filters, CARD.depth, CARD.padding, CARD.patch)
+    if options.start:
+        network.load_state_dict(load(options.start).network.state_dict())
+    fit(network, options.folder, SimulatedTiles(SEED, SIZE), steps=options.steps, batch_size=BATCH_SIZE)
     save(network, CARD, options.folder / "compact.safetensors")
 
 

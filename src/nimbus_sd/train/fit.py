@@ -47,6 +47,8 @@ def cell_scores(logits: Tensor, cells: Tensor, n_cells: int) -> tuple[Tensor, Te
 def loss(logits: Tensor, batch: Batch, background: float = 0.05) -> Tensor:
     """Cross-entropy of cells' scores, and half as much of their pixels; undetermined cells do not count.
 
+    A tile's cells together count as the root of their number, or those of a few dense tiles would be all that counts.
+
     Parameters
     ----------
     logits
@@ -63,12 +65,10 @@ def loss(logits: Tensor, batch: Batch, background: float = 0.05) -> Tensor:
     scores, areas = cell_scores(logits, batch.cells, len(batch.labels))
     known = (areas > 0) & (batch.labels != 0.5)
     known[0] = False
-    # The mean over no cells would be NaN, and with it every weight from then on.
-    of_cells = (
-        functional.binary_cross_entropy(scores[known].clamp(1e-5, 1 - 1e-5), batch.labels[known])
-        if known.any()
-        else scores.new_zeros(())
-    )
+    share = known / scores.new_zeros(len(logits)).index_add(0, batch.tile, known.float())[batch.tile].clamp(min=1).sqrt()
+    entropy = functional.binary_cross_entropy(scores.clamp(1e-5, 1 - 1e-5), batch.labels, weight=share, reduction="sum")
+    # Without a known cell the sum is 0 over 0, which would make every weight NaN from then on.
+    of_cells = entropy / share.sum().clamp(min=1e-3)
     weight = known.float()
     weight[0] = background
     target = torch.where(known, batch.labels, 0.0)
@@ -104,7 +104,7 @@ class Fit(lightning.LightningModule):
 
     def transfer_batch_to_device(self, batch: Batch, device: torch.device, dataloader_idx: int) -> Batch:
         """Move a batch; Lightning does not know our class."""
-        return Batch(batch.inputs.to(device), batch.cells.to(device), batch.labels.to(device))
+        return Batch(*(tensor.to(device) for tensor in vars(batch).values()))
 
     def configure_optimizers(self) -> Any:
         """Return AdamW under one cycle of the learning rate."""

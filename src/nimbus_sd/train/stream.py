@@ -25,11 +25,14 @@ class Batch:
         (B, h, w) int64: cell at each model pixel, numbered through the whole batch from 1; 0 for background.
     labels
         (n + 1,) float32 per cell: 1, 0 or 0.5 (undetermined); row 0 unused.
+    tile
+        (n + 1,) int64 per cell: the tile that it lies in, from 0.
     """
 
     inputs: torch.Tensor
     cells: torch.Tensor
     labels: torch.Tensor
+    tile: torch.Tensor
 
 
 def collate(tiles: Sequence[TrainingTile]) -> Batch:
@@ -38,7 +41,13 @@ def collate(tiles: Sequence[TrainingTile]) -> Batch:
     starts = np.cumsum([0] + [len(t.labels) - 1 for t in tiles])
     cells = np.stack([np.where(t.cells > 0, t.cells + s, 0) for t, s in zip(tiles, starts, strict=False)])
     labels = np.concatenate([[0.5], *(t.labels[1:] for t in tiles)])
-    return Batch(torch.from_numpy(inputs), torch.from_numpy(cells.astype(np.int64)), torch.from_numpy(labels).float())
+    tile = np.repeat(np.arange(len(tiles)), [len(t.labels) - 1 for t in tiles])
+    return Batch(
+        torch.from_numpy(inputs),
+        torch.from_numpy(cells.astype(np.int64)),
+        torch.from_numpy(labels).float(),
+        torch.from_numpy(np.concatenate([[0], tile])),
+    )
 
 
 class SimulatedTiles(IterableDataset[TrainingTile]):
@@ -57,23 +66,17 @@ class SimulatedTiles(IterableDataset[TrainingTile]):
         Number of tiles kept.
     reuse
         Times that a tile is shown on average.
-    lymphoid, counterstain
-        As for :func:`~nimbus_sd.simulate.training_tiles`.
     """
 
     def __init__(
         self,
         seed: int,
-        size: int = 160,
+        size: int = 288,
         pool: int = 512,
-        reuse: int = 3,
-        *,
-        lymphoid: float = 0.0,
-        counterstain: float = 0.0,
+        reuse: int = 2,
     ) -> None:
         super().__init__()
         self.seed, self.size, self.pool, self.reuse = seed, size, pool, reuse
-        self.lymphoid, self.counterstain = lymphoid, counterstain
 
     def __iter__(self) -> Iterator[TrainingTile]:
         """Yield tiles without end."""
@@ -81,7 +84,7 @@ class SimulatedTiles(IterableDataset[TrainingTile]):
         rng = np.random.default_rng([self.seed, info.id if info else 0])
         kept: list[TrainingTile] = []
         while True:
-            for tile in training_tiles(rng, self.size, lymphoid=self.lymphoid, counterstain=self.counterstain):
+            for tile in training_tiles(rng, self.size):
                 if len(kept) < self.pool:
                     kept.append(tile)
                     yield turned(tile, rng)
