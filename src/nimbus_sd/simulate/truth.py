@@ -33,12 +33,12 @@ def truth(stained: Stain, tissue: Tissue, detector: Detector, cells: NDArray[np.
     """
     n = tissue.n_cells + 1
     owner = tissue.owner.ravel()
-    seen = ndimage.gaussian_filter(stained.own, detector.blur / tissue.pixel_size, mode="nearest", truncate=3).ravel()
-    own = np.bincount(owner, seen, minlength=n)
-    own_squared = np.bincount(owner, seen**2, minlength=n)
+    blurred = ndimage.gaussian_filter(stained.own, detector.blur / tissue.pixel_size, mode="nearest", truncate=3)
+    sharp_level, _ = _level(stained.own, owner, n)
+    blurred_level, pixels = _level(blurred, owner, n)
+    # Blurring dims fine structures, but it also brings in light of neighbours.
+    level = np.minimum(sharp_level, blurred_level)
     area = np.maximum(np.bincount(owner, minlength=n), 1)
-    level = own_squared / np.maximum(own, 1e-9)
-    pixels = own**2 / np.maximum(own_squared, 1e-9)
     background = np.bincount(owner, stained.rest.ravel(), minlength=n) / area + detector.background
     noise = ((level + background) / detector.gain + detector.read_noise**2) / np.maximum(pixels, 1)
     visible = level > _DETECTABLE * np.sqrt(noise + (_BACKGROUND_DOUBT * background) ** 2)
@@ -48,3 +48,12 @@ def truth(stained: Stain, tissue: Tissue, detector: Detector, cells: NDArray[np.
     first, second = state[cells[:, 0]], state[cells[:, 1]]
     merged = cells[:, 1] > 0
     return np.where(merged & (first != second), 0.5, first).astype(np.float32)
+
+
+def _level(
+    signal: NDArray[np.float32], owner: NDArray[np.int32], n: int
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Brightness of each cell's signal where it is bright, and on how many pixels it is so."""
+    total = np.bincount(owner, signal.ravel(), minlength=n)
+    squared = np.maximum(np.bincount(owner, signal.ravel() ** 2, minlength=n), 1e-12)
+    return squared / np.maximum(total, 1e-9), total**2 / squared

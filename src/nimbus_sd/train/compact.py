@@ -13,7 +13,7 @@ from nimbus_sd.train.fit import fit
 from nimbus_sd.train.stream import SimulatedTiles
 
 BATCH_SIZE, SIZE, SEED = 8, 288, 2_000_000
-STEPS = 6500
+STEPS = 5000
 
 CARD = Card(
     name="compact",

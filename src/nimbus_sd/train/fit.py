@@ -65,7 +65,9 @@ def loss(logits: Tensor, batch: Batch, background: float = 0.05) -> Tensor:
     scores, areas = cell_scores(logits, batch.cells, len(batch.labels))
     known = (areas > 0) & (batch.labels != 0.5)
     known[0] = False
-    share = known / scores.new_zeros(len(logits)).index_add(0, batch.tile, known.float())[batch.tile].clamp(min=1).sqrt()
+    share = (
+        known / scores.new_zeros(len(logits)).index_add(0, batch.tile, known.float())[batch.tile].clamp(min=1).sqrt()
+    )
     entropy = functional.binary_cross_entropy(scores.clamp(1e-5, 1 - 1e-5), batch.labels, weight=share, reduction="sum")
     # Without a known cell the sum is 0 over 0, which would make every weight NaN from then on.
     of_cells = entropy / share.sum().clamp(min=1e-3)
