@@ -94,7 +94,7 @@ class Stain:
 
 def draw_marker(rng: np.random.Generator) -> Marker:
     """Draw a marker at random: the variety that the bundled model is trained on."""
-    kind = rng.choice(6, p=[0.06, 0.08, 0.38, 0.26, 0.1, 0.12])
+    kind = rng.choice(6, p=[0.06, 0.08, 0.36, 0.25, 0.1, 0.15])
     prevalence = float(
         (
             lambda: 0.0,
@@ -108,16 +108,17 @@ def draw_marker(rng: np.random.Generator) -> Marker:
     # Where nobody stands out, only contrast with the surroundings tells: those images stay unambiguous, and most of
     # them are nuclear counterstains.
     everybody = prevalence > 0.8
-    top = 0.1 if everybody else 0.6
     localization = LOCALIZATIONS[
         rng.choice(5, p=[0.2, 0.08, 0.6, 0.04, 0.08] if everybody else [0.55, 0.14, 0.15, 0.06, 0.1])
     ]
     unspecific_in = LOCALIZATIONS[rng.choice(5, p=[0.1, 0.25, 0.3, 0.0, 0.35])]
+    # Sharp nuclei in all cells, nearly as bright as those of positive ones, would be a counterstain.
+    top = 0.1 if everybody else 0.25 if unspecific_in == "nucleus" else 0.6
     return Marker(
         localization=localization,
         prevalence=prevalence,
         clustering=float(rng.choice([0.0, rng.uniform(0, 1), 1.0], p=[0.25, 0.5, 0.25])),
-        spread=float(rng.uniform(0.3, 0.9)),
+        spread=float(rng.uniform(0.1, 0.45 if everybody else 0.9)),
         dim_share=float(rng.choice([0.0, rng.uniform(0, 0.5)], p=[0.3, 0.7])),
         unspecific=float(np.exp(rng.uniform(np.log(0.004), np.log(top)))),
         unspecific_in=unspecific_in,
@@ -162,7 +163,7 @@ def stain(tissue: Tissue, marker: Marker, rng: np.random.Generator, positive: ND
     seen_through = (
         (rng.random(n) < 0.25).astype(np.float32) * marker.overlap * rng.uniform(0.3, 1, n).astype(np.float32)
     )
-    unspecific = marker.unspecific * np.exp(rng.normal(0, rng.uniform(0.1, 0.5), n)).astype(np.float32)
+    unspecific = marker.unspecific * np.exp(rng.normal(0, rng.uniform(0.15, 0.55), n)).astype(np.float32)
     unspecific[0] = 0
     rest = (amplitude * seen_through)[tissue.under] * np.float32(0.6)
     plain = Marker(marker.unspecific_in, 1.0, patchiness=0.4, fill=0.4)

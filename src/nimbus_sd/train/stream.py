@@ -72,8 +72,8 @@ class SimulatedTiles(IterableDataset[TrainingTile]):
         self,
         seed: int,
         size: int = 288,
-        pool: int = 512,
-        reuse: int = 2,
+        pool: int = 384,
+        reuse: int = 4,
     ) -> None:
         super().__init__()
         self.seed, self.size, self.pool, self.reuse = seed, size, pool, reuse
