@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from torch.nn import functional
 
 from nimbus_sd.models import UNet, architecture
 
@@ -10,7 +11,8 @@ from nimbus_sd.models import UNet, architecture
 def test_same_scores_as_the_published_implementation(reference):
     state = torch.load(reference / "unet_root8_random.pt", weights_only=True, map_location="cpu")
     io = np.load(reference / "unet_root8_io.npz")
-    network = UNet(*architecture(state)).eval()
+    root_filters, depth, patch = architecture(state)
+    network = UNet(root_filters, depth, patch=patch).eval()
     network.load_state_dict(state, strict=True)
     assert list(network.state_dict()) == list(state)
 
@@ -44,17 +46,33 @@ def test_published_size_and_names():
     assert {key: tuple(state[key].shape) for key in expected} == expected
 
 
-@pytest.mark.parametrize(("root_filters", "depth"), [(1, 2), (3, 3), (2, 5)])
+@pytest.mark.parametrize(("root_filters", "depth", "patch"), [(1, 2, 1), (3, 3, 1), (2, 5, 1), (3, 3, 2), (2, 2, 3)])
 @pytest.mark.parametrize("padding", ["reflect", "zeros"])
-def test_shape_gradient_and_architecture(root_filters, depth, padding):
-    network = UNet(root_filters, depth, padding)
+def test_shape_gradient_and_architecture(root_filters, depth, padding, patch):
+    network = UNet(root_filters, depth, padding, patch)
     stride = network.stride
-    assert stride == 2 ** (depth - 1)
+    assert stride == patch * 2 ** (depth - 1)
     logits = network(torch.rand(2, 2, 2 * stride, 3 * stride))
     assert logits.shape == (2, 1, 2 * stride, 3 * stride)
     logits.square().mean().backward()
     assert all(p.grad is not None and p.grad.isfinite().all() for p in network.parameters())
-    assert architecture(network.state_dict()) == (root_filters, depth)
+    assert architecture(network.state_dict()) == (root_filters, depth, patch)
+
+
+def test_patches_give_the_first_level_every_pixel():
+    """With weights that average a patch and repeat the answer it is the plain network on an image of half the size."""
+    torch.manual_seed(0)
+    plain, patched = UNet(3, 3).eval(), UNet(3, 3, patch=2).eval()
+    state = dict(plain.state_dict())
+    first = "contracting_layers.0.conv2d_0.weight"
+    state[first] = state[first].repeat_interleave(4, 1) / 4
+    for last in ("final_conv.weight", "final_conv.bias"):
+        state[last] = state[last].repeat_interleave(4, 0)
+    patched.load_state_dict(state)
+    x = torch.rand(1, 2, 32, 48)
+    with torch.inference_mode():
+        expected = plain(functional.avg_pool2d(x, 2)).repeat_interleave(2, 2).repeat_interleave(2, 3)
+        torch.testing.assert_close(patched(x), expected, rtol=1e-4, atol=1e-5)
 
 
 def test_padding_matters_at_the_edge_only_within_reach():
@@ -75,7 +93,9 @@ def test_other_shapes_are_refused(network, shape):
         network(torch.zeros(shape))
 
 
-@pytest.mark.parametrize("wrong", [{"root_filters": 0}, {"depth": 1}, {"depth": 9}, {"padding": "replicate"}], ids=str)
+@pytest.mark.parametrize(
+    "wrong", [{"root_filters": 0}, {"depth": 1}, {"depth": 9}, {"padding": "replicate"}, {"patch": 0}], ids=str
+)
 def test_other_parameters_are_refused(wrong):
     with pytest.raises(ValueError, match=next(iter(wrong))):
         UNet(**wrong)

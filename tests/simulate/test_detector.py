@@ -131,6 +131,21 @@ def test_hot_pixels_and_clumps_add_light(taken, geometry):
     assert clumps.max() > 0.5
 
 
+def test_dots_are_many_small_and_bright(taken, geometry):
+    image = taken(0.0, dots=40.0)
+    bright = image > 0.25 * image.max()
+    count = ndimage.label(bright)[1]
+    area = image.size * geometry.pixel_size**2
+    assert 0.3 < count / (40 * area / 100**2) < 1.5
+    assert bright.sum() / count * geometry.pixel_size**2 < 3.0
+
+
+def test_hot_pixels_of_ion_counting_are_whole_counts(taken):
+    counts = taken(0.0, counting=True, gain=3.0, hot=0.01) * 3.0
+    assert counts.any()
+    np.testing.assert_allclose(counts, np.rint(counts), atol=1e-5)
+
+
 def test_shading_makes_an_even_field_uneven(taken):
     even, uneven = (np.mean([taken(1.0, seed=s, shading=strength).std() for s in range(4)]) for strength in (0.0, 0.6))
     assert even < NOISE < 0.03 < uneven

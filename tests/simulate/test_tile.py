@@ -86,29 +86,20 @@ def test_the_factor_rests_on_the_quantile_and_is_off_at_times():
     factors = np.array([draw_factor(image, known, 0.5, rng) for _ in range(300)])
     assert np.median(factors) == pytest.approx(0.5, rel=0.1)
     assert factors.min() > 0 and factors.max() / factors.min() > 3
-    # Where nobody is positive, brighter cells elsewhere may set the factor.
+    # Where nobody is positive, brighter cells elsewhere set the factor nearly always.
     alone = np.array([draw_factor(image / 100, np.zeros(20, np.float32), 0.5, rng) for _ in range(300)])
-    assert 0.4 < (alone > 0.1).mean() < 0.8
+    assert (alone > 0.1).mean() > 0.9
     assert draw_factor(np.zeros((8, 8), np.float32), known, 0.5, rng) > 0
-
-
-def test_plain_tiles_do_not_depend_on_the_options_of_the_second_stage():
-    assert [as_bytes(tile) for tile in drawn(1, lymphoid=0.0, counterstain=0.0)] == [as_bytes(t) for t in drawn(1)]
 
 
 def test_a_counterstain_is_in_nearly_all_cells():
     plain, stained = (
-        np.concatenate([tile.labels[1:] for seed in range(4) for tile in drawn(seed, counterstain=share)])
+        np.concatenate([tile.labels[1:] for seed in range(4) for tile in drawn(seed, 96, counterstain=share)])
         for share in (0.0, 1.0)
     )
     assert (stained == 0).mean() < 0.15 and (stained == 1).mean() > 0.6
     assert (plain == 0).mean() > 0.4
 
 
-def test_lymphoid_tissue_is_small_cells():
-    def cells_per_tile(share: float) -> float:
-        tiles = [tile for seed in range(20) for tile in drawn(seed, 48, lymphoid=share, markers=1)]
-        return float(np.mean([len(tile.labels) - 1 for tile in tiles]))
-
-    # More of them on the same area, though some are thinned out as stroma or lumen.
-    assert cells_per_tile(1.0) > 1.3 * cells_per_tile(0.0)
+def test_without_counterstains_tiles_are_as_they_were():
+    assert [as_bytes(tile) for tile in drawn(1, counterstain=0.0)] == [as_bytes(tile) for tile in drawn(1)]

@@ -15,7 +15,8 @@ CELLS = torch.tensor([[[1, 1, 0], [2, 2, 2], [0, 3, 3]], [[4, 0, 0], [4, 4, 5], 
 
 
 def batch(labels: list[float], cells: torch.Tensor = CELLS) -> Batch:
-    return Batch(torch.zeros(2, 2, 3, 3), cells, torch.tensor([0.5, *labels]))
+    # Cells 1 to 3 lie in the first tile, 4 and 5 in the second.
+    return Batch(torch.zeros(2, 2, 3, 3), cells, torch.tensor([0.5, *labels]), torch.tensor([0, 0, 0, 0, 1, 1]))
 
 
 def random_logits(seed: int = 0, **settings) -> torch.Tensor:
@@ -37,7 +38,10 @@ def test_the_loss_is_that_of_cells_and_half_of_pixels():
     labels = [1.0, 0.0, 1.0, 0.0, 0.0]
     logits = random_logits()
     scores, _ = cell_scores(logits, CELLS, 6)
-    of_cells = functional.binary_cross_entropy(scores[1:], torch.tensor(labels))
+    # The three cells of one tile count as the root of three, the two of the other as the root of two.
+    share = torch.tensor([1 / np.sqrt(3)] * 3 + [1 / np.sqrt(2)] * 2, dtype=torch.float32)
+    per_cell = functional.binary_cross_entropy(scores[1:], torch.tensor(labels), reduction="none")
+    of_cells = (per_cell * share).sum() / share.sum()
     weight = torch.where(CELLS > 0, 1.0, 0.05)
     target = torch.tensor([0.0, *labels])[CELLS]
     per_pixel = functional.binary_cross_entropy_with_logits(logits[:, 0], target, reduction="none")

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from nimbus_sd.pixels import Grid, Histogram, interior, normalize, resize_image, resize_labels
 from nimbus_sd.simulate.detector import draw_detector, expose
-from nimbus_sd.simulate.marker import draw_marker, stain
+from nimbus_sd.simulate.marker import Marker, draw_marker, stain
 from nimbus_sd.simulate.masks import draw_segmentation, segment
 from nimbus_sd.simulate.tissue import draw_tissue
 from nimbus_sd.simulate.truth import truth
@@ -49,6 +49,8 @@ def training_tiles(
     model_pixel_size: float = 0.5,
     quantile: float = 0.999,
     markers: int = 4,
+    *,
+    counterstain: float = 0.0,
 ) -> Iterator[TrainingTile]:
     """Draw a tissue and yield one tile for each of several markers on it.
 
@@ -64,6 +66,8 @@ def training_tiles(
         Quantile of the normalisation.
     markers
         Number of tiles to yield.
+    counterstain
+        Share of images, beyond those that are drawn anyway, in which all cells are positive, mostly in the nucleus.
 
     Yields
     ------
@@ -80,7 +84,10 @@ def training_tiles(
             labels, cells = segment(tissue, draw_segmentation(rng), rng)
             inner = resize_labels(interior(labels), grid, index, (0, 0))
             at_model = resize_labels(labels, grid, index, (0, 0))
-        stained, detector = stain(tissue, draw_marker(rng), rng), draw_detector(rng)
+        marker = draw_marker(rng)
+        if counterstain and rng.random() < counterstain:
+            marker = _counterstain(marker, rng)
+        stained, detector = stain(tissue, marker, rng), draw_detector(rng)
         image = expose(stained.own + stained.rest, tissue, detector, rng)
         known = truth(stained, tissue, detector, cells)
         scaled = normalize(image[None], np.array([draw_factor(image, known, quantile, rng)]))
@@ -89,6 +96,17 @@ def training_tiles(
         yield TrainingTile(
             resize_image(scaled, grid, index, (0, 0))[0], inner, at_model, known, expression.astype(np.float32)
         )
+
+
+def _counterstain(marker: Marker, rng: np.random.Generator) -> Marker:
+    """Make all cells positive; how alike they are differs much between slides."""
+    return replace(
+        marker,
+        localization="nucleus" if rng.random() < 0.85 else marker.localization,
+        prevalence=float(rng.choice([1.0, rng.uniform(0.9, 1.0)], p=[0.7, 0.3])),
+        spread=float(rng.uniform(0.1, 0.7)),
+        unspecific=min(marker.unspecific, 0.1),
+    )
 
 
 def draw_factor(

@@ -10,8 +10,9 @@ from nimbus_sd.simulate.detector import Detector
 from nimbus_sd.simulate.marker import Stain
 from nimbus_sd.simulate.tissue import Tissue
 
-# A positive cell whose own signal, blurred as the image is, lies below this many standard deviations (noise of the cell's mean, and a fifth of the
-# background that it sits on) cannot be told from a negative one by anybody: undetermined.
+# A positive cell whose own signal, blurred as the image is, lies below this many standard deviations (noise of the
+# cell's mean, and a fifth of the background that it sits on) cannot be told from a negative one by anybody:
+# undetermined.
 _DETECTABLE = 2.5
 _BACKGROUND_DOUBT = 0.2
 

@@ -66,6 +66,8 @@ class SimulatedTiles(IterableDataset[TrainingTile]):
         Number of tiles kept.
     reuse
         Times that a tile is shown on average.
+    counterstain
+        As for :func:`~nimbus_sd.simulate.training_tiles`.
     """
 
     def __init__(
@@ -74,9 +76,12 @@ class SimulatedTiles(IterableDataset[TrainingTile]):
         size: int = 288,
         pool: int = 384,
         reuse: int = 4,
+        *,
+        counterstain: float = 0.0,
     ) -> None:
         super().__init__()
         self.seed, self.size, self.pool, self.reuse = seed, size, pool, reuse
+        self.counterstain = counterstain
 
     def __iter__(self) -> Iterator[TrainingTile]:
         """Yield tiles without end."""
@@ -84,7 +89,7 @@ class SimulatedTiles(IterableDataset[TrainingTile]):
         rng = np.random.default_rng([self.seed, info.id if info else 0])
         kept: list[TrainingTile] = []
         while True:
-            for tile in training_tiles(rng, self.size):
+            for tile in training_tiles(rng, self.size, counterstain=self.counterstain):
                 if len(kept) < self.pool:
                     kept.append(tile)
                     yield turned(tile, rng)
