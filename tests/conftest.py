@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from huggingface_hub import constants
 from numpy.typing import NDArray
 from scipy import ndimage
 from scipy.spatial import cKDTree
@@ -18,6 +19,7 @@ from skimage.segmentation import find_boundaries
 from spatialdata import SpatialData
 from spatialdata.models import Image2DModel, Labels2DModel
 from spatialdata.transformations import Identity
+from standin_hub import Hub
 
 from nimbus_sd.models import UNet
 
@@ -172,6 +174,25 @@ def small(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("models") / "small.pt"
     torch.save(random_network(2, 3).state_dict(), path)
     return path
+
+
+@pytest.fixture
+def serve_hub(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Callable[..., Hub]]:
+    """Start a stand-in for the hub, with an empty cache, and point the environment at both."""
+    running = []
+
+    def serve(kind: str, repository: str, files: dict[str, bytes]) -> Hub:
+        running.append(Hub(kind, repository, files))
+        monkeypatch.setenv("HF_ENDPOINT", running[-1].url)
+        return running[-1]
+
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
+    monkeypatch.setattr(constants, "HF_ASSETS_CACHE", str(tmp_path / "assets"))
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    yield serve
+    for hub in running:
+        hub.stop()
 
 
 @pytest.fixture

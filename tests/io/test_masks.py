@@ -26,6 +26,8 @@ def found(masks, *fovs, pattern=None):
         (["fov1mask.tif", "fov10mask.tif"], ["fov1", "fov10"], ["fov1mask.tif", "fov10mask.tif"]),
         (["a_mask.tif", "a_edge_mask.tif"], ["a", "a_edge"], ["a_mask.tif", "a_edge_mask.tif"]),
         (["R+1 (2)_mask.tif"], ["R+1 (2)"], ["R+1 (2)_mask.tif"]),
+        (["a_data.ome.tif", "a_data2.tif"], ["a_data.tif_image"], ["a_data.ome.tif"]),
+        (["a.tif_image_x.tif", "a.tif"], ["a.tif_image"], ["a.tif_image_x.tif"]),
     ],
 )
 def test_masks_by_name(tmp_path, files, fovs, expected):
@@ -57,9 +59,10 @@ def test_pattern_takes_names_literally(tmp_path):
     assert found(folder(tmp_path, "a[1].tif", "a1.tif"), "a[1]", pattern="{fov}.tif") == ["a[1].tif"]
 
 
-def test_one_mask_for_two_is_an_error(tmp_path):
-    with pytest.raises(ValueError, match=r"a_b\.tif would be the mask of 'a' and of 'b'"):
-        find_masks(folder(tmp_path, "a_b.tif"), ["a", "b"])
+@pytest.mark.parametrize(("name", "fovs"), [("a_b.tif", ["a", "b"]), ("a.tif", ["a.tif_1", "a.tif_2"])])
+def test_one_mask_for_two_is_an_error(tmp_path, name, fovs):
+    with pytest.raises(ValueError, match=f"{name} would be the mask of '{fovs[0]}' and of '{fovs[1]}'"):
+        found(folder(tmp_path, name), *fovs)
 
 
 def test_one_file_is_the_mask_of_one(tmp_path):
@@ -92,7 +95,25 @@ def test_qupath_rgb_masks(tmp_path, planar):
     np.testing.assert_array_equal(mask, labels)
 
 
-@pytest.mark.parametrize("array", [np.zeros((4, 4), np.float32), np.zeros((2, 4, 4), np.uint8), np.zeros((4, 4), bool)])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_whole_numbers_in_floats_are_labels(tmp_path, dtype):
+    labels = np.array([[0, 1, 2], [70000, 2**24, 5]])
+    tifffile.imwrite(tmp_path / "mask.tif", labels.astype(dtype), photometric="minisblack")
+    mask = read_mask(tmp_path / "mask.tif")
+    assert mask.dtype == np.int64
+    np.testing.assert_array_equal(mask, labels)
+
+
+@pytest.mark.parametrize("value", [0.5, np.nan, np.inf, 2.0**25])
+def test_other_numbers_in_floats_are_no_labels(tmp_path, value):
+    tifffile.imwrite(tmp_path / "mask.tif", np.array([[0, value]], np.float32), photometric="minisblack")
+    with pytest.raises(ValueError, match=r"mask\.tif holds float32 that are no labels"):
+        read_mask(tmp_path / "mask.tif").compute()
+
+
+@pytest.mark.parametrize(
+    "array", [np.zeros((2, 4, 4), np.float32), np.zeros((2, 4, 4), np.uint8), np.zeros((4, 4), bool)]
+)
 def test_what_is_no_mask(tmp_path, array):
     tifffile.imwrite(tmp_path / "mask.tif", array, photometric="minisblack")
     with pytest.raises(ValueError, match=r"mask\.tif is of shape .* it must hold one plane of integer labels"):

@@ -15,14 +15,15 @@ def test_published_card():
 
 
 def test_round_trip_through_a_file(tmp_path):
-    card = replace(PUBLISHED, name="µ", figures={"f1": 0.8}, sha256="0" * 64, revision="V2.pt@abc")
+    ranges = {"median": {"low": 0.0, "high": 0.5, "false_alarm": 0.01}}
+    card = replace(PUBLISHED, name="µ", figures={"f1": 0.8}, sha256="0" * 64, revision="V2.pt@abc", ranges=ranges)
     card.write(tmp_path / "card.json")
     assert Card.read(tmp_path / "card.json") == card
 
 
 def test_optional_keys_may_be_absent():
     content = json.loads(PUBLISHED.to_json())
-    for key in ("figures", "sha256", "revision"):
+    for key in ("figures", "sha256", "revision", "ranges"):
         del content[key]
     assert Card.from_json(json.dumps(content)) == replace(PUBLISHED, figures={})
 
@@ -48,6 +49,12 @@ def test_optional_keys_may_be_absent():
         ("figures", {"f1": "good"}),
         ("figures", [0.8]),
         ("sha256", "abc"),
+        ("ranges", [0, 1]),
+        ("ranges", {"median": [0, 1]}),
+        ("ranges", {"median": {"low": 0, "high": 1}}),
+        ("ranges", {"median": {"low": 1, "high": 0, "false_alarm": 0.01}}),
+        ("ranges", {"median": {"low": 0, "high": 1, "false_alarm": 1.5}}),
+        ("ranges", {"median": {"low": "0", "high": 1, "false_alarm": 0.01}}),
         ("revision", 1),
     ],
 )

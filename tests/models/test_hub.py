@@ -2,21 +2,18 @@
 
 import hashlib
 import io
-import json
 import os
 import subprocess
 import sys
-import threading
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 import torch
 from huggingface_hub import constants, hf_hub_download
+from standin_hub import FIRST, SECOND, Handler
 
 from nimbus_sd.models import UNet, hub, load
 
 REPOSITORY = hub.REPOSITORY
-FIRST, SECOND = "1" * 40, "2" * 40
 
 
 def checkpoint(root_filters):
@@ -25,71 +22,11 @@ def checkpoint(root_filters):
     return file.getvalue()
 
 
-class Handler(BaseHTTPRequestHandler):
-    """Answers what huggingface_hub asks: the list of files, and a file's head and content."""
-
-    def answer(self, body, **headers):
-        self.send_response(200)
-        for key, value in {"Content-Length": len(body), **headers}.items():
-            self.send_header(key.replace("_", "-"), str(value))
-        self.end_headers()
-        if self.command == "GET":
-            self.wfile.write(body)
-
-    def do_GET(self):
-        server = self.server
-        server.requests.append(f"{self.command} {self.path}")
-        commits, head = server.commits, list(server.commits)[-1]
-        path = self.path.split("?")[0].strip("/")
-        if path.startswith(f"api/models/{REPOSITORY}"):
-            siblings = [{"rfilename": name} for name in commits[head]]
-            info = {"id": REPOSITORY, "sha": head, "siblings": siblings}
-            return self.answer(json.dumps(info).encode(), Content_Type="application/json")
-        resolve = f"{REPOSITORY}/resolve/"
-        revision, _, name = path.removeprefix(resolve).partition("/")
-        commit = head if revision == "main" else revision
-        if path.startswith(resolve) and name in commits.get(commit, {}):
-            body = commits[commit][name]
-            etag = hashlib.sha256(body).hexdigest()
-            return self.answer(body, ETag=f'"{etag}"', X_Repo_Commit=commit, Accept_Ranges="bytes")
-        return self.send_error(404)
-
-    do_HEAD = do_GET
-
-    def log_message(self, *args):
-        pass
-
-
-class Hub:
-    """A server on this machine that holds a repository of some commits."""
-
-    def __init__(self):
-        files = {"README.md": b"#", "V2.pt": checkpoint(2), "V10.pt": checkpoint(3), "V11.pt.bak": b"", "xV99.pt": b""}
-        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self.server.commits, self.server.requests = {FIRST: files}, []
-        self.url = f"http://127.0.0.1:{self.server.server_port}"
-        threading.Thread(target=self.server.serve_forever, args=(0.01,), daemon=True).start()
-
-    def publish(self, name, content):
-        commits = self.server.commits
-        commits[SECOND] = commits[FIRST] | {name: content}
-
-    def stop(self):
-        self.server.shutdown()
-        self.server.server_close()
-
-
 @pytest.fixture
-def standin(monkeypatch, tmp_path):
+def standin(serve_hub):
     """A running hub, an empty cache, and the environment pointing at both."""
-    hub_ = Hub()
-    monkeypatch.setenv("HF_ENDPOINT", hub_.url)
-    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
-    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
-    monkeypatch.setattr(constants, "HF_ASSETS_CACHE", str(tmp_path / "assets"))
-    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
-    yield hub_
-    hub_.stop()
+    files = {"README.md": b"#", "V2.pt": checkpoint(2), "V10.pt": checkpoint(3), "V11.pt.bak": b"", "xV99.pt": b""}
+    return serve_hub("models", REPOSITORY, files)
 
 
 def test_highest_number_is_taken_and_written_down(standin):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -38,7 +38,8 @@ def read_fovs(
     masks
         A folder of TIFF files, or one file for one field of view. In a folder, the mask of ``fov1`` is the
         file whose name contains ``fov1`` (and does not go on with another digit); of several, the one that is
-        just ``fov1``, else the one that begins with ``fov1_``. Masks hold integer labels, 0 = no cell, or are
+        just ``fov1``, else the one that begins with ``fov1_``. Where there is none, a name such as
+        ``fov1.tif_image`` counts up to the ``.tif``. Masks hold whole numbers as labels, 0 = no cell, or are
         24-bit RGB as QuPath writes them (label = R * 65536 + G * 256 + B). None reads images only.
     pixel_size
         um per pixel of the images. None takes it from OME metadata, where there is any.
@@ -85,7 +86,7 @@ def read_fovs(
             raise FileNotFoundError(f"{path} does not exist.")
     fovs = {name: read_image(path, channels) for name, path in find_fovs(folder).items()}
     _check_channels(fovs)
-    names = _element_names(fovs)
+    names = element_names(fovs)
     mask_files = {} if mask_path is None else find_masks(mask_path, list(fovs), mask_pattern)
 
     elements: dict[str, dict[str, object]] = {"images": {}, "labels": {}}
@@ -141,8 +142,8 @@ def _check_channels(fovs: dict[str, Tiff]) -> None:
             )
 
 
-def _element_names(fovs: dict[str, Tiff]) -> dict[str, str]:
-    """Make names of elements from the names of folders and files."""
+def element_names(fovs: Iterable[str]) -> dict[str, str]:
+    """Make names of elements from the names of fields of view, which are those of folders and files."""
     names = {fov: "".join(c if c.isalnum() or c in "_-." else "_" for c in fov).lstrip("_") for fov in fovs}
     taken: dict[str, str] = {}
     for fov, name in names.items():

@@ -9,8 +9,9 @@ from pathlib import Path
 
 import dask.array as da
 import numpy as np
+from numpy.typing import NDArray
 
-from nimbus_sd.io.tiff import Tiff, list_tiffs, open_tiff, stem
+from nimbus_sd.io.tiff import Tiff, before_ending, list_tiffs, open_tiff, stem
 from nimbus_sd.spatial.elements import sizes_fit
 
 
@@ -32,7 +33,7 @@ def find_masks(masks: Path, fovs: Sequence[str], pattern: str | None = None) -> 
         raise ValueError(f"`mask_pattern` is {pattern!r}; it must contain '{{fov}}', the field of view's name.")
 
     files = list_tiffs(masks)
-    found = {fov: _candidates(files, fov, fovs) if pattern is None else _matching(files, fov, pattern) for fov in fovs}
+    found = {fov: _by_name(files, fov, fovs) if pattern is None else _matching(files, fov, pattern) for fov in fovs}
     if without := [fov for fov in fovs if not found[fov]]:
         rule = "contains their name" if pattern is None else f"matches {pattern!r}"
         raise ValueError(f"No mask for {', '.join(map(repr, without))}: no TIFF file in {masks} {rule}.")
@@ -54,12 +55,15 @@ def find_masks(masks: Path, fovs: Sequence[str], pattern: str | None = None) -> 
 
 
 def read_mask(path: Path) -> da.Array:
-    """Read a mask, shape (H, W), with the labels of 24-bit RGB put together."""
+    """Read a mask, shape (H, W), with the labels of 24-bit RGB put together, and whole numbers in floats as such."""
     mask = open_tiff(path)
     if mask.rgb and len(mask.pixels) == 3 and mask.pixels.dtype == np.uint8:
         weights = np.array([65536, 256, 1], np.uint32)[:, None, None]
         labels: da.Array = (mask.pixels * weights).sum(axis=0, dtype=np.uint32)
         return labels
+    if len(mask.pixels) == 1 and mask.pixels.dtype.kind == "f":
+        whole: da.Array = mask.pixels[0].map_blocks(_whole_numbers, path, dtype=np.int64)
+        return whole
     if len(mask.pixels) != 1 or mask.pixels.dtype.kind not in "iu":
         raise ValueError(
             f"Mask {path} is of shape {mask.pixels.shape} (c, y, x) and type {mask.pixels.dtype}; it must "
@@ -67,6 +71,13 @@ def read_mask(path: Path) -> da.Array:
         )
     plane: da.Array = mask.pixels[0]
     return plane
+
+
+def _whole_numbers(labels: NDArray, path: Path) -> NDArray[np.int64]:
+    # Floats hold all whole numbers up to a limit: 2**24 for 32 bits.
+    if not np.all((labels == np.rint(labels)) & (np.abs(labels) <= 2 ** (np.finfo(labels.dtype).nmant + 1))):
+        raise ValueError(f"Mask {path} holds {labels.dtype} that are no labels: not whole numbers, or too large.")
+    return labels.astype(np.int64)
 
 
 def relative_scale(image: Tiff, mask: da.Array, path: Path) -> float:
@@ -87,6 +98,12 @@ def relative_scale(image: Tiff, mask: da.Array, path: Path) -> float:
 def _matching(files: Sequence[Path], fov: str, pattern: str) -> list[Path]:
     escaped = re.sub(r"([\[?*])", r"[\1]", fov)
     return [file for file in files if fnmatchcase(file.name, pattern.replace("{fov}", escaped))]
+
+
+def _by_name(files: Sequence[Path], fov: str, fovs: Sequence[str]) -> list[Path]:
+    """List the files whose name contains the field of view's, or that up to a TIFF's ending within it."""
+    short = [before_ending(other) for other in fovs]
+    return _candidates(files, fov, fovs) or _candidates(files, short[list(fovs).index(fov)], short)
 
 
 def _candidates(files: Sequence[Path], fov: str, fovs: Sequence[str]) -> list[Path]:

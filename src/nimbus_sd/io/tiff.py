@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -53,6 +54,11 @@ def stem(path: Path) -> str:
     """Name of a TIFF file without its ending, which may be ``.ome.tif``."""
     lower = path.name.lower()
     return next((path.name[: -len(suffix)] for suffix in _SUFFIXES if lower.endswith(suffix)), path.name)
+
+
+def before_ending(name: str) -> str:
+    """Cut a name where a TIFF's ending begins in it: ``slide.tif_image`` is named after ``slide.tif``."""
+    return re.split(r"(?:\.ome)?\.tiff?", name, maxsplit=1, flags=re.IGNORECASE)[0] or name
 
 
 def list_tiffs(folder: Path) -> list[Path]:

@@ -41,6 +41,10 @@ class Card:
         Of the weights' file, hexadecimal. None before the weights are written.
     revision
         Which version of the weights, where there are several.
+    ranges
+        Which images the model was trained on: by the name of an image statistic (see
+        :func:`nimbus_sd.metrics.image_statistics`), its ``low`` and ``high``, and the share of such images that are
+        outside of them, ``false_alarm``. Empty where not known.
 
     Raises
     ------
@@ -69,6 +73,7 @@ class Card:
     sha256: str | None = None
     revision: str | None = None
     patch: int = 1
+    ranges: Mapping[str, Mapping[str, float]] = field(default_factory=dict, hash=False)
 
     def __post_init__(self) -> None:
         texts = ("name", "license", "description", "trained_on", "source")
@@ -84,6 +89,7 @@ class Card:
             "quantile": (_is_number(self.quantile) and 0 < self.quantile <= 1, "in (0, 1]"),
             "tta": (isinstance(self.tta, bool), "true or false"),
             "figures": (_is_figures(self.figures), "numbers by name"),
+            "ranges": (_is_ranges(self.ranges), "low <= high and false_alarm in [0, 1] by name"),
             "sha256": (self.sha256 is None or _is_sha256(self.sha256), "64 hexadecimal digits or null"),
             "revision": (self.revision is None or _is_text(self.revision), "a text or null"),
         }
@@ -168,6 +174,17 @@ def _is_number(value: Any) -> bool:
 
 def _is_figures(value: Any) -> bool:
     return isinstance(value, Mapping) and all(_is_text(k) and _is_number(v) for k, v in value.items())
+
+
+def _is_ranges(value: Any) -> bool:
+    return isinstance(value, Mapping) and all(
+        _is_text(name)
+        and _is_figures(limits)
+        and set(limits) == {"low", "high", "false_alarm"}
+        and limits["low"] <= limits["high"]
+        and 0 <= limits["false_alarm"] <= 1
+        for name, limits in value.items()
+    )
 
 
 def _is_sha256(value: Any) -> bool:

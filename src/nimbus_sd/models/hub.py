@@ -1,16 +1,16 @@
 """The published weights on the Hugging Face hub."""
 
-import json
 import logging
-import os
 import re
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
+from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from huggingface_hub import HfApi, cached_assets_path, constants, hf_hub_download, snapshot_download
+from huggingface_hub import HfApi, hf_hub_download, snapshot_download
 from huggingface_hub.errors import LocalEntryNotFoundError
+
+from nimbus_sd import _hub
 
 REPOSITORY = "JLrumberger/Nimbus-Inference"
 
@@ -57,35 +57,25 @@ def fetch(*, update: bool = False) -> tuple[Path, Version]:
     The environment variables of huggingface_hub apply. ``HF_ENDPOINT`` is read at each call; ``HF_HOME``,
     ``HF_HUB_CACHE`` and ``HF_HUB_OFFLINE`` when huggingface_hub is imported.
     """
-    endpoint = (os.environ.get("HF_ENDPOINT") or constants.ENDPOINT).rstrip("/")
-    assets = cached_assets_path(
-        "nimbus_sd", namespace="models", subfolder="nimbus", assets_dir=constants.HF_ASSETS_CACHE
-    )
-    record = assets / "version.json"
+    endpoint = _hub.endpoint()
+    record = _hub.assets("models", "nimbus") / "version.json"
     recorded = _recorded(record)
     version = _look_up(endpoint, fall_back=not update) if recorded is None or update else recorded
     with _reaching(endpoint):
         path = hf_hub_download(REPOSITORY, version.file, revision=version.commit, endpoint=endpoint)
     if version != recorded:
-        _write_down(version, record)
+        _hub.write_record(record, asdict(version))
     return Path(path), version
 
 
 def _recorded(record: Path) -> Version | None:
     """Return the version written down by an earlier call."""
+    content = _hub.read_record(record)
     try:
-        return Version(**json.loads(record.read_text(encoding="utf-8")))
-    except FileNotFoundError:
+        return None if content is None else Version(**content)
+    except TypeError:
+        _hub.warn_unreadable(record)
         return None
-    except (ValueError, TypeError):
-        logger.warning("%s is not readable; the version of the weights is looked up again.", record)
-        return None
-
-
-def _write_down(version: Version, record: Path) -> None:
-    unfinished = record.with_suffix(f".{os.getpid()}")
-    unfinished.write_text(json.dumps(asdict(version)), encoding="utf-8")
-    unfinished.replace(record)
 
 
 def _look_up(endpoint: str, *, fall_back: bool) -> Version:
@@ -124,22 +114,9 @@ def _latest(files: Iterable[str]) -> str | None:
     return max(numbers, key=lambda file: numbers[file], default=None)
 
 
-@contextmanager
-def _reaching(endpoint: str) -> Iterator[None]:
-    """Turn whatever the hub's client raises into one error that says what to do instead.
-
-    The client's HTTP library, and with it the classes of its errors, differs between versions of
-    huggingface_hub (requests, httpx, httpx2, hf_xet). Faults of this machine's disk stay as they are.
-    """
-    try:
-        yield
-    except Exception as error:
-        network = isinstance(error, ConnectionError | TimeoutError | LocalEntryNotFoundError)
-        if isinstance(error, OSError) and error.errno is not None and not network:
-            raise
-        raise ConnectionError(
-            f"The published Nimbus weights could not be fetched from {endpoint} "
-            f"({type(error).__name__}: {str(error).splitlines()[0] if str(error) else 'no reason given'}). "
-            f"With a connection, download V1.pt from {endpoint}/{REPOSITORY} and give model='/path/V1.pt'; "
-            f"or use the bundled model='compact', which needs no download and is another model."
-        ) from error
+def _reaching(endpoint: str) -> AbstractContextManager[None]:
+    return _hub.reaching(
+        "The published Nimbus weights",
+        f"With a connection, download V1.pt from {endpoint}/{REPOSITORY} and give model='/path/V1.pt'; "
+        "or use the bundled model='compact', which needs no download and is another model.",
+    )

@@ -1,0 +1,72 @@
+"""How a model does on the gold standard of the paper, beside the published figures."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import anndata as ad
+import pandas as pd
+
+from nimbus_sd import keys
+from nimbus_sd._predict import predict
+from nimbus_sd.datasets import pan_m_gold_standard
+from nimbus_sd.metrics import marker_metrics
+from nimbus_sd.models import PUBLISHED, load
+
+METRICS = ["precision", "recall", "specificity", "f1"]
+
+
+def benchmark(
+    model: str | Path = "compact",
+    datasets: Sequence[str] | None = None,
+    *,
+    folder: str | Path | None = None,
+    pixel_size: float = 0.5,
+    likely: bool = False,
+    tta: bool | None = None,
+    device: str = "auto",
+    progress: bool = True,
+) -> pd.DataFrame:
+    """Score the gold standard with a model and compare with the labels.
+
+    Parameters
+    ----------
+    model, tta, device
+        As in `predict`.
+    datasets, folder
+        As in `pan_m_gold_standard`.
+    pixel_size
+        Taken for that of all images, in um. The paper halved all of them, as if they were of 0.5 um.
+    likely
+        Whether labels that only lean to one side count. They do not in the paper's figures.
+    progress
+        Show progress bars.
+
+    Returns
+    -------
+    DataFrame
+        A row for each data set, their ``mean``, and the ``published`` mean over all five. Columns: ``cells`` (labelled
+        cells of all markers) and ``positives``, and twice the metrics: ``"markers pooled"``, where the cells of all
+        markers of a data set are counted together (the authors' code of Fig. 4), and ``"mean over markers"``.
+    """
+    # An error in the model's name comes before all downloads.
+    load(model)
+    tables = {}
+    for name, sdata in pan_m_gold_standard(datasets, folder=folder, progress=progress).items():
+        table = predict(sdata, model=model, pixel_size=pixel_size, tta=tta, device=device, progress=progress)
+        layers = {layer: table.layers[layer] for layer in (keys.NIMBUS, keys.GOLD)}
+        tables[name] = ad.AnnData(obs=table.obs[[keys.REGION, "dataset"]], var=table.var[[]], layers=layers)
+    adata = ad.concat(tables, join="outer", index_unique="-")
+
+    pooled = marker_metrics(adata, by="dataset", average="pooled", likely=likely).loc[list(tables)]
+    macro = marker_metrics(adata, by="dataset", average="macro", likely=likely)
+    result = pd.concat(
+        {"": pooled[["cells", "positives"]], "markers pooled": pooled[METRICS], "mean over markers": macro[METRICS]},
+        axis=1,
+    )
+    result = result.loc[list(tables)].rename_axis(None)
+    published = [PUBLISHED.figures[f"gold_standard_{metric}"] for metric in METRICS]
+    result.loc["mean"] = [*result[""].sum(), *pooled[METRICS].mean(), *macro.loc["mean", METRICS]]
+    result.loc["published"] = [float("nan")] * 2 + published * 2
+    return result.astype({("", "cells"): "Int64", ("", "positives"): "Int64"})

@@ -1,0 +1,82 @@
+"""What the published weights and the data of the paper share of the Hugging Face hub."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from huggingface_hub import cached_assets_path, constants
+from huggingface_hub.errors import LocalEntryNotFoundError
+
+logger = logging.getLogger("nimbus_sd")
+
+
+def endpoint() -> str:
+    """Address of the hub; ``HF_ENDPOINT`` is read at each call."""
+    return (os.environ.get("HF_ENDPOINT") or constants.ENDPOINT).rstrip("/")
+
+
+def assets(namespace: str, subfolder: str) -> Path:
+    """Return our own folder beside the hub's cache; it is made where it does not exist."""
+    return cached_assets_path(
+        "nimbus_sd", namespace=namespace, subfolder=subfolder, assets_dir=constants.HF_ASSETS_CACHE
+    )
+
+
+def read_record(path: Path) -> Any:
+    """Return what an earlier call wrote down, or None."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return None
+    except ValueError:
+        warn_unreadable(path)
+        return None
+
+
+def warn_unreadable(path: Path) -> None:
+    """Log that a record is of no use."""
+    logger.warning("%s is not readable; the version is looked up again.", path)
+
+
+def write_record(path: Path, content: Mapping[str, Any]) -> None:
+    """Write a JSON file that is either complete or not there."""
+    unfinished = path.with_suffix(f".{os.getpid()}")
+    unfinished.write_text(json.dumps(content), encoding="utf-8")
+    unfinished.replace(path)
+
+
+@contextmanager
+def reaching(what: str, instead: str) -> Iterator[None]:
+    """Turn whatever the hub's client raises into one error that says what to do instead.
+
+    The client's HTTP library, and with it the classes of its errors, differs between versions of
+    huggingface_hub (requests, httpx, httpx2, hf_xet). Faults of this machine's disk stay as they are.
+
+    Parameters
+    ----------
+    what
+        Subject of the error: "The published Nimbus weights".
+    instead
+        What to do without the hub: one or two sentences.
+
+    Raises
+    ------
+    ConnectionError
+        If anything goes wrong within.
+    """
+    try:
+        yield
+    except Exception as error:
+        network = isinstance(error, ConnectionError | TimeoutError | LocalEntryNotFoundError)
+        if isinstance(error, OSError) and error.errno is not None and not network:
+            raise
+        reason = str(error).splitlines()[0] if str(error) else "no reason given"
+        raise ConnectionError(
+            f"{what} could not be fetched from {endpoint()} ({type(error).__name__}: {reason}). {instead}"
+        ) from error
