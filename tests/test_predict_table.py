@@ -14,6 +14,7 @@ from nimbus_sd.models import PUBLISHED, load, save
 pytestmark = pytest.mark.filterwarnings("ignore:zarr v3 autosharding")
 
 FACTORS = {"DAPI": 120.0, "CD3": 100.0, "CD20": 90.0}
+RANGES = {"median": {"low": 0.0, "high": 0.5, "false_alarm": 0.01}}
 
 
 def predict(sdata, model, *keys, **settings):
@@ -83,7 +84,7 @@ def test_provenance(two, small):
 def test_a_model_with_its_card(two, deep_network, deep, tmp_path, caplog):
     path = tmp_path / "tuned.safetensors"
     card = PUBLISHED.__class__(
-        **{**PUBLISHED.__dict__, "name": "tuned", "root_filters": 2, "revision": "r7", "tta": False}
+        **{**PUBLISHED.__dict__, "name": "tuned", "root_filters": 2, "revision": "r7", "tta": False, "ranges": RANGES}
     )
     written = save(deep_network, card, path)
     with caplog.at_level("INFO", logger="nimbus_sd"):
@@ -92,6 +93,7 @@ def test_a_model_with_its_card(two, deep_network, deep, tmp_path, caplog):
     assert [adata.uns["tuned"][key] for key in ("model", "sha256", "revision", "views")] == [
         "tuned", written.sha256, "r7", 1,
     ]  # fmt: skip
+    assert adata.uns["tuned"]["ranges"] == RANGES
     plain = predict(two, deep)
     np.testing.assert_array_equal(plain.layers["nimbus"], adata.layers["tuned"])
 

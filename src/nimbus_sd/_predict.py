@@ -113,7 +113,8 @@ def predict(
         - ``obs["region"]``, ``obs["instance_id"]``: the labels element and the cell's label in it
         - ``obs["area"]``: in um^2, and ``obsm["spatial"]``: x, y in image pixels, unless there already
         - ``varm[f"{key_added}_normalization"]``: factor and the regions' quantiles
-        - ``uns[key_added]``: model, its sha256 and revision, settings, version
+        - ``uns[key_added]``: model, its sha256 and revision, settings, version, ranges of the images that it was
+          trained on (where its card tells them)
 
     Raises
     ------
@@ -218,4 +219,6 @@ def _provenance(scorer: Scorer, regions: list[Region], *, given: bool) -> dict[s
         "views": 8 if scorer.tta else 1,
         "precision": scorer.precision,
         "version": version("nimbus-sd"),
+        # Compared with the images by `tl.call_positive`, which loads no model.
+        "ranges": card.ranges or None,
     }

@@ -21,3 +21,16 @@ INSTANCE: Final = "instance_id"
 SPATIAL: Final = "spatial"
 #: ``obs`` column: the cell's area.
 AREA: Final = "area"
+
+#: Layers of `tl.cell_features`: median intensity, mean without the cell's own boundary, share of bright pixels.
+MEDIAN: Final = "median_expression"
+ERODED: Final = "eroded_expression"
+POSITIVE_PIXELS: Final = "positive_pixels"
+#: ``var`` column: the intensity above which a pixel counts for that share.
+PIXEL_THRESHOLD: Final = "pixel_threshold"
+#: ``obsp`` entry: length of the boundary that two cells share, in pixel edges.
+BOUNDARY: Final = "boundary"
+#: ``obs`` column: length of a cell's whole boundary, in pixel edges.
+PERIMETER: Final = "perimeter"
+#: ``uns`` entry: how these were made.
+CELL_FEATURES: Final = "cell_features"

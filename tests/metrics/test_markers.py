@@ -4,10 +4,12 @@ import numpy as np
 import pandas as pd
 import pytest
 from anndata import AnnData
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from scipy import sparse
-from skimage.filters import threshold_otsu
+from sklearn import metrics
 
-from nimbus_sd.metrics import marker_metrics
+from nimbus_sd.metrics import find_threshold, marker_metrics
 
 NAN = float("nan")
 
@@ -18,6 +20,7 @@ def table(pred: list[float], truth: list[float], **more: list[float]) -> AnnData
     return AnnData(
         np.zeros((len(pred), 1), np.float32),
         var=pd.DataFrame(index=["CD3"]),
+        obs=pd.DataFrame({"region": "fov1"}, index=[str(i) for i in range(len(pred))]),
         layers={name: np.array(values, np.float32)[:, None] for name, values in layers.items()},
     )
 
@@ -31,11 +34,17 @@ def test_counted_by_hand():
     found = row([0.9, 0.8, 0.5, 0.4, 0.7, 0.6, 0.1, 0.2, 0.3, 0.0], [1, 1, 1, 1, 0, 0, 0, 0, 0, 0])
     expected = {
         "cells": 10,
+        "positives": 4,
         "share_positive": 4 / 10,
         "precision": 3 / 5,
         "recall": 3 / 4,
         "specificity": 4 / 6,
         "f1": 6 / 9,
+        "accuracy": 7 / 10,
+        # Of 4 x 6 pairs the positive cell has the larger score in 6 + 6 + 4 + 4.
+        "auroc": 20 / 24,
+        # Recall rises at 0.9, 0.8, 0.5 and 0.4, where precision is 1, 1, 3 / 5 and 4 / 6.
+        "average_precision": (1 + 1 + 3 / 5 + 4 / 6) / 4,
         "threshold": 0.5,
     }
     assert list(found.index) == list(expected)
@@ -65,18 +74,23 @@ def test_likely_labels_count_as_what_they_are_likely_to_be():
     assert (found["precision"], found["recall"], found["specificity"]) == (0.5, 0.5, 0.5)
 
 
-def test_without_positive_cells_there_is_only_specificity():
+def test_without_positive_cells_there_is_only_specificity_and_accuracy():
     found = row([0.9, 0.1, 0.2, 0.3], [0, 0, 0, 0])
-    assert (found["share_positive"], found["specificity"], found["precision"]) == (0, 0.75, 0)
-    assert np.isnan(found["f1"]) and np.isnan(found["recall"])
-    # Nobody is called positive, so that no call can be right.
-    assert np.isnan(row([0.1, 0.2], [0, 0])["precision"])
+    assert (found["positives"], found["share_positive"], found["specificity"], found["accuracy"]) == (0, 0, 0.75, 0.75)
+    assert found[["precision", "recall", "f1", "auroc", "average_precision"]].isna().all()
+
+
+def test_without_a_call_there_is_no_precision():
+    found = row([0.1, 0.2], [0, 1])
+    assert np.isnan(found["precision"])
+    assert (found["recall"], found["f1"]) == (0, 0)
 
 
 def test_without_negative_cells_there_is_no_specificity():
     found = row([0.9, 0.1], [1, 1])
-    assert np.isnan(found["specificity"])
-    assert (found["precision"], found["recall"]) == (1, 0.5)
+    assert np.isnan(found["specificity"]) and np.isnan(found["auroc"])
+    assert (found["precision"], found["recall"], found["accuracy"]) == (1, 0.5, 0.5)
+    assert found["f1"] == pytest.approx(2 / 3)
 
 
 def test_f1_is_0_where_all_positives_are_missed():
@@ -84,9 +98,21 @@ def test_f1_is_0_where_all_positives_are_missed():
 
 
 def test_without_a_judged_cell_all_is_nan():
-    found = row([0.1, 0.9], [NAN, 0.5])
+    adata = AnnData(
+        np.zeros((2, 2), np.float32),
+        var=pd.DataFrame(index=["CD3", "CD8"]),
+        layers={"nimbus": np.array([[0.1, 0.1], [0.9, 0.9]]), "gold": np.array([[NAN, 0], [0.5, 1]])},
+    )
+    found = marker_metrics(adata)
+    assert found.loc["CD3", ["cells", "positives"]].tolist() == [0, 0]
+    assert found.loc["CD3"].drop(["cells", "positives", "threshold"]).isna().all()
+    assert found.loc["CD8", "f1"] == 1
+
+
+def test_without_a_score_all_is_nan():
+    found = row([NAN, NAN, NAN], [0, 1, 1], n_boot=10)
     assert found["cells"] == 0
-    assert found[["share_positive", "precision", "recall", "specificity", "f1"]].isna().all()
+    assert found[["recall", "specificity", "auroc", "f1_low", "f1_high"]].isna().all()
 
 
 def test_cells_at_the_threshold_are_positive():
@@ -100,7 +126,7 @@ def test_otsu_splits_all_values_of_the_channel():
     truth = np.r_[np.zeros(300), np.ones(100)]
     adata = table(values, truth)
     found = marker_metrics(adata, threshold="otsu").loc["CD3"]
-    assert found["threshold"] == pytest.approx(threshold_otsu(np.float32(values)), rel=1e-6)
+    assert found["threshold"] == find_threshold(np.float32(values), "otsu")
     assert 12 < found["threshold"] < 50
     assert found["f1"] > 0.99
     # The threshold is the lab's: it knows nothing of who was judged.
@@ -113,6 +139,7 @@ def test_otsu_of_equal_or_missing_values_calls_nobody():
     found = row([5.0, 5.0], [1, 0], threshold="otsu")
     assert (found["f1"], found["specificity"]) == (0, 1)
     assert row([NAN, NAN], [1, 0], threshold="otsu")["cells"] == 0
+    assert row([NAN, NAN], [1, 0], threshold="otsu")["threshold"] == np.inf
 
 
 def test_layers_by_name():
@@ -136,8 +163,95 @@ def test_a_layer_that_does_not_exist_names_those_that_do(layers):
 
 
 def test_an_unknown_threshold_is_an_error():
-    with pytest.raises(ValueError, match="'triangle'; it must be a number or 'otsu'"):
+    with pytest.raises(ValueError, match=r"'triangle'; it must be a number, .*'otsu', 'mixture'"):
         row([0.0], [1], threshold="triangle")
+
+
+@pytest.mark.parametrize(("gold", "settings"), [([NAN, 0.5], {}), ([0.75, 0.25], {"likely": False})])
+def test_a_truth_without_a_judged_cell_is_an_error(gold, settings):
+    with pytest.raises(ValueError, match="'gold' labels no cell as positive or negative"):
+        row([0.1, 0.9], gold, **settings)
+
+
+@pytest.mark.parametrize("label", [-1.0, 1.5, 2.0, np.inf])
+def test_labels_outside_of_0_and_1_are_an_error(label):
+    with pytest.raises(ValueError, match=r"'gold' holds labels from .*; they must be in \[0, 1\]"):
+        row([0.1, 0.9, 0.2], [0, NAN, label])
+
+
+def test_without_likely_labels():
+    found = row([0.9, 0.1, 0.1, 0.9], [1, 0.75, 0, 0.25], likely=False)
+    assert (found["cells"], found["positives"], found["f1"], found["specificity"]) == (2, 1, 1, 1)
+
+
+def test_undetermined_cells_of_silver_are_no_answer():
+    adata = table([0.9, 0.5, 0.1], [1, 0, 0], silver=[1, 0.5, 0.25])
+    found = marker_metrics(adata, ["nimbus", "silver"])
+    assert found.loc[("nimbus", "CD3"), ["cells", "specificity"]].tolist() == [3, 0.5]
+    assert found.loc[("silver", "CD3"), ["cells", "specificity"]].tolist() == [2, 1]
+
+
+def two_channels() -> AnnData:
+    return AnnData(
+        np.zeros((4, 2), np.float32),
+        var=pd.DataFrame(index=["CD3", "CD8"]),
+        layers={
+            "nimbus": np.array([[0.9, 0.4], [0.6, 0.3], [0.2, 0.2], [0.1, 0.1]], np.float32),
+            "expression": np.array([[90, 1], [20, 2], [30, 30], [10, 40]], np.float32),
+            "gold": np.array([[1, 1], [0, 1], [0, 0], [0, 0]], np.float32),
+        },
+    )
+
+
+@pytest.mark.parametrize("kind", [dict, pd.Series])
+def test_a_threshold_for_each_channel(kind):
+    found = marker_metrics(two_channels(), threshold=kind({"CD8": 0.25, "CD3": 0.7}))
+    assert found["f1"].tolist() == [1, 1]
+    assert found["threshold"].tolist() == [0.7, 0.25]
+    with pytest.raises(KeyError, match=r"no number for the channels \['CD8'\]"):
+        marker_metrics(two_channels(), threshold={"CD3": 0.5})
+
+
+def test_a_threshold_for_each_layer():
+    thresholds = {"expression": {"CD3": 50, "CD8": 0}, "nimbus": "oracle"}
+    found = marker_metrics(two_channels(), ["nimbus", "expression"], threshold=thresholds)
+    assert found.index.names == ["layer", "channel"]
+    assert list(found.index) == [("nimbus", "CD3"), ("nimbus", "CD8"), ("expression", "CD3"), ("expression", "CD8")]
+    assert found["f1"].tolist() == pytest.approx([1, 1, 1, 2 / 3])
+    with pytest.raises(KeyError, match=r"none for the layers \['nimbus'\]"):
+        marker_metrics(two_channels(), ["nimbus", "expression"], threshold={"expression": "otsu"})
+
+
+def test_layers_side_by_side_are_those_alone():
+    both = marker_metrics(two_channels(), ["expression", "nimbus"], threshold="otsu")
+    for name in ("expression", "nimbus"):
+        pd.testing.assert_frame_equal(both.loc[name], marker_metrics(two_channels(), name, threshold="otsu"))
+
+
+numbers = st.sampled_from([0.0, 0.2, 0.3, 0.5, 0.7, 1.0, NAN])
+labels = st.sampled_from([0.0, 0.25, 0.5, 0.75, 1.0, NAN])
+
+
+@given(
+    st.lists(st.tuples(numbers, labels), min_size=3, max_size=40), st.sampled_from([0.0, 0.2, 0.5, 1.0]), st.booleans()
+)
+@settings(max_examples=30, deadline=None)
+def test_as_sklearn_has_it(cells, threshold, likely):
+    values, gold = np.array([*cells, (0.4, 0), (0.6, 1)]).T
+    found = row(values, gold, threshold=threshold, likely=likely)
+    keep = np.isfinite(values) & np.isin(gold, [0, 0.25, 0.75, 1] if likely else [0, 1])
+    y, called, score = gold[keep] > 0.5, values[keep] >= threshold, values[keep]
+    assert (found["cells"], found["positives"]) == (keep.sum(), y.sum())
+    expected = {
+        "precision": metrics.precision_score(y, called) if called.any() else NAN,
+        "recall": metrics.recall_score(y, called),
+        "specificity": metrics.recall_score(~y, ~called),
+        "f1": metrics.f1_score(y, called),
+        "accuracy": metrics.accuracy_score(y, called),
+        "auroc": metrics.roc_auc_score(y, score),
+        "average_precision": metrics.average_precision_score(y, score),
+    }
+    assert found[list(expected)].to_dict() == pytest.approx(expected, nan_ok=True)
 
 
 def test_the_table_is_left_as_it_was():

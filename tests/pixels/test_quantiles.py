@@ -106,3 +106,16 @@ def test_negative_pixels_become_zero():
 def test_extreme_factors_give_finite_pixels(factor):
     image = np.array([[[0, 0.5 * factor, factor, 2 * factor]]], np.float32)
     np.testing.assert_allclose(normalize(image, np.array([factor])), [[[0, 0.5, 1, 1]]], rtol=1e-6)
+
+
+def test_bins_are_the_values_that_occur():
+    exact, rounded = Histogram(np.dtype(np.uint16)), Histogram(np.dtype(np.float32))
+    for part in ([5, 0, 9], [5, 70, 0]):
+        exact.add(np.array(part, np.uint16))
+        rounded.add(np.array(part, np.float32) / 3)
+    for histogram, scale in ((exact, 1), (rounded, 3)):
+        values, counts = histogram.bins()
+        np.testing.assert_allclose(values * scale, [5, 9, 70], rtol=5e-5)
+        assert counts.tolist() == [2, 1, 1]
+    assert exact.bins()[0].tolist() == [5, 9, 70]
+    assert all(part.size == 0 for part in Histogram(np.dtype(np.uint8)).bins())

@@ -29,6 +29,12 @@ def annotated(ids, regions, channels=("DAPI", "CD3"), **layers) -> AnnData:
 
 
 @pytest.fixture
+def annotate():
+    """Build a table of given cells."""
+    return annotated
+
+
+@pytest.fixture
 def labels() -> np.ndarray:
     """Four cells of 10 x 10 with gaps in their ids, and a fifth without a row, on 30 x 40."""
     drawn = np.zeros((30, 40), np.int64)

@@ -1,5 +1,26 @@
 """Scores against what is known."""
 
+from nimbus_sd.metrics.baselines import compare_baselines
+from nimbus_sd.metrics.calibration import calibration_curve, calibration_error
+from nimbus_sd.metrics.confounders import confounders
+from nimbus_sd.metrics.curves import pr_curve, roc_curve, threshold_curve
+from nimbus_sd.metrics.image_statistics import image_statistics
+from nimbus_sd.metrics.information import confounder_information
 from nimbus_sd.metrics.markers import marker_metrics
+from nimbus_sd.metrics.shape import score_shape
+from nimbus_sd.metrics.thresholds import find_threshold
 
-__all__ = ["marker_metrics"]
+__all__ = [
+    "calibration_curve",
+    "calibration_error",
+    "compare_baselines",
+    "confounder_information",
+    "confounders",
+    "find_threshold",
+    "image_statistics",
+    "marker_metrics",
+    "pr_curve",
+    "roc_curve",
+    "score_shape",
+    "threshold_curve",
+]

@@ -1,6 +1,8 @@
 """Pixels in, per-cell numbers out, in plain numpy: normalisation, interior, the model's grid, exact tiles, sums."""
 
 from nimbus_sd.pixels.grid import Grid, interior, resize_image, resize_labels
+from nimbus_sd.pixels.medians import cell_medians
+from nimbus_sd.pixels.outlines import Outlines
 from nimbus_sd.pixels.quantiles import Histogram, normalize
 from nimbus_sd.pixels.sums import CellSums, Footprint
 from nimbus_sd.pixels.tiling import Tile, tiles
@@ -10,7 +12,9 @@ __all__ = [
     "Footprint",
     "Grid",
     "Histogram",
+    "Outlines",
     "Tile",
+    "cell_medians",
     "interior",
     "normalize",
     "resize_image",

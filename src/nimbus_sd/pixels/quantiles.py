@@ -59,6 +59,12 @@ class Histogram:
         """Number of positive values counted."""
         return int(self._counts.sum())
 
+    def bins(self) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+        """Return the positive values that occur (the middles of their bins), ascending, and their counts."""
+        occurring = np.flatnonzero(self._counts)
+        index = occurring + self._first
+        return index.astype(np.float64) if self.exact else self._middle(index), self._counts[occurring]
+
     def quantile(self, q: float) -> float:
         """Return a quantile of the positive values, interpolated as by ``numpy.quantile``; NaN if there are none."""
         total = self.total
@@ -74,8 +80,12 @@ class Histogram:
     def _value(self, index: int) -> float:
         if self.exact:
             return float(index)
-        edges = (np.array([index, index + 1], np.uint32) << _SHIFT).view(np.float32)
-        return float(edges.astype(np.float64).mean())
+        return float(self._middle(np.array([index]))[0])
+
+    @staticmethod
+    def _middle(index: NDArray[np.int64]) -> NDArray[np.float64]:
+        edges = (np.stack([index, index + 1]).astype(np.uint32) << _SHIFT).view(np.float32)
+        return edges.astype(np.float64).mean(axis=0)
 
 
 def normalize(image: NDArray, factors: NDArray) -> NDArray[np.float32]:

@@ -59,7 +59,7 @@ def image(
     -------
     Axes
     """
-    region = _region(sdata, channel, labels_key, image_key)
+    region = region_of(sdata, channel, labels_key, image_key)
     pixels = region.read_image([0], *crop)[0].astype(np.float32)
     top = _factor(sdata, channel, table_key)
     if top is None:
@@ -125,7 +125,7 @@ def cells(
     if layer not in adata.layers:
         there = [key for key in adata.layers if key is not None]
         raise KeyError(f"There is no layer {layer!r} in table {table_key!r}; there are {there}.")
-    region = _region(sdata, channel, labels_key, image_key)
+    region = region_of(sdata, channel, labels_key, image_key)
     if channel not in adata.var_names:
         raise KeyError(f"Table {table_key!r} has no column {channel!r}; there are {list(adata.var_names)}.")
     rows, ids = rows_of(adata, region.labels_key)
@@ -155,7 +155,8 @@ def table_of(sdata: SpatialData, table_key: str) -> AnnData:
     return sdata.tables[table_key]
 
 
-def _region(sdata: SpatialData, channel: str, labels_key: str | None, image_key: str | None) -> Region:
+def region_of(sdata: SpatialData, channel: str, labels_key: str | None = None, image_key: str | None = None) -> Region:
+    """Find the region that a picture shows, or say which there are."""
     if labels_key is None:
         if len(sdata.labels) != 1:
             raise ValueError(f"Which cells? Pass `labels_key`, one of {list(sdata.labels)}.")

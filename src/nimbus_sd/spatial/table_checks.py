@@ -10,7 +10,7 @@ import pandas as pd
 from anndata import AnnData
 from spatialdata.models import TableModel
 
-from nimbus_sd.keys import GOLD, INTEGRATED, SILVER
+from nimbus_sd.keys import CELL_FEATURES, ERODED, GOLD, INTEGRATED, MEDIAN, POSITIVE_PIXELS, SILVER
 from nimbus_sd.spatial.provenance import is_extendable, is_ours, written_by_us
 from nimbus_sd.spatial.region import Region
 from nimbus_sd.spatial.rows import annotation, rows_of
@@ -18,7 +18,16 @@ from nimbus_sd.spatial.rows import annotation, rows_of
 if TYPE_CHECKING:
     from spatialdata import SpatialData
 
-_TAKEN = (INTEGRATED, GOLD, SILVER, TableModel.ATTRS_KEY)
+_TAKEN = (
+    INTEGRATED,
+    GOLD,
+    SILVER,
+    MEDIAN,
+    ERODED,
+    POSITIVE_PIXELS,
+    CELL_FEATURES,
+    TableModel.ATTRS_KEY,
+)
 
 
 def check_keys(
@@ -57,18 +66,8 @@ def _check_table(
     table: AnnData, table_key: str, key_added: str, channels: list[str], regions: Sequence[Region]
 ) -> None:
     name, advice = f"Table {table_key!r}", "Pass another `table_key` to make a new table"
-    if not isinstance(table.obs, pd.DataFrame):
-        raise ValueError(f"{name} is not in memory; load it first (`to_memory()`). Or: {advice}.")
-    attrs = table.uns.get(TableModel.ATTRS_KEY)
-    if not attrs or any(not attrs.get(key) or attrs[key] not in table.obs for key in ("region_key", "instance_key")):
-        raise ValueError(
-            f"{name} does not say which cells its rows are (a region and an instance id for each, as set by "
-            f"`TableModel.parse`), so it cannot be joined. {advice}."
-        )
+    check_joinable(table, name, advice)
     _check_free(table, name, key_added)
-
-    if not table.var_names.is_unique:
-        raise ValueError(f"{name} has several columns of the same name in `var_names`. {advice}.")
     extendable, was_ours = is_extendable(table), "X" in written_by_us(table)
     missing = [channel for channel in channels if channel not in table.var_names]
     if len(missing) == len(channels) and not was_ours:
@@ -83,13 +82,44 @@ def _check_table(
             f"or another `table_key` to make a new table."
         )
 
+    check_rows(table, name, regions, advice, some=not extendable)
+
+
+def check_joinable(table: AnnData, name: str, advice: str) -> None:
+    """Check that rows can be found by (region, instance id) and columns by name.
+
+    Raises
+    ------
+    ValueError
+        They cannot; the message calls the table ``name`` and ends with the advice.
+    """
+    if not isinstance(table.obs, pd.DataFrame):
+        raise ValueError(f"{name} is not in memory; load it first (`to_memory()`). Or: {advice}.")
+    attrs = table.uns.get(TableModel.ATTRS_KEY)
+    if not attrs or any(not attrs.get(key) or attrs[key] not in table.obs for key in ("region_key", "instance_key")):
+        raise ValueError(
+            f"{name} does not say which cells its rows are (a region and an instance id for each, as set by "
+            f"`TableModel.parse`), so it cannot be joined. {advice}."
+        )
+    if not table.var_names.is_unique:
+        raise ValueError(f"{name} has several columns of the same name in `var_names`. {advice}.")
+
+
+def check_rows(table: AnnData, name: str, regions: Sequence[Region], advice: str, *, some: bool) -> None:
+    """Check that no cell of the regions has two rows and, on demand, that some cell has one.
+
+    Raises
+    ------
+    ValueError
+        As in `check_joinable`.
+    """
     n_rows = 0
     for region in regions:
         rows, ids = rows_of(table, region.labels_key)
         n_rows += len(rows)
         if len(np.unique(ids)) < len(ids):
             raise ValueError(f"{name} has several rows for one label of {region.labels_key!r}. {advice}.")
-    if not n_rows and not extendable:
+    if some and not n_rows:
         region_key, _ = annotation(table)
         raise ValueError(
             f"{name} has no rows for {_some([region.labels_key for region in regions])}; it is about "

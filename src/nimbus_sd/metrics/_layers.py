@@ -1,0 +1,81 @@
+"""Reading layers of a table: scores, and labels with their five states."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+from scipy import sparse
+
+if TYPE_CHECKING:
+    from anndata import AnnData
+
+UNDETERMINED = 0.5
+
+
+def layer(adata: AnnData, name: str) -> NDArray:
+    """Return a layer as a dense array, cells x channels.
+
+    Raises
+    ------
+    KeyError
+        If it does not exist; the message names those that do.
+    """
+    if name not in adata.layers:
+        # anndata 0.13 lists X among the layers, under the key None.
+        raise KeyError(f"There is no layer {name!r}; there are {sorted(key for key in adata.layers if key)}.")
+    values = adata.layers[name]
+    return values.toarray() if sparse.issparse(values) else np.asarray(values)
+
+
+def truth_layer(adata: AnnData, name: str, *, likely: bool = True) -> NDArray:
+    """Return a layer of labels, of which at least one says positive or negative.
+
+    Raises
+    ------
+    KeyError
+        If it does not exist.
+    ValueError
+        If a label is outside of [0, 1], or no cell is judged.
+    """
+    labels = layer(adata, name)
+    if labels.size:
+        low, high = float(np.fmin.reduce(labels, axis=None)), float(np.fmax.reduce(labels, axis=None))
+        if low < 0 or high > 1:
+            raise ValueError(
+                f"Layer {name!r} holds labels from {low:g} to {high:g}; they must be in [0, 1]: 1 positive, "
+                "0.75 likely positive, 0.5 undetermined, 0.25 likely negative, 0 negative, NaN not judged."
+            )
+    if not any(judged(labels[:, i], likely=likely).any() for i in range(labels.shape[1])):
+        doubt = "" if likely else " without a doubt; `likely=True` also takes those labelled 0.25 and 0.75"
+        raise ValueError(f"Layer {name!r} labels no cell as positive or negative{doubt}: there is no truth to use.")
+    return labels
+
+
+def judged(labels: NDArray, *, likely: bool = True) -> NDArray[np.bool_]:
+    """Where a label says positive or negative; ``likely=False`` leaves out those that say so with a doubt."""
+    known = np.isfinite(labels) & (labels != UNDETERMINED)
+    return known if likely else known & ((labels == 0) | (labels == 1))
+
+
+def layers_of(pred: str | Sequence[str]) -> list[str]:
+    """One layer's name, or several, as a list."""
+    return [pred] if isinstance(pred, str) else list(pred)
+
+
+def obs_columns(adata: AnnData, names: str | Sequence[str]) -> pd.DataFrame:
+    """Return columns of ``obs``.
+
+    Raises
+    ------
+    KeyError
+        If one does not exist; the message names those that do.
+    """
+    wanted = layers_of(names)
+    missing = [name for name in wanted if name not in adata.obs.columns]
+    if missing:
+        raise KeyError(f"`obs` has no column {', '.join(map(repr, missing))}; it has {list(adata.obs.columns)}.")
+    return adata.obs[wanted]

@@ -1,0 +1,7 @@
+"""Tools on tables: each adds its result to the table under a key."""
+
+from nimbus_sd.tl.calibrate import calibrate
+from nimbus_sd.tl.calls import call_positive
+from nimbus_sd.tl.features import cell_features
+
+__all__ = ["calibrate", "call_positive", "cell_features"]

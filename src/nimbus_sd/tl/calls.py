@@ -1,0 +1,170 @@
+"""From scores to calls: which cells are positive."""
+
+from __future__ import annotations
+
+import logging
+import numbers
+import warnings
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from nimbus_sd import keys
+from nimbus_sd.metrics._layers import layer as read_layer
+from nimbus_sd.metrics.auto_threshold import Threshold, auto_threshold
+from nimbus_sd.tl.flags import channel_flags, source_of, trained_ranges
+
+if TYPE_CHECKING:
+    from anndata import AnnData
+
+logger = logging.getLogger("nimbus_sd")
+
+
+def call_positive(
+    adata: AnnData,
+    *,
+    layer: str = keys.NIMBUS,
+    threshold: float | Literal["auto"] | Mapping[str, float] = 0.5,
+    key_added: str = "positive",
+    n_boot: int = 100,
+    rng: int | np.random.Generator = 0,
+) -> None:
+    """Call cells positive, marker by marker, and say how far each call can be trusted.
+
+    Parameters
+    ----------
+    adata
+        Cells x channels.
+    layer
+        Layer of scores. Any values will do for given thresholds; ``"auto"`` and the flag for markers without
+        separation are for scores in [0, 1].
+    threshold
+        A cell at or above it is positive. A number for all channels, a mapping that names each channel's, or
+        ``"auto"``: per channel the valley between two modes of the scores; else where two fitted beta distributions
+        cross; else 0.5. It stays within 0.1 to 0.9.
+    key_added
+        Name of the results.
+    n_boot
+        Resamples of the cells, each with the whole rule, for the 95 % interval of ``"auto"``; 0 for none.
+    rng
+        Source of all randomness.
+
+    Returns
+    -------
+    None
+        Sets in ``adata``:
+
+        - ``layers[key_added]``: float32, 1 positive, 0 negative, NaN where the layer has no score
+        - ``varm[key_added]``: DataFrame channels x (``threshold``, ``low``, ``high``, ``share_positive``,
+          ``reason``). ``reason`` is ``"given"``, ``"valley between two modes"``, ``"mixture of two beta
+          distributions"``, ``"0.5: too few cells"`` (under 20), ``"0.5: too few cells beyond"`` (under 10 on one
+          side) or ``"0.5: no two separate groups"``. A given threshold is its own interval.
+        - ``var[f"{key_added}_flag"]``: why a channel should not be called without a look at its image, empty if
+          nothing speaks against it. ``empty``. ``no separation``: no two groups, and more scores between 0.25 and 0.75
+          than on the smaller side, and than 5 %. ``saturated``: over 1 % of the cells are as bright as the
+          normalisation factor. ``unlike the training``: an image statistic, see
+          :func:`nimbus_sd.metrics.image_statistics`, is outside the central 99 % of the images that the model was
+          trained on; the text states how often that happens on such images
+        - ``uns[key_added]``: ``params``, and ``trained_range`` ("compared", or "not known" where the model's card
+          does not tell it)
+
+    Raises
+    ------
+    KeyError
+        If the layer does not exist, or the mapping lacks a channel or names one that does not exist.
+    ValueError
+        If a threshold is not a finite number or ``"auto"``; if ``"auto"`` meets values outside [0, 1]; if
+        ``key_added`` is the name of the layer or of another standard one.
+
+    Warns
+    -----
+    UserWarning
+        Names the flagged channels and why.
+
+    Examples
+    --------
+    >>> import nimbus_sd as ns
+    >>> adata = ns.datasets.example().tables["table"]
+    >>> ns.tl.call_positive(adata, layer="gold", threshold="auto")
+    >>> adata.varm["positive"].loc["CD3", "reason"]
+    'valley between two modes'
+    """
+    if key_added in (layer, keys.NIMBUS, keys.GOLD, keys.SILVER, keys.INTEGRATED):
+        raise ValueError(f"`key_added` is {key_added!r}, the name of other results; choose another one.")
+    scores = read_layer(adata, layer)
+    within = _within_unit(scores)
+    if threshold == "auto" and not within.all():
+        raise ValueError(
+            f"threshold='auto' is for scores in [0, 1], but layers[{layer!r}] has other values in channel(s) "
+            f"{', '.join(repr(str(name)) for name in adata.var_names[~within])}. Pass numbers as `threshold`, "
+            "or call the layer of scores."
+        )
+    boots = n_boot if threshold == "auto" else 0
+    draws = np.random.default_rng(rng).spawn(adata.n_vars)
+    found = [
+        auto_threshold(scores[:, i], n_boot=boots, rng=draws[i]) if within[i] else None for i in range(adata.n_vars)
+    ]
+    two_groups = np.array([one is None or one.two_groups for one in found])
+    used = [one for one in found if one is not None] if threshold == "auto" else _given(adata, threshold)
+
+    cuts = np.array([one.value for one in used])
+    calls = np.where(np.isfinite(scores), scores >= cuts, np.nan).astype(np.float32)
+    adata.layers[key_added] = calls
+    adata.varm[key_added] = _table(used, calls, adata.var_names)
+    flags = channel_flags(adata, layer, scores, two_groups)
+    # Categories, unlike texts, can be stored and extended with channels that have none.
+    adata.var[f"{key_added}_flag"] = pd.Categorical(flags)
+    compared = trained_ranges(adata, layer) is not None
+    adata.uns[key_added] = {
+        "params": {
+            "layer": layer,
+            "threshold": "one per channel, see varm" if isinstance(threshold, Mapping) else threshold,
+            "n_boot": boots,
+        },
+        "trained_range": "compared" if compared else "not known",
+    }
+    if flagged := [f"{str(name)!r} ({flag})" for name, flag in zip(adata.var_names, flags, strict=True) if flag]:
+        warnings.warn(f"Look at the image before using the calls of {', '.join(flagged)}.", UserWarning, stacklevel=2)
+    if not compared:
+        logger.info("uns[%r] does not say which images the model was trained on", source_of(adata, layer))
+    logger.info("added layers[%r]: %d of %d markers flagged", key_added, len(flagged), adata.n_vars)
+
+
+def _within_unit(scores: NDArray) -> NDArray[np.bool_]:
+    """Per channel, whether all values are in [0, 1] or NaN."""
+    return np.asarray(~((scores < 0) | (scores > 1)).any(axis=0))
+
+
+def _given(adata: AnnData, threshold: float | str | Mapping[str, float]) -> list[Threshold]:
+    names = [str(name) for name in adata.var_names]
+    if isinstance(threshold, Mapping):
+        if wrong := [name for name in threshold if name not in names]:
+            raise KeyError(f"`threshold` names channels that do not exist: {wrong}; there are {names}.")
+        if missing := [name for name in names if name not in threshold]:
+            raise KeyError(
+                f"`threshold` lacks channel(s) {missing}; for 0.5 there, pass "
+                "dict.fromkeys(adata.var_names, 0.5) | yours."
+            )
+    values = [threshold[name] if isinstance(threshold, Mapping) else threshold for name in names]
+    for value in values:
+        if not isinstance(value, numbers.Real) or isinstance(value, bool) or not np.isfinite(value):
+            raise ValueError(f"`threshold` is {value!r}; it must be a finite number, 'auto', or a mapping to numbers.")
+    return [Threshold(float(value), float(value), float(value), "given", True) for value in values]
+
+
+def _table(used: list[Threshold], calls: NDArray[np.float32], names: pd.Index) -> pd.DataFrame:
+    judged = np.isfinite(calls).sum(axis=0)
+    share = np.divide(np.nansum(calls, axis=0), judged, out=np.full(len(used), np.nan), where=judged > 0)
+    return pd.DataFrame(
+        {
+            "threshold": [one.value for one in used],
+            "low": [one.low for one in used],
+            "high": [one.high for one in used],
+            "share_positive": share,
+            "reason": pd.Categorical([one.reason for one in used]),
+        },
+        index=names,
+    )

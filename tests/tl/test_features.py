@@ -1,0 +1,223 @@
+import warnings
+
+import numpy as np
+import pandas as pd
+import pytest
+from anndata import AnnData
+from scipy import sparse
+from spatialdata import SpatialData, read_zarr
+from spatialdata.models import Image2DModel, Labels2DModel, TableModel
+from spatialdata.transformations import Identity, Scale
+
+import nimbus_sd as ns
+from nimbus_sd.spatial import Region
+
+LAYERS = ["median_expression", "eroded_expression", "positive_pixels"]
+
+
+@pytest.fixture
+def sdata(make_sdata, tissue) -> SpatialData:
+    """Two fields of view with a table whose rows are in disorder, and lack some cells."""
+    images, labels, tables = {}, {}, []
+    for seed, name in enumerate(("a", "b")):
+        images[name], labels[f"{name}_cells"] = tissue((90, 70), 3, seed=seed)
+        ids = np.setdiff1d(labels[f"{name}_cells"], 0)
+        tables.append(pd.DataFrame({"region": f"{name}_cells", "instance_id": ids}))
+    obs = pd.concat(tables).sample(frac=0.9, random_state=1).reset_index(drop=True).astype({"region": "category"})
+    obs.index = [f"c{i}" for i in range(len(obs))]
+    channels = ("DAPI", "CD3", "CD20")
+    table = AnnData(
+        np.random.default_rng(0).random((len(obs), 4)),
+        obs=obs,
+        var=pd.DataFrame(index=["CD20", "other", "DAPI", "CD3"]),
+        layers={"gold": np.ones((len(obs), 4))},
+    )
+    sdata = make_sdata(images, labels, channels)
+    sdata.tables["table"] = TableModel.parse(
+        table, region=["a_cells", "b_cells"], region_key="region", instance_key="instance_id"
+    )
+    return sdata
+
+
+def run(sdata, **options):
+    return ns.tl.cell_features(sdata, pixel_size=0.5, progress=False, **options)
+
+
+def pixels_of(sdata, region):
+    return np.asarray(sdata.images[region[0]].data), np.asarray(sdata.labels[region].data)
+
+
+def test_rows_columns_and_places(sdata):
+    before = sdata.tables["table"].copy()
+    table = run(sdata)
+    assert table is sdata.tables["table"]
+    for key in LAYERS:
+        assert table.layers[key].dtype == np.float32 and table.layers[key].shape == table.shape
+        assert np.isnan(table.layers[key][:, 1]).all()
+    threshold = table.var["pixel_threshold"]
+    assert np.isnan(threshold["other"]) and threshold.drop("other").notna().all()
+    for region, name in (("a_cells", "DAPI"), ("b_cells", "CD3")):
+        image, labels = pixels_of(sdata, region)
+        channel = image[["DAPI", "CD3", "CD20"].index(name)]
+        cells = table[table.obs["region"] == region, name]
+        for row, cell in enumerate(cells.obs["instance_id"]):
+            own = channel[labels == cell]
+            assert cells.layers["median_expression"][row, 0] == np.median(own)
+            share = (own > threshold[name]).mean()
+            np.testing.assert_allclose(cells.layers["positive_pixels"][row, 0], share, rtol=1e-6)
+    # What was there stays.
+    pd.testing.assert_frame_equal(table.obs.drop(columns="perimeter"), before.obs)
+    np.testing.assert_array_equal(table.X, before.X)
+    np.testing.assert_array_equal(table.layers["gold"], before.layers["gold"])
+
+
+def test_boundaries(sdata):
+    table = run(sdata, channels=["DAPI"])
+    boundary = table.obsp["boundary"]
+    assert boundary.format == "csr" and boundary.dtype == np.float32 and boundary.nnz
+    assert (boundary != boundary.T).nnz == 0 and not boundary.diagonal().any()
+    for region in ("a_cells", "b_cells"):
+        _, labels = pixels_of(sdata, region)
+        rows = np.flatnonzero(table.obs["region"] == region)
+        row_of = dict(zip(table.obs["instance_id"].iloc[rows], rows, strict=True))
+        perimeter, shared = np.zeros(table.n_obs), np.zeros(boundary.shape)
+        for one, other in ((labels[1:], labels[:-1]), (labels[:, 1:], labels[:, :-1])):
+            for a, b in zip(one[one != other], other[one != other], strict=True):
+                for x, y in ((a, b), (b, a)):
+                    if x in row_of:
+                        perimeter[row_of[x]] += 1
+                        if y in row_of:
+                            shared[row_of[x], row_of[y]] += 1
+        np.testing.assert_array_equal(table.obs["perimeter"].iloc[rows], perimeter[rows])
+        np.testing.assert_array_equal(boundary.toarray()[rows], shared[rows])
+
+
+def test_joins_what_predict_made_and_predict_can_go_on(sdata, small, tmp_path):
+    del sdata.tables["table"]
+    ns.predict(sdata, channels=["CD3"], model=small, pixel_size=0.5, progress=False)
+    # The pixel size is known from there.
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", UserWarning)
+        table = ns.tl.cell_features(sdata, progress=False)
+    assert table.shape[1] == 1 and np.isfinite(table.layers["median_expression"]).all()
+    assert table.uns["cell_features"]["pixel_size"] == {"a_cells": 0.5, "b_cells": 0.5}
+    assert (table.layers["nimbus"] >= 0).all()
+    grown = ns.predict(sdata, channels=["CD20"], model=small, pixel_size=0.5, progress=False)
+    np.testing.assert_array_equal(grown.layers["median_expression"][:, 0], table.layers["median_expression"][:, 0])
+    assert np.isnan(grown.layers["median_expression"][:, 1]).all()
+    # A second call replaces the first, and the disk keeps all of it.
+    again = ns.tl.cell_features(sdata, progress=False)
+    assert np.isfinite(again.layers["median_expression"]).all()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        sdata.write(tmp_path / "s.zarr")
+        back = read_zarr(tmp_path / "s.zarr")
+    read = ns.tl.cell_features(back, progress=False)
+    for key in LAYERS:
+        np.testing.assert_array_equal(read.layers[key], again.layers[key])
+    assert (read.obsp["boundary"] != again.obsp["boundary"]).nnz == 0
+
+
+def test_some_regions(sdata):
+    table = run(sdata, labels_key="b_cells")
+    measured = table.obs["perimeter"].notna().to_numpy()
+    np.testing.assert_array_equal(measured, table.obs["region"] == "b_cells")
+    for key in LAYERS[::2]:
+        np.testing.assert_array_equal(np.isfinite(table.layers[key][:, 0]), measured)
+    # Thresholds rest on this region alone, and a later call replaces everything.
+    alone = table.var["pixel_threshold"].copy()
+    table = run(sdata)
+    assert table.obs["perimeter"].notna().all()
+    assert not alone.equals(table.var["pixel_threshold"])
+
+
+def test_large_ids_single_pixels_multiscale_and_a_region_without_cells():
+    labels = np.zeros((64, 64), np.uint32)
+    labels[4:20, 4:20], labels[20:30, 4:20], labels[63, 63], labels[40, 40:42] = 3_000_000_000, 7, 4_000_000_001, 9
+    image = np.random.default_rng(0).integers(1, 200, (2, 64, 64)).astype(np.uint16)
+    place, nowhere = {"s": Scale([0.5, 0.5], ("y", "x"))}, {"n": Identity()}
+    sdata = SpatialData(
+        images={
+            "i": Image2DModel.parse(image, c_coords=["A", "B"], scale_factors=[2, 2], transformations=place),
+            "n": Image2DModel.parse(image, c_coords=["A", "B"], transformations=nowhere),
+        },
+        labels={
+            "l": Labels2DModel.parse(labels, scale_factors=[2, 2], transformations=dict(place)),
+            "n_l": Labels2DModel.parse(labels * 0, transformations=dict(nowhere)),
+        },
+    )
+    obs = pd.DataFrame(
+        {"region": pd.Categorical(["l"] * 5), "instance_id": [9, 3_000_000_000, 5, 4_000_000_001, 7]},
+        index=list("vwxyz"),
+    )
+    table = AnnData(np.zeros((5, 2)), obs=obs, var=pd.DataFrame(index=["A", "B"]))
+    sdata.tables["table"] = TableModel.parse(table, region="l", region_key="region", instance_key="instance_id")
+    table = run(sdata, image_key=["i", "n"], labels_key=["l", "n_l"])
+    present = [np.median(image[0][labels == i]) if i != 5 else np.nan for i in table.obs["instance_id"]]
+    np.testing.assert_array_equal(table.layers["median_expression"][:, 0], present)
+    # Cell 5 is in no mask; a single pixel has no interior; 2 of its 4 edges are the image's border.
+    np.testing.assert_array_equal(table.obs["perimeter"], [6, 64, np.nan, 2, 52])
+    assert np.isnan(table.layers["eroded_expression"][[0, 2, 3]]).all()
+    assert np.isfinite(table.layers["eroded_expression"][[1, 4]]).all()
+    assert table.obsp["boundary"][1, 4] == table.obsp["boundary"][4, 1] == 16 and table.obsp["boundary"].nnz == 2
+
+
+def test_the_table_stays_as_it_was_if_reading_fails(sdata, monkeypatch):
+    before = sdata.tables["table"].copy()
+    read = Region.read_image
+
+    def fails(self, *window):
+        if self.labels_key == "b_cells":
+            raise OSError("disk gone")
+        return read(self, *window)
+
+    monkeypatch.setattr(Region, "read_image", fails)
+    with pytest.raises(OSError, match="disk gone"):
+        run(sdata)
+    after = sdata.tables["table"]
+    assert sorted(k for k in after.layers if k) == ["gold"] and not after.obsp and set(after.uns) == set(before.uns)
+    assert list(after.obs) == list(before.obs) and list(after.var) == list(before.var)
+
+
+def test_what_cannot_be_joined(sdata):
+    with pytest.raises(KeyError, match=r"no table 'cells'.*'table'.*predict"):
+        run(sdata, table_key="cells")
+    with pytest.raises(KeyError, match=r"No channel 'CD33'.*Did you mean"):
+        run(sdata, channels=["CD33"])
+    del sdata.tables["table"].uns["spatialdata_attrs"]
+    with pytest.raises(ValueError, match=r"does not say which cells"):
+        run(sdata)
+
+
+def test_channels_that_are_no_columns(sdata):
+    sdata.tables["table"].var_names = ["CD20", "other", "x", "CD3"]
+    with pytest.raises(KeyError, match=r"No column 'DAPI' in table 'table'"):
+        run(sdata, channels=["DAPI", "CD3"])
+    assert np.isfinite(run(sdata).layers["median_expression"]).all(axis=0).tolist() == [True, False, False, True]
+    sdata.tables["table"].var_names = list("wxyz")
+    with pytest.raises(ValueError, match="something else"):
+        run(sdata)
+
+
+def test_rows_of_other_regions_or_twice(sdata):
+    table = sdata.tables["table"]
+    sdata.labels["c_cells"] = Labels2DModel.parse(
+        np.asarray(sdata.labels["a_cells"].data), transformations={"a": Identity()}
+    )
+    # Labels that the table does not name are not looked at.
+    run(sdata)
+    with pytest.raises(ValueError, match=r"no rows for 'c_cells'.*predict"):
+        run(sdata, image_key="a", labels_key="c_cells")
+    first = table.obs.loc[table.obs["region"] == "a_cells", "instance_id"].index[:2]
+    table.obs.loc[first[1], "instance_id"] = table.obs.loc[first[0], "instance_id"]
+    with pytest.raises(ValueError, match="several rows for one label"):
+        run(sdata)
+
+
+@pytest.mark.parametrize("where, key", [("layers", "median_expression"), ("obsp", "boundary"), ("obs", "Perimeter")])
+def test_what_others_put_there_is_not_overwritten(sdata, where, key):
+    table = sdata.tables["table"]
+    value = {"layers": np.zeros(table.shape), "obsp": sparse.eye(table.n_obs, format="csr"), "obs": 1.0}[where]
+    getattr(table, where)[key] = value
+    with pytest.raises(ValueError, match="of another origin"):
+        run(sdata)
