@@ -39,7 +39,8 @@ def simulated_image(number: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     while True:
         tissue = draw_tissue(SHAPE, PIXEL_SIZE, rng)
         labels, cells = segment(tissue, draw_segmentation(rng), rng)
-        stained, detector = stain(tissue, draw_marker(rng), rng), draw_detector(rng)
+        marker = draw_marker(rng)
+        stained, detector = stain(tissue, marker, rng), draw_detector(rng, marker.unspecific)
         image = expose(stained.own + stained.rest, tissue, detector, rng)
         known = truth(stained, tissue, detector, cells)
         if (known[1:] == 1).sum() >= 5 and (known[1:] == 0).sum() >= 5:

@@ -164,3 +164,13 @@ def test_drawn_detectors_cover_the_variety():
         values = np.array([getattr(detector, name) for detector in detectors])
         assert (values == 0).any() and (values > 0).any() and values.min() >= 0, name
     assert draw_detector(np.random.default_rng(7)) == draw_detector(np.random.default_rng(7))
+
+
+def test_what_glows_in_cells_glows_between_them():
+    def faintest(unspecific: float) -> float:
+        rng = np.random.default_rng(0)
+        cameras = [d for d in (draw_detector(rng, unspecific) for _ in range(300)) if not d.counting]
+        return min(detector.background for detector in cameras)
+
+    assert faintest(0.0) < 0.02
+    assert faintest(0.5) >= 0.1

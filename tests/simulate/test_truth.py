@@ -59,6 +59,18 @@ def test_the_detection_limit_follows_noise_and_background(squares):
     assert (truth(hidden, squares, CLEAR, one_to_one(6))[1:] == 0.5).all()
 
 
+def test_a_signal_within_the_differences_of_cells_is_undetermined(squares):
+    def known(*levels: float) -> np.ndarray:
+        glow = np.array([0.0, *levels], np.float32)[squares.owner]
+        stained = dataclasses.replace(lit(squares, [0.2] * 6, [True] * 6), rest=glow)
+        return truth(stained, squares, CLEAR, one_to_one(6))[1:]
+
+    assert (known(0.2, 0.2, 0.2, 0.2, 0.2, 0.2) == 1).all()
+    assert (known(0.1, 0.3, 0.1, 0.3, 0.1, 0.3) == 0.5).all()
+    # One odd cell says nothing of the others.
+    assert (known(0.2, 0.2, 0.2, 0.2, 0.2, 2.0)[:5] == 1).all()
+
+
 def test_a_small_bright_part_is_seen_where_the_mean_is_low(squares):
     own = np.zeros(squares.shape, np.float32)
     own[:2, 0] = 1.0

@@ -61,8 +61,17 @@ class Detector:
     shift: tuple[float, float] = (0.0, 0.0)
 
 
-def draw_detector(rng: np.random.Generator) -> Detector:
-    """Draw a way of taking images at random: the variety that the bundled model is trained on."""
+def draw_detector(rng: np.random.Generator, unspecific: float = 0.0) -> Detector:
+    """Draw a way of taking images at random: the variety that the bundled model is trained on.
+
+    Parameters
+    ----------
+    rng
+        Source of all randomness.
+    unspecific
+        Level of the unspecific signal of cells (:class:`Marker`). What glows in them glows between them too: in a
+        camera's image the background has at least a fifth of that level.
+    """
     shift = rng.normal(0, rng.choice([0.0, 0.8]), 2).clip(-2.5, 2.5)
     clumps = float(rng.choice([0.0, np.exp(rng.uniform(np.log(0.05), np.log(4)))], p=[0.4, 0.6]))
     if rng.random() < 0.3:
@@ -77,7 +86,7 @@ def draw_detector(rng: np.random.Generator) -> Detector:
             cutoff=float(rng.choice([0.0, 0.05])),
             shift=(float(shift[0]), float(shift[1])),
         )
-    background = float(np.exp(rng.uniform(np.log(0.01), np.log(0.8))))
+    background = max(float(np.exp(rng.uniform(np.log(0.01), np.log(0.8)))), unspecific * float(rng.uniform(0.2, 1)))
     haze = rng.random() < 0.2
     return Detector(
         gain=float(np.exp(rng.uniform(np.log(15), np.log(3000)))),

@@ -87,7 +87,7 @@ def training_tiles(
         marker = draw_marker(rng)
         if counterstain and rng.random() < counterstain:
             marker = _counterstain(marker, rng)
-        stained, detector = stain(tissue, marker, rng), draw_detector(rng)
+        stained, detector = stain(tissue, marker, rng), draw_detector(rng, marker.unspecific)
         image = expose(stained.own + stained.rest, tissue, detector, rng)
         known = truth(stained, tissue, detector, cells)
         scaled = normalize(image[None], np.array([draw_factor(image, known, quantile, rng)]))

@@ -11,8 +11,8 @@ from nimbus_sd.simulate.marker import Stain
 from nimbus_sd.simulate.tissue import Tissue
 
 # A positive cell whose own signal, blurred as the image is, lies below this many standard deviations (noise of the
-# cell's mean, and a fifth of the background that it sits on) cannot be told from a negative one by anybody:
-# undetermined.
+# cell's mean, a fifth of the background that it sits on, and how much cells differ in that background) cannot be told
+# from a negative one by anybody: undetermined.
 _DETECTABLE = 2.5
 _BACKGROUND_DOUBT = 0.2
 
@@ -42,13 +42,20 @@ def truth(stained: Stain, tissue: Tissue, detector: Detector, cells: NDArray[np.
     area = np.maximum(np.bincount(owner, minlength=n), 1)
     background = np.bincount(owner, stained.rest.ravel(), minlength=n) / area + detector.background
     noise = ((level + background) / detector.gain + detector.read_noise**2) / np.maximum(pixels, 1)
-    visible = level > _DETECTABLE * np.sqrt(noise + (_BACKGROUND_DOUBT * background) ** 2)
+    seen = np.unique(owner)
+    differ = _spread(background[seen[seen > 0]])
+    visible = level > _DETECTABLE * np.sqrt(noise + (_BACKGROUND_DOUBT * background) ** 2 + differ**2)
 
     state = np.where(stained.positive, np.where(visible, 1.0, 0.5), 0.0)
     state[0] = 0
     first, second = state[cells[:, 0]], state[cells[:, 1]]
     merged = cells[:, 1] > 0
     return np.where(merged & (first != second), 0.5, first).astype(np.float32)
+
+
+def _spread(values: NDArray[np.float64]) -> float:
+    """Standard deviation of the bulk of values, from the median absolute deviation."""
+    return float(1.4826 * np.median(np.abs(values - np.median(values)))) if values.size else 0.0
 
 
 def _level(
