@@ -54,7 +54,7 @@ def truth(stained: Stain, tissue: Tissue, detector: Detector, cells: NDArray[np.
 
 
 def _spread(values: NDArray[np.float64]) -> float:
-    """Standard deviation of the bulk of values, from the median absolute deviation."""
+    """Estimate the standard deviation of the bulk of values, from the median absolute deviation."""
     return float(1.4826 * np.median(np.abs(values - np.median(values)))) if values.size else 0.0
 
 
