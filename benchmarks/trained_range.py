@@ -15,25 +15,17 @@ import pandas as pd
 
 from nimbus_sd.metrics.image_statistics import describe, outside
 from nimbus_sd.models import Card
-from nimbus_sd.simulate import draw_detector, draw_marker, draw_segmentation, draw_tissue, expose, segment, stain, truth
-from nimbus_sd.simulate.tile import draw_factor
+from nimbus_sd.simulate import training_tiles
+from nimbus_sd.train.compact import COUNTERSTAIN, SIZE
 
-SEED, N_IMAGES, SHAPE, PIXEL_SIZE = 20261201, 400, (256, 256), 0.5
-QUANTILE, CENTRAL = 0.999, 0.99
+SEED, N_IMAGES, CENTRAL = 20261201, 400, 0.99
 
 
 def simulated_statistics(half: int, number: int) -> dict[str, float]:
-    """Describe one image, normalised as in training."""
+    """Describe one image of the last stage of training."""
     rng = np.random.default_rng([SEED, half, number])
-    tissue = draw_tissue(SHAPE, PIXEL_SIZE, rng)
-    labels, cells = segment(tissue, draw_segmentation(rng), rng)
-    marker = draw_marker(rng)
-    stained, detector = stain(tissue, marker, rng), draw_detector(rng, marker.unspecific)
-    image = expose(stained.own + stained.rest, tissue, detector, rng)
-    factor = draw_factor(image, truth(stained, tissue, detector, cells), QUANTILE, rng)
-    area, total = np.bincount(labels.ravel()), np.bincount(labels.ravel(), image.ravel())
-    there = np.flatnonzero(area[1:]) + 1
-    return describe(total[there] / area[there] / factor)
+    tile = next(training_tiles(rng, SIZE, markers=1, counterstain=COUNTERSTAIN))
+    return describe(tile.expression[1:])
 
 
 def ranges(measured: pd.DataFrame, held_out: pd.DataFrame) -> dict[str, dict[str, float]]:

@@ -33,7 +33,8 @@ class TrainingTile:
     labels
         float32 (n + 1,): 1, 0 or 0.5 (undetermined); row 0 unused.
     expression
-        float32 (n + 1,): mean normalised intensity over the cell at full resolution, the usual way to judge a cell.
+        float32 (n + 1,): integrated expression (mean intensity at full resolution) over the normalisation factor, the
+        usual way to judge a cell; not limited to 1.
     """
 
     image: NDArray[np.float32]
@@ -90,9 +91,10 @@ def training_tiles(
         stained, detector = stain(tissue, marker, rng), draw_detector(rng, marker.unspecific)
         image = expose(stained.own + stained.rest, tissue, detector, rng)
         known = truth(stained, tissue, detector, cells)
-        scaled = normalize(image[None], np.array([draw_factor(image, known, quantile, rng)]))
+        factor = draw_factor(image, known, quantile, rng)
+        scaled = normalize(image[None], np.array([factor]))
         area = np.maximum(np.bincount(labels.ravel(), minlength=len(known)), 1)
-        expression = np.bincount(labels.ravel(), scaled.ravel(), minlength=len(known)) / area
+        expression = np.bincount(labels.ravel(), image.ravel(), minlength=len(known)) / area / factor
         yield TrainingTile(
             resize_image(scaled, grid, index, (0, 0))[0], inner, at_model, known, expression.astype(np.float32)
         )
