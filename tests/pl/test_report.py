@@ -69,3 +69,9 @@ def test_a_layer_that_is_not_there_leaves_no_file(scored, tmp_path):
     with pytest.raises(KeyError, match="no layer 'other'"):
         ns.pl.report(scored.tables["table"], tmp_path / "run.html", layer="other")
     assert not list(tmp_path.iterdir())
+
+
+def test_a_table_of_another_spatialdata_is_named(scored, tmp_path):
+    with pytest.raises(ValueError, match=r"none of the tables in `sdata`, which has \['table'\]"):
+        ns.pl.report(scored.tables["table"].copy(), tmp_path / "run.html", scored)
+    assert not list(tmp_path.iterdir())

@@ -56,8 +56,9 @@ def marker_metrics(
         there are left out. Thresholds are those of the whole table.
     average
         ``"macro"`` takes the mean over markers in each group, and with ``by`` adds the mean over groups: the paper's
-        way, with data sets as groups. A metric that is NaN for a marker does not count. ``"pooled"`` puts the cells
-        of all markers together, and with ``by`` adds all groups together.
+        way (Fig. 3), with data sets as groups. A metric that is NaN for a marker does not count. ``"pooled"`` puts
+        the cells of all markers together, and with ``by`` adds all groups together; the authors' code for Fig. 4
+        takes the mean of such groups.
     likely
         Whether cells labelled 0.75 and 0.25 (likely positive, likely negative) count.
     n_boot

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import base64
-import io
-import os
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from html import escape
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
@@ -19,25 +16,15 @@ from nimbus_sd import keys
 from nimbus_sd.metrics import calibration_curve, compare_baselines, marker_metrics, threshold_curve
 from nimbus_sd.metrics._layers import judged, layer
 from nimbus_sd.pl import curves, shape, tables
+from nimbus_sd.pl._page import drawn, html_table, picture, write_page
 from nimbus_sd.pl._style import title
 from nimbus_sd.pl.comparison import comparison
 from nimbus_sd.pl.disagreement import disagreement
 from nimbus_sd.tl import call_positive
 
 if TYPE_CHECKING:
-    from matplotlib.figure import Figure
     from spatialdata import SpatialData
 
-_STYLE = """
-body { font: 15px/1.5 system-ui, sans-serif; margin: 2rem auto; max-width: 66rem; padding: 0 1rem; color: #222; }
-h1 { margin-bottom: 0; } h2 { margin-top: 2.5rem; border-bottom: 1px solid #ccc; }
-table { border-collapse: collapse; font-size: 13px; } th, td { padding: 2px 10px; text-align: right; }
-th:first-child, td:first-child, td.text { text-align: left; } thead th { border-bottom: 1px solid #888; }
-tbody tr:nth-child(even) { background: #f5f5f5; } .wide { overflow-x: auto; } img { max-width: 100%; }
-.row { display: flex; flex-wrap: wrap; align-items: start; }
-.row img { max-height: 19rem; } td:last-child { max-width: 24rem; }
-.note { color: #555; }
-"""
 _CROP = 300
 
 
@@ -59,7 +46,7 @@ def report(
     path
         File to write; nothing else is needed to open it. An existing file is replaced.
     sdata
-        Images and labels, whose table ``adata`` is; with them the report shows crops.
+        Images and labels, one of whose tables ``adata`` is; with them the report shows crops.
     layer
         Layer of scores.
     truth
@@ -76,6 +63,8 @@ def report(
     ------
     KeyError
         If a layer or a channel does not exist.
+    ValueError
+        If ``adata`` is none of the tables in ``sdata``.
 
     Examples
     --------
@@ -86,22 +75,16 @@ def report(
     '.html'
     """
     truth = _truth(adata, truth)
-    path = Path(path)
+    place = None if sdata is None else _table_key(adata, sdata)
     sections = [
         *_summary(adata, layer),
         *_markers(adata, layer, truth),
         *_distributions(adata, layer, truth),
         *(_evaluation(adata, layer, truth) if truth else []),
-        *(_examples(adata, sdata, layer, truth, channels) if sdata is not None else []),
+        *(_examples(sdata, place, layer, truth, channels) if sdata is not None and place is not None else []),
         *_provenance(adata, layer),
     ]
-    head = (
-        f'<!doctype html><html lang="en"><meta charset="utf-8"><title>nimbus-sd report</title><style>{_STYLE}</style>'
-    )
-    unfinished = path.with_name(f"{path.name}.{os.getpid()}")
-    unfinished.write_text(head + "\n".join(sections) + "</html>\n", encoding="utf-8")
-    unfinished.replace(path)
-    return path
+    return write_page(Path(path), "nimbus-sd report", sections)
 
 
 def _truth(adata: AnnData, truth: str | None) -> str | None:
@@ -139,7 +122,7 @@ def _markers(adata: AnnData, name: str, truth: str | None) -> Iterator[str]:
         table = table.join(marker_metrics(adata, name, truth)[["precision", "recall", "f1", "auroc"]])
     table["look at the image because"] = called.var["call_flag"].astype(str)
     yield "<h2>Markers</h2><p>Cells with a score of at least 0.5 are positive here.</p>"
-    yield _html(table.rename(columns=title))
+    yield html_table(table.rename(columns=title))
 
 
 def _few(adata: AnnData, name: str) -> dict[str, np.ndarray]:
@@ -170,7 +153,7 @@ def _distributions(adata: AnnData, name: str, truth: str | None) -> Iterator[str
         ax.set_visible(False)
     by = " Blue: negative, orange: positive by the labels; each class has the area 1." if truth else ""
     yield f"<h2>Distribution of scores</h2><p>One heap at each end is what a clear stain gives.{by}</p>"
-    yield _picture(figure)
+    yield picture(figure)
 
 
 def _evaluation(adata: AnnData, name: str, truth: str) -> Iterator[str]:
@@ -178,21 +161,32 @@ def _evaluation(adata: AnnData, name: str, truth: str) -> Iterator[str]:
     layers = [name, *([keys.INTEGRATED] if keys.INTEGRATED in adata.layers else [])]
     metrics = marker_metrics(adata, layers, truth, threshold={one: 0.5 if one == name else "otsu" for one in layers})
     pictures = [
-        _drawn(tables.marker_metrics, metrics),
-        _drawn(curves.threshold_curve, threshold_curve(adata, name, truth, average="pooled")),
-        _drawn(curves.calibration_curve, calibration_curve(adata, name, truth)),
+        drawn(tables.marker_metrics, metrics),
+        drawn(curves.threshold_curve, threshold_curve(adata, name, truth, average="pooled")),
+        drawn(curves.calibration_curve, calibration_curve(adata, name, truth)),
     ]
     yield f'<div class="row">{"".join(pictures)}</div>'
     if keys.INTEGRATED in adata.layers:
         yield "<p>F1 of the scores at 0.5 minus that of thresholds on intensities; the oracle knows the labels.</p>"
-        yield _drawn(tables.compare_baselines, compare_baselines(adata, truth, name, n_boot=200))
+        yield drawn(tables.compare_baselines, compare_baselines(adata, truth, name, n_boot=200))
+
+
+def _table_key(adata: AnnData, sdata: SpatialData) -> str:
+    """Find the table among those of the SpatialData, from which crops are drawn."""
+    for key, table in sdata.tables.items():
+        if table is adata:
+            return str(key)
+    raise ValueError(
+        f"`adata` is none of the tables in `sdata`, which has {sorted(sdata.tables)}. Pass one of them, such as "
+        "sdata.tables['table'], or leave `sdata` out for a report without crops."
+    )
 
 
 def _examples(
-    adata: AnnData, sdata: SpatialData, name: str, truth: str | None, channels: Sequence[str] | None
+    sdata: SpatialData, place: str, name: str, truth: str | None, channels: Sequence[str] | None
 ) -> Iterator[str]:
+    adata = sdata.tables[place]
     channels = list(adata.var_names[:4]) if channels is None else list(channels)
-    place = next(key for key, table in sdata.tables.items() if table is adata or table.shape == adata.shape)
     region = str(adata.obs[keys.REGION].iloc[0])
     here = adata.obs[keys.REGION].to_numpy() == region
     x, y = np.median(adata.obsm[keys.SPATIAL][here], axis=0).astype(int)
@@ -200,14 +194,14 @@ def _examples(
     layers = [name, *([truth] if truth else [])]
     yield f"<h2>Examples</h2><p>The middle of region {escape(region)}.</p>"
     axes = comparison(sdata, channels, region, layers=layers, crop=crop, table_key=place)
-    yield _picture(axes.ravel()[0].figure)
+    yield picture(axes.ravel()[0].figure)
     for kind, text in (
         ("dim", "Called positive though the mean is low: dim cells, or mistakes."),
         ("bright", "Called negative though the mean is high: spill-over and debris, or mistakes."),
     ):
         yield f"<p>{text} Means are relative: 0 is the median negative cell, 1 the median positive one.</p>"
         try:
-            yield _picture(disagreement(sdata, kind, layer=name, table_key=place)[0].figure)  # type: ignore[arg-type]
+            yield picture(disagreement(sdata, kind, layer=name, table_key=place)[0].figure)  # type: ignore[arg-type]
         except ValueError as nothing:
             yield f'<p class="note">{escape(str(nothing))}</p>'
 
@@ -218,27 +212,4 @@ def _provenance(adata: AnnData, name: str) -> Iterator[str]:
     if entry.empty:
         yield '<p class="note">Not recorded in this table.</p>'
     else:
-        yield _html(entry.astype(str).T.rename(columns={0: ""}))
-
-
-def _html(table: pd.DataFrame) -> str:
-    """Write a table, numbers with three digits."""
-    return f'<div class="wide">{table.to_html(border=0, na_rep="", float_format=_number)}</div>'
-
-
-def _number(value: float) -> str:
-    """Write three digits, without powers of ten where they are not needed."""
-    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}"
-
-
-def _drawn(draw: Callable[..., Any], table: pd.DataFrame) -> str:
-    return _picture(draw(table).figure)
-
-
-def _picture(figure: Figure) -> str:
-    import matplotlib.pyplot as plt
-
-    data = io.BytesIO()
-    figure.savefig(data, format="png", dpi=110)
-    plt.close(figure)
-    return f'<p><img alt="" src="data:image/png;base64,{base64.b64encode(data.getvalue()).decode()}"></p>'
+        yield html_table(entry.astype(str).T.rename(columns={0: ""}))
