@@ -86,9 +86,9 @@ def test_the_factor_rests_on_the_quantile_and_is_off_at_times():
     factors = np.array([draw_factor(image, known, 0.5, rng) for _ in range(300)])
     assert np.median(factors) == pytest.approx(0.5, rel=0.1)
     assert factors.min() > 0 and factors.max() / factors.min() > 3
-    # Where nobody is positive, brighter cells elsewhere set the factor nearly always.
+    # Where nobody is positive, brighter cells elsewhere set the factor mostly; but a marker may have none anywhere.
     alone = np.array([draw_factor(image / 100, np.zeros(20, np.float32), 0.5, rng) for _ in range(300)])
-    assert (alone > 0.1).mean() > 0.9
+    assert 0.75 < (alone > 0.1).mean() < 0.95
     assert draw_factor(np.zeros((8, 8), np.float32), known, 0.5, rng) > 0
 
 

@@ -106,7 +106,8 @@ def _counterstain(marker: Marker, rng: np.random.Generator) -> Marker:
         marker,
         localization="nucleus" if rng.random() < 0.85 else marker.localization,
         prevalence=float(rng.choice([1.0, rng.uniform(0.9, 1.0)], p=[0.7, 0.3])),
-        spread=float(rng.uniform(0.1, 0.7)),
+        spread=float(rng.uniform(0.03, 0.6)),
+        dim_share=float(rng.choice([0.0, rng.uniform(0, 0.2)], p=[0.7, 0.3])),
         unspecific=min(marker.unspecific, 0.1),
     )
 
@@ -123,7 +124,7 @@ def draw_factor(
     histogram.add(image)
     own = histogram.quantile(quantile) if histogram.total else 1.0
     few = (known == 1).sum() < 3
-    if few and rng.random() < 0.97:
+    if few and rng.random() < 0.85:
         own = max(own, float(np.exp(rng.normal(0.2, 0.5))))
     factor = own * float(np.exp(rng.normal(0, 0.2)))
     if rng.random() < 0.25:
