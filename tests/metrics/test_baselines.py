@@ -160,3 +160,14 @@ def test_bad_input():
     adata.layers["gold"][:] = np.nan
     with pytest.raises(ValueError, match="labels no cell"):
         compare_baselines(adata)
+
+
+def test_cells_that_silver_labels_leave_open_count_for_neither():
+    adata = tissue()
+    rng = np.random.default_rng(0)
+    adata.layers["silver"] = np.where(rng.random(adata.shape) < 0.3, 0.5, adata.layers["gold"])
+    judged = ((adata.layers["gold"] != 0.5) & (adata.layers["silver"] != 0.5)).sum()
+    ours = compare_baselines(adata, baselines="silver", n_boot=0)
+    theirs = compare_baselines(adata, pred="silver", baselines=["nimbus"], n_boot=0)
+    assert (ours["cells"] == judged).all() and (theirs["cells"] == judged).all()
+    assert ours.loc[("silver", "oracle"), "f1"] == theirs["f1_scores"].iloc[0] == 1

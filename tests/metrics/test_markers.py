@@ -74,16 +74,15 @@ def test_likely_labels_count_as_what_they_are_likely_to_be():
     assert (found["precision"], found["recall"], found["specificity"]) == (0.5, 0.5, 0.5)
 
 
-def test_without_positive_cells_there_is_only_specificity_and_accuracy():
+def test_without_positive_cells_there_is_only_specificity():
     found = row([0.9, 0.1, 0.2, 0.3], [0, 0, 0, 0])
-    assert (found["positives"], found["share_positive"], found["specificity"], found["accuracy"]) == (0, 0, 0.75, 0.75)
-    assert found[["precision", "recall", "f1", "auroc", "average_precision"]].isna().all()
+    assert (found["positives"], found["share_positive"], found["specificity"]) == (0, 0, 0.75)
+    assert found[["precision", "recall", "f1", "accuracy", "auroc", "average_precision"]].isna().all()
 
 
-def test_without_a_call_there_is_no_precision():
+def test_who_calls_nobody_has_no_precision_to_boast_of():
     found = row([0.1, 0.2], [0, 1])
-    assert np.isnan(found["precision"])
-    assert (found["recall"], found["f1"]) == (0, 0)
+    assert (found["precision"], found["recall"], found["f1"]) == (0, 0, 0)
 
 
 def test_without_negative_cells_there_is_no_specificity():
@@ -208,8 +207,8 @@ def test_a_threshold_for_each_channel(kind):
     found = marker_metrics(two_channels(), threshold=kind({"CD8": 0.25, "CD3": 0.7}))
     assert found["f1"].tolist() == [1, 1]
     assert found["threshold"].tolist() == [0.7, 0.25]
-    with pytest.raises(KeyError, match=r"no number for the channels \['CD8'\]"):
-        marker_metrics(two_channels(), threshold={"CD3": 0.5})
+    with pytest.raises(KeyError, match=r"lacks the channel\(s\) \['CD8'\].*names \['CD4'\], which are no channels"):
+        marker_metrics(two_channels(), threshold={"CD3": 0.5, "CD4": 0.5})
 
 
 def test_a_threshold_for_each_layer():
@@ -218,7 +217,7 @@ def test_a_threshold_for_each_layer():
     assert found.index.names == ["layer", "channel"]
     assert list(found.index) == [("nimbus", "CD3"), ("nimbus", "CD8"), ("expression", "CD3"), ("expression", "CD8")]
     assert found["f1"].tolist() == pytest.approx([1, 1, 1, 2 / 3])
-    with pytest.raises(KeyError, match=r"none for the layers \['nimbus'\]"):
+    with pytest.raises(KeyError, match=r"layers \['expression'\] and lacks \['nimbus'\]"):
         marker_metrics(two_channels(), ["nimbus", "expression"], threshold={"expression": "otsu"})
 
 
@@ -243,7 +242,7 @@ def test_as_sklearn_has_it(cells, threshold, likely):
     y, called, score = gold[keep] > 0.5, values[keep] >= threshold, values[keep]
     assert (found["cells"], found["positives"]) == (keep.sum(), y.sum())
     expected = {
-        "precision": metrics.precision_score(y, called) if called.any() else NAN,
+        "precision": metrics.precision_score(y, called, zero_division=0),
         "recall": metrics.recall_score(y, called),
         "specificity": metrics.recall_score(~y, ~called),
         "f1": metrics.f1_score(y, called),
@@ -261,3 +260,68 @@ def test_the_table_is_left_as_it_was():
     for name in ("nimbus", "gold"):
         np.testing.assert_array_equal(adata.layers[name], before.layers[name])
     assert list(adata.layers) == list(before.layers)
+
+
+@pytest.mark.parametrize("average", [None, "macro", "pooled"])
+def test_a_group_that_nobody_judged_has_no_figures_nor_intervals(average):
+    rng = np.random.default_rng(0)
+    adata = table(rng.random(60).tolist(), [*rng.integers(0, 2, 30).tolist(), *[NAN] * 30])
+    adata.obs["type"], adata.obs["region"] = ["T"] * 30 + ["B"] * 30, "a"
+    found = marker_metrics(adata, by="type", average=average, n_boot=5).reset_index().set_index("type")
+    assert found.loc["B", "cells"] == 0 and np.isnan(found.loc["B", "f1"]) and np.isnan(found.loc["B", "f1_low"])
+    assert found.loc["T", "cells"] == 30 and found.loc["T", "f1_low"] < found.loc["T", "f1"]
+
+
+def test_a_threshold_for_scores_on_other_values_is_warned_of():
+    with pytest.warns(UserWarning, match=r"Layer 'nimbus' has values outside \[0, 1\]") as caught:
+        marker_metrics(table([50.0, 2.0], [1, 0]))
+    assert caught[0].filename == __file__
+
+
+@pytest.mark.parametrize("threshold", [NAN, {"CD3": NAN}, None, True, "0.5"])
+def test_a_threshold_that_is_no_number(threshold):
+    with pytest.raises(ValueError, match="`threshold` is"):
+        row([0.9, 0.1], [1, 0], threshold=threshold)
+
+
+def test_what_is_no_table_is_said():
+    with pytest.raises(TypeError, match=r"a table of cells \(AnnData\) and was given dict"):
+        marker_metrics({})
+    adata = table([1.0, 0.0], [1, 0])
+    adata.layers["words"] = np.array([["a"], ["b"]])
+    with pytest.raises(TypeError, match="Layer 'words' holds <U1; it must hold numbers"):
+        marker_metrics(adata, "words")
+    with pytest.raises(ValueError, match="names no layer"):
+        marker_metrics(adata, [])
+
+
+def test_a_layer_of_calls_is_numbers():
+    adata = table([1.0, 0.0, 1.0], [1, 0, 0])
+    adata.layers["called"] = adata.layers["nimbus"] > 0.5
+    called, scores = (marker_metrics(adata, name, threshold="otsu") for name in ("called", "nimbus"))
+    pd.testing.assert_frame_equal(called, scores)
+
+
+def test_regions_are_those_that_the_table_is_annotated_with():
+    rng = np.random.default_rng(0)
+    adata = table(rng.random(80).tolist(), rng.integers(0, 2, 80).tolist())
+    adata.obs["fov"] = np.repeat(list("abcdefgh"), 10)
+    adata.uns["spatialdata_attrs"] = {"region_key": "fov"}
+    found = marker_metrics(adata, n_boot=5)
+    pd.testing.assert_frame_equal(found, marker_metrics(adata, n_boot=5, region_key="fov"))
+    assert found["n_regions"].item() == 8
+
+
+def test_a_layer_fitted_to_the_truth_is_not_praised_in_silence():
+    adata = table([0.9, 0.1], [1, 0])
+    adata.obs["region"] = ["a", "b"]
+    adata.uns["nimbus"] = {"fitted_on": ["a"], "params": {"region_key": "region"}}
+    with pytest.warns(UserWarning, match=r"fitted on the truth of region\(s\) 'a', and 50%"):
+        marker_metrics(adata)
+
+
+def test_keys_of_groups_keep_their_types():
+    adata = table([0.9, 0.1], [1, 0])
+    adata.obs["batch"], adata.obs["age"] = [1, 2], [0.5, 1.5]
+    (key, _) = marker_metrics(adata, by=["batch", "age"]).index
+    assert key == (1, 0.5, "CD3") and isinstance(key[0], int | np.integer)

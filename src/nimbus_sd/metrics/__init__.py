@@ -24,3 +24,7 @@ __all__ = [
     "score_shape",
     "threshold_curve",
 ]
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import numbers
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
-from typing import TypeAlias, cast
+from typing import Any, TypeAlias, cast
 
 import numpy as np
 import pandas as pd
@@ -31,11 +33,11 @@ def calls(
     cells: NDArray[np.intp],
     *,
     likely: bool,
-    beside: NDArray | None = None,
+    beside: tuple[str, NDArray] | None = None,
 ) -> Iterator[Judged]:
     """Yield each channel's judged cells that have a value, and which of them are called positive.
 
-    Cells that have no value in ``beside`` are left out too. Positions are those in ``cells``.
+    Cells that have no value in the layer ``beside`` are left out too. Positions are those in ``cells``.
     """
     # A view of all cells saves a copy of each channel.
     rows = slice(None) if len(cells) == len(values) else cells
@@ -43,10 +45,14 @@ def calls(
         value, label = values[rows, i], labels[rows, i]
         keep = judged(label, likely=likely) & known(value, name)
         if beside is not None:
-            keep &= np.isfinite(beside[rows, i])
+            keep &= known(beside[1][rows, i], beside[0])
         value = value[keep]
-        # A threshold that is a Python number is compared in the layer's own precision: 0.3 is at 0.3.
-        yield Judged(np.flatnonzero(keep), value, label[keep] > UNDETERMINED, value >= float(cut))
+        yield Judged(np.flatnonzero(keep), value, label[keep] > UNDETERMINED, at_or_above(value, cut))
+
+
+def at_or_above(values: NDArray, cut: float) -> NDArray[np.bool_]:
+    """Compare in the layer's own precision, as numpy does with Python's numbers: a float32 of 0.7 is at 0.7."""
+    return np.asarray(values >= float(cut))
 
 
 def thresholds_of(
@@ -57,7 +63,7 @@ def thresholds_of(
     threshold: Threshold,
     *,
     likely: bool,
-    beside: NDArray | None = None,
+    beside: tuple[str, NDArray] | None = None,
 ) -> list[float]:
     """Return the threshold of each channel: a number for all, one for each, or found by a rule.
 
@@ -66,15 +72,10 @@ def thresholds_of(
     KeyError
         If a mapping lacks a channel.
     ValueError
-        If the rule does not exist.
+        If the rule does not exist, or a threshold is no number.
     """
-    if isinstance(threshold, Mapping | pd.Series):
-        missing = [channel for channel in channels if channel not in threshold]
-        if missing:
-            raise KeyError(f"`threshold` has no number for the channels {missing}; it must have one for each.")
-        return [float(threshold[channel]) for channel in channels]
     if not isinstance(threshold, str):
-        return [float(threshold)] * len(channels)
+        return given_thresholds(values, name, channels, threshold, stacklevel=4)
     if threshold == "oracle":
         everybody, uncut = np.arange(len(values)), np.zeros(len(channels))
         truth = calls(values, name, labels, list(uncut), everybody, likely=likely, beside=beside)
@@ -82,6 +83,55 @@ def thresholds_of(
     if threshold in RULES:
         return [find_threshold(values[:, i], cast("Rule", threshold)) for i in range(len(channels))]
     raise ValueError(f"`threshold` is {threshold!r}; it must be a number, one for each channel, or one of {RULES}.")
+
+
+def given_thresholds(
+    values: NDArray,
+    name: str,
+    channels: Sequence[str],
+    threshold: float | Mapping[str, float] | pd.Series,
+    stacklevel: int = 3,
+) -> list[float]:
+    """Return the threshold of each channel: a number for all, or one for each.
+
+    Raises
+    ------
+    KeyError
+        If a mapping lacks a channel.
+    ValueError
+        If a threshold is no number.
+
+    Warns
+    -----
+    UserWarning
+        If one threshold between 0 and 1, as for scores, meets a layer of other values.
+    """
+    single = not isinstance(threshold, Mapping | pd.Series)
+    by_channel: dict[str, Any] = dict.fromkeys(channels, threshold) if single else dict(cast("Mapping", threshold))
+    if missing := [channel for channel in channels if channel not in by_channel]:
+        unknown = [key for key in by_channel if key not in set(channels)]
+        also = f" It names {unknown}, which are no channels." if unknown else ""
+        raise KeyError(
+            f"`threshold` lacks the channel(s) {missing}; it must have a number for each, such as "
+            f"dict.fromkeys(adata.var_names, 0.5) | yours.{also}"
+        )
+    cuts = [by_channel[channel] for channel in channels]
+    for cut in cuts:
+        if not isinstance(cut, numbers.Real) or isinstance(cut, bool) or cut != cut:
+            raise ValueError(f"`threshold` is {cut!r}; it must be a number, one for each channel, or a rule.")
+    if single and cuts and 0 <= cuts[0] <= 1 and beyond_unit(values).any():
+        warnings.warn(
+            f"Layer {name!r} has values outside [0, 1], for which the threshold {cuts[0]:g} is hardly meant. Pass one "
+            "in its units; metrics also take a rule such as 'otsu', and for several layers a mapping from each to its.",
+            UserWarning,
+            stacklevel=stacklevel,
+        )
+    return [float(cut) for cut in cuts]
+
+
+def beyond_unit(values: NDArray) -> NDArray[np.bool_]:
+    """Whether each channel has a value outside [0, 1]."""
+    return np.asarray(((values < 0) | (values > 1)).any(axis=0))
 
 
 def threshold_by_layer(threshold: Threshold | Mapping[str, Threshold], names: Sequence[str]) -> dict[str, Threshold]:
@@ -92,9 +142,12 @@ def threshold_by_layer(threshold: Threshold | Mapping[str, Threshold], names: Se
     KeyError
         If such a mapping lacks a layer.
     """
-    if not isinstance(threshold, Mapping) or not threshold or not set(threshold) <= set(names):
+    if not isinstance(threshold, Mapping) or not set(threshold) & set(names):
         return dict.fromkeys(names, threshold)
     missing = [name for name in names if name not in threshold]
     if missing:
-        raise KeyError(f"`threshold` has none for the layers {missing}; it must have one for each of {list(names)}.")
+        raise KeyError(
+            f"`threshold` is given for the layers {list(threshold)} and lacks {missing}; it must have one for each of "
+            f"{list(names)}."
+        )
     return {name: threshold[name] for name in names}

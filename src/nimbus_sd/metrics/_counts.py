@@ -67,7 +67,7 @@ def resample(
 
 def _blocks(weights: NDArray, levels: int) -> Iterator[NDArray[np.float64]]:
     """Draws in blocks that fit into memory, units x draws."""
-    size = max(1, _BLOCK // max(levels, weights.shape[1]))
+    size = max(1, _BLOCK // max(levels, weights.shape[1], 1))
     for start in range(0, len(weights), size):
         yield weights[start : start + size].T.astype(np.float64, order="C")
 
@@ -78,15 +78,16 @@ def _outcome(one: Judged) -> NDArray[np.intp]:
 
 
 def rates(tn: NDArray, fp: NDArray, fn: NDArray, tp: NDArray) -> dict[str, NDArray]:
-    """Rates of counts; NaN without cells to compute one from, and without positives wherever they are needed."""
+    """Rates of counts; NaN without cells to compute one from, and all but specificity without positives."""
     positives = tp + fn
-    calls = np.where(positives > 0, tp + fp, 0)
+    # Who calls nobody, though there is somebody to call, has a precision of 0 and not none: it counts in averages.
+    calls = np.where(positives > 0, np.maximum(tp + fp, 1), 0)
     return {
         "precision": _ratio(tp, calls),
         "recall": _ratio(tp, positives),
         "specificity": _ratio(tn, tn + fp),
         "f1": _ratio(2 * tp, np.where(positives > 0, positives + tp + fp, 0)),
-        "accuracy": _ratio(tp + tn, positives + tn + fp),
+        "accuracy": _ratio(tp + tn, np.where(positives > 0, positives + tn + fp, 0)),
     }
 
 

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from nimbus_sd.metrics._layers import judged, obs_columns, truth_layer
+from nimbus_sd.metrics._layers import judged, obs_columns, region_column, truth_layer
 from nimbus_sd.metrics.bootstrap import Sample, draw_regions
 
 if TYPE_CHECKING:
@@ -35,6 +35,11 @@ class Frame:
     whole: Group
     likely: bool
 
+    @property
+    def judged(self) -> NDArray[np.bool_]:
+        """Which cells are judged in a channel."""
+        return np.asarray(judged(self.labels, likely=self.likely).any(axis=1))
+
 
 def frame(
     adata: AnnData,
@@ -44,7 +49,7 @@ def frame(
     likely: bool,
     n_boot: int,
     rng: int | np.random.Generator,
-    region_key: str,
+    region_key: str | None,
 ) -> Frame:
     """Check the truth, split the table, and draw regions.
 
@@ -58,15 +63,15 @@ def frame(
     ValueError
         If the truth says nothing, no cell is in a group, or ``n_boot`` is negative.
     """
-    if n_boot < 0:
-        raise ValueError(f"`n_boot` is {n_boot}; it must be the number of draws, or 0 for none.")
+    if n_boot < 0 or n_boot == 1:
+        raise ValueError(f"`n_boot` is {n_boot}; it must be the number of draws, at least 2, or 0 for none.")
     labels = truth_layer(adata, truth, likely=likely)
     parts = _split(adata, by)
     everything = np.sort(np.concatenate([cells for _, cells in parts]))
     if n_boot == 0:
         groups = [Group(key, cells) for key, cells in parts]
         return Frame(labels, groups, Group(("all",), everything), likely)
-    region = _judged_regions(obs_columns(adata, region_key)[region_key], labels, likely)
+    region = _judged_regions(region_column(adata, region_key), labels, likely)
     *seeds, last, second, first = np.random.default_rng(rng).spawn(len(parts) + 3)
     strata = _strata(region, [cells for _, cells in parts])
     shared = draw_regions(strata, n_boot, first)
@@ -88,7 +93,7 @@ def _split(adata: AnnData, by: Sequence[str]) -> list[tuple[tuple, NDArray[np.in
     if not len(order):
         raise ValueError(f"No cell has a value in `obs` {', '.join(map(repr, by))}: there is no group to compare.")
     groups = np.split(order, np.flatnonzero(np.diff(number[order])) + 1)
-    return [(tuple(table.iloc[cells[0]]), cells) for cells in groups]
+    return [(tuple(table[name].iloc[cells[0]] for name in by), cells) for cells in groups]
 
 
 def _judged_regions(regions: pd.Series, labels: NDArray, likely: bool) -> NDArray[np.intp]:

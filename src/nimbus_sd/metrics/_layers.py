@@ -10,6 +10,8 @@ import pandas as pd
 from numpy.typing import NDArray
 from scipy import sparse
 
+from nimbus_sd import keys
+
 if TYPE_CHECKING:
     from anndata import AnnData
 
@@ -17,18 +19,30 @@ UNDETERMINED = 0.5
 
 
 def layer(adata: AnnData, name: str) -> NDArray:
-    """Return a layer as a dense array, cells x channels.
+    """Return a layer as a dense array of numbers, cells x channels.
 
     Raises
     ------
     KeyError
         If it does not exist; the message names those that do.
+    TypeError
+        If there are no layers at all, because this is no AnnData, or the layer does not hold numbers.
     """
+    if not hasattr(adata, "layers"):
+        raise TypeError(
+            f"This works on a table of cells (AnnData) and was given {type(adata).__name__}. The table of a "
+            "SpatialData is sdata.tables['table']."
+        )
     if name not in adata.layers:
         # anndata 0.13 lists X among the layers, under the key None.
         raise KeyError(f"There is no layer {name!r}; there are {sorted(key for key in adata.layers if key)}.")
     values = adata.layers[name]
-    return values.toarray() if sparse.issparse(values) else np.asarray(values)
+    values = values.toarray() if sparse.issparse(values) else np.asarray(values)
+    if values.dtype == bool:
+        return values.astype(np.float32)
+    if values.dtype.kind not in "fiu":
+        raise TypeError(f"Layer {name!r} holds {values.dtype}; it must hold numbers.")
+    return values
 
 
 def truth_layer(adata: AnnData, name: str, *, likely: bool = True) -> NDArray:
@@ -64,6 +78,20 @@ def judged(labels: NDArray, *, likely: bool = True) -> NDArray[np.bool_]:
 def layers_of(pred: str | Sequence[str]) -> list[str]:
     """One layer's name, or several, as a list."""
     return [pred] if isinstance(pred, str) else list(pred)
+
+
+def region_column(adata: AnnData, region_key: str | None = None) -> pd.Series:
+    """Return the column of ``obs`` that names each cell's region, by default the one annotated.
+
+    Raises
+    ------
+    KeyError
+        If it does not exist.
+    """
+    if region_key is None:
+        annotated = adata.uns.get("spatialdata_attrs", {})
+        region_key = str(annotated.get("region_key", keys.REGION))
+    return obs_columns(adata, region_key)[region_key]
 
 
 def obs_columns(adata: AnnData, names: str | Sequence[str]) -> pd.DataFrame:

@@ -25,7 +25,7 @@ _BANDWIDTHS = (0.3, 0.6)
 
 
 @dataclass(frozen=True)
-class Threshold:
+class ChannelThreshold:
     """A threshold, its 95 % interval and where it comes from.
 
     Parameters
@@ -45,7 +45,7 @@ class Threshold:
     two_groups: bool
 
 
-def auto_threshold(scores: NDArray, *, n_boot: int = 100, rng: int | np.random.Generator = 0) -> Threshold:
+def auto_threshold(scores: NDArray, *, n_boot: int = 100, rng: int | np.random.Generator = 0) -> ChannelThreshold:
     """Find the threshold of one marker's scores.
 
     In this order:
@@ -68,7 +68,7 @@ def auto_threshold(scores: NDArray, *, n_boot: int = 100, rng: int | np.random.G
     """
     finite = scores[np.isfinite(scores)]
     if finite.size < 2 * FEWEST:
-        return Threshold(DEFAULT, DEFAULT, DEFAULT, "0.5: too few cells", False)
+        return ChannelThreshold(DEFAULT, DEFAULT, DEFAULT, "0.5: too few cells", False)
     counts = _histogram(finite)
     draws = np.random.default_rng(rng).multinomial(finite.size, counts / finite.size, size=n_boot)
     (value, reason), *others = _rule(np.concatenate([counts[None], draws]))
@@ -77,10 +77,10 @@ def auto_threshold(scores: NDArray, *, n_boot: int = 100, rng: int | np.random.G
         low, high = (float(one) for one in np.quantile([other for other, _ in others], [0.025, 0.975]))
         low, high = min(low, value), max(high, value)
     if reason is not None:
-        return Threshold(value, low, high, reason, True)
+        return ChannelThreshold(value, low, high, reason, True)
     beyond = min((finite >= DEFAULT).sum(), (finite < DEFAULT).sum())
     reason = "0.5: too few cells beyond" if beyond < FEWEST else "0.5: no two separate groups"
-    return Threshold(value, low, high, reason, False)
+    return ChannelThreshold(value, low, high, reason, False)
 
 
 def _histogram(scores: NDArray) -> NDArray[np.int64]:

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from nimbus_sd import keys
 from nimbus_sd.metrics._calls import Threshold, calls, thresholds_of
 from nimbus_sd.metrics._estimate import Estimate, estimate, macro, mean
+from nimbus_sd.metrics._fitted import warn_if_fitted
 from nimbus_sd.metrics._frame import Frame, frame
 from nimbus_sd.metrics._layers import layer, layers_of
 from nimbus_sd.metrics.bootstrap import interval
@@ -29,13 +30,13 @@ def compare_baselines(
     truth: str = keys.GOLD,
     pred: str = keys.NIMBUS,
     *,
-    baselines: Sequence[str] | None = None,
+    baselines: str | Sequence[str] | None = None,
     threshold: Threshold = 0.5,
     by: str | Sequence[str] | None = None,
     likely: bool = True,
     n_boot: int = 1000,
     rng: int | np.random.Generator = 0,
-    region_key: str = keys.REGION,
+    region_key: str | None = None,
 ) -> pd.DataFrame:
     """Compare scores with thresholds on intensities, on the same cells.
 
@@ -70,7 +71,8 @@ def compare_baselines(
     rng
         Seed or generator of the draws.
     region_key
-        Column of ``obs`` with the region of each cell; for the bootstrap.
+        Column of ``obs`` with the region of each cell, for the bootstrap; by default the one that the table's
+        annotation names, else ``"region"``.
 
     Returns
     -------
@@ -99,13 +101,16 @@ def compare_baselines(
     columns = layers_of(by or [])
     base = frame(adata, truth, columns, likely=likely, n_boot=n_boot, rng=rng, region_key=region_key)
     scores = layer(adata, pred)
+    warn_if_fitted(adata, pred, base.judged)
     cuts = thresholds_of(scores, pred, base.labels, adata.var_names, threshold, likely=likely)
     rows = {}
-    for name, values in _baselines(adata, baselines):
-        ours = _macro_f1(scores, pred, cuts, base, values)
+    for name, values in _baselines(adata, None if baselines is None else layers_of(baselines)):
+        ours = _macro_f1(scores, pred, cuts, base, (name, values))
         for rule in RULES:
-            found = thresholds_of(values, name, base.labels, adata.var_names, rule, likely=likely, beside=scores)
-            rows[name, rule] = _row(ours, _macro_f1(values, name, found, base, scores))
+            found = thresholds_of(
+                values, name, base.labels, adata.var_names, rule, likely=likely, beside=(pred, scores)
+            )
+            rows[name, rule] = _row(ours, _macro_f1(values, name, found, base, (pred, scores)))
     index = pd.MultiIndex.from_tuples(rows, names=["baseline", "rule"])
     return pd.DataFrame(list(rows.values()), index=index)
 
@@ -136,14 +141,14 @@ def _arcsinh(values: NDArray) -> NDArray:
 
 
 def _macro_f1(
-    values: NDArray, name: str, cuts: Sequence[float], base: Frame, beside: NDArray
+    values: NDArray, name: str, cuts: Sequence[float], base: Frame, beside: tuple[str, NDArray]
 ) -> tuple[Estimate, NDArray[np.float64]]:
     """Average F1 over markers and groups, and F1 of each marker in each group."""
     averages, each = [], []
     for group in base.groups:
         resampled = group.sample.resampled if group.sample else None
-        judged = calls(values, name, base.labels, cuts, group.cells, likely=base.likely, beside=beside)
-        parts = [estimate(one, cut, group, resampled, ["f1"]) for one, cut in zip(judged, cuts, strict=True)]
+        cells = calls(values, name, base.labels, cuts, group.cells, likely=base.likely, beside=beside)
+        parts = [estimate(one, cut, group, resampled, ["f1"]) for one, cut in zip(cells, cuts, strict=True)]
         averages.append(macro(parts, group))
         each += [part.point["f1"] for part in parts]
     return mean(averages, base.groups, base.whole), np.array(each)

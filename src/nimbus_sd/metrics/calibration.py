@@ -10,6 +10,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from nimbus_sd import keys
+from nimbus_sd.metrics._calls import beyond_unit
 from nimbus_sd.metrics._fitted import warn_if_fitted
 from nimbus_sd.metrics._layers import judged, layers_of, truth_layer
 from nimbus_sd.metrics._layers import layer as read_layer
@@ -138,12 +139,9 @@ def calibration_error(
         raise ValueError(f"`n_bins` is {n_bins}; it must be at least 1.")
     tables = {}
     for name, scores, labels, known in _layers(adata, pred, truth, likely):
-        rows = {
-            str(channel): _errors(scores[known[:, i], i], labels[known[:, i], i] > 0.5, n_bins)
-            for i, channel in enumerate(adata.var_names)
-        }
-        rows[_ALL] = _errors(scores[known], labels[known] > 0.5, n_bins)
-        tables[name] = pd.DataFrame.from_dict(rows, orient="index")
+        rows = [_errors(scores[known[:, i], i], labels[known[:, i], i] > 0.5, n_bins) for i in range(adata.n_vars)]
+        rows.append(_errors(scores[known], labels[known] > 0.5, n_bins))
+        tables[name] = pd.DataFrame(rows, index=[*adata.var_names, _ALL])
     if isinstance(pred, str):
         return tables[pred].rename_axis("channel")
     return pd.concat(tables, names=["layer", "channel"])
@@ -156,7 +154,7 @@ def _layers(
     labels = truth_layer(adata, truth, likely=likely)
     for name in layers_of(pred):
         scores = read_layer(adata, name)
-        if ((scores < 0) | (scores > 1)).any():
+        if beyond_unit(scores).any():
             raise ValueError(
                 f"Layer {name!r} has values outside [0, 1]; calibration is for scores. For other values see "
                 "nimbus_sd.metrics.marker_metrics."

@@ -10,7 +10,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from nimbus_sd import keys
-from nimbus_sd.metrics._layers import UNDETERMINED, judged, layer, obs_columns, truth_layer
+from nimbus_sd.metrics._layers import UNDETERMINED, judged, layer, obs_columns, region_column, truth_layer
 from nimbus_sd.metrics.neighbours import count_around, pixel_sizes
 
 if TYPE_CHECKING:
@@ -30,7 +30,7 @@ def confounders(
     radius: float = 120.0,
     unit: Literal["px", "um"] = "px",
     likely: bool = True,
-    region_key: str = keys.REGION,
+    region_key: str | None = None,
 ) -> dict[str, pd.DataFrame]:
     """Compute the paper's confounders (Rumberger et al., "Confounders analysis"), and one more, spill-over.
 
@@ -49,7 +49,8 @@ def confounders(
     likely
         Whether cells labelled 0.75 and 0.25 (likely positive, likely negative) count as judged.
     region_key
-        Column of ``obs`` with the region of each cell. Cells of different regions are no neighbours.
+        Column of ``obs`` with the region of each cell; by default the one that the table's annotation names, else
+        ``"region"``. Cells of different regions are no neighbours.
 
     Returns
     -------
@@ -57,11 +58,11 @@ def confounders(
         Each cells x channels, float32, NaN where not known. What all channels share is the same in all columns, which
         are one read-only column in memory.
 
-        - ``"cell_size"``: ``obs["area"]``, um^2
+        - ``"cell_size"``: ``obs["area"]``, um^2 (the paper: pixels)
         - ``"heterogeneity"``: standard deviation over mean of the region's integrated expression in the channel
-        - ``"rarity"``: share of positives among the region's judged cells in the channel
-        - ``"sparsity"``: number of positive cells within the radius, without the cell itself; NaN where no cell of
-          the region is judged in the channel
+        - ``"rarity"``: share of positives among the region's judged cells in the channel: low for rare markers
+        - ``"sparsity"``: number of positive cells within the radius, without the cell itself: low where
+          they are sparse; NaN where no cell of the region is judged in the channel
         - ``"density"``: number of cells within the radius, without the cell itself
         - ``"spill_over"``: share of the cell's perimeter that it has in common with positive cells; NaN unless
           :func:`nimbus_sd.tl.cell_features` was run, and where ``"sparsity"`` is. Not in the paper
@@ -89,7 +90,7 @@ def confounders(
     known = judged(labels, likely=likely)
     positive = known & (labels > UNDETERMINED)
     expression = layer(adata, keys.INTEGRATED)
-    regions = obs_columns(adata, region_key)[region_key]
+    regions = region_column(adata, region_key)
     area = obs_columns(adata, keys.AREA)[keys.AREA].to_numpy(np.float32)
     position = _position(adata)
     radii = _radii(adata, regions, radius, unit)

@@ -185,8 +185,8 @@ def pr_curve(
     >>> import nimbus_sd as ns
     >>> adata = ns.datasets.example().tables["table"]
     >>> curve = ns.metrics.pr_curve(adata, "gold", likely=False)
-    >>> curve.loc[curve["channel"] == "CD3", "precision"].round(2).tolist()
-    [0.33, 1.0, 1.0]
+    >>> curve.loc[curve["channel"] == "CD3", "recall"].tolist()
+    [1.0, 1.0, 0.0]
     """
     columns = ("threshold", "recall", "precision")
 

@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
+from tqdm.auto import tqdm
 
 from nimbus_sd import keys
 from nimbus_sd.metrics._calls import Threshold, calls, threshold_by_layer, thresholds_of
-from nimbus_sd.metrics._layers import layer, layers_of, truth_layer
+from nimbus_sd.metrics._layers import layer, layers_of, region_column, truth_layer
 from nimbus_sd.metrics._pairs import Pairs, estimate, reason
 from nimbus_sd.metrics.confounders import OF_CELL, OF_REGION, confounders
 
@@ -28,11 +29,12 @@ def confounder_information(
     likely: bool = True,
     radius: float = 120.0,
     unit: Literal["px", "um"] = "px",
-    max_cells: int = 5000,
+    max_cells: int = 3000,
     n_permutations: int = 100,
     n_boot: int = 100,
     rng: int | np.random.Generator = 0,
-    region_key: str = keys.REGION,
+    region_key: str | None = None,
+    progress: bool = True,
 ) -> pd.DataFrame:
     """Measure the mutual information between each confounder and being wrong (paper: "Confounders analysis", Fig. 4d).
 
@@ -65,7 +67,7 @@ def confounder_information(
         As for :func:`confounders`.
     max_cells
         Pairs of cell and marker that are used, at most: they are drawn once, the same for all layers where these have
-        values. Time grows with it: about 0.03 s for each confounder, layer and draw at 5000.
+        values. Time grows with it.
     n_permutations
         Number of shuffles of the null; 0 for none.
     n_boot
@@ -73,7 +75,9 @@ def confounder_information(
     rng
         Seed or generator of all draws.
     region_key
-        Column of ``obs`` with the region of each cell.
+        Column of ``obs`` with the region of each cell, as for :func:`confounders`.
+    progress
+        Show a progress bar over layers and confounders.
 
     Returns
     -------
@@ -106,6 +110,7 @@ def confounder_information(
     ...     max_cells=500,
     ...     n_permutations=10,
     ...     n_boot=0,
+    ...     progress=False,
     ... )
     >>> found.loc[("nimbus", "spill_over"), "reason"]
     'not measured; run `tl.cell_features` first'
@@ -119,11 +124,12 @@ def confounder_information(
     thresholds = threshold_by_layer(threshold, names)
     errors = {name: _wrong(adata, name, labels, thresholds[name], likely=likely) for name in names}
     found = confounders(adata, truth, radius=radius, unit=unit, likely=likely, region_key=region_key)
-    region = pd.factorize(adata.obs[region_key])[0]
+    region = pd.factorize(region_column(adata, region_key))[0]
 
     draw, *seeds = np.random.default_rng(rng).spawn(1 + len(names))
     order = draw.random(labels.shape, np.float32).ravel()
     rows = {}
+    bar = tqdm(total=len(names) * len(found), desc="confounders", disable=not progress)
     for (name, wrong), seed in zip(errors.items(), seeds, strict=True):
         judged = np.flatnonzero(wrong.ravel() >= 0)
         used = judged
@@ -142,6 +148,8 @@ def confounder_information(
                 "wrong": int(pairs.wrong.sum()),
                 "reason": _reason(adata, pairs, confounder, judged=len(judged)),
             }
+            bar.update()
+    bar.close()
     result = pd.DataFrame.from_dict(rows, orient="index")
     result.index = pd.MultiIndex.from_tuples(list(rows), names=["layer", "confounder"])
     return result

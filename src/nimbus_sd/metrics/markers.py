@@ -13,6 +13,7 @@ from nimbus_sd import keys
 from nimbus_sd.metrics._calls import Threshold, calls, threshold_by_layer, thresholds_of
 from nimbus_sd.metrics._counts import Judged, pool
 from nimbus_sd.metrics._estimate import Estimate, estimate, macro, mean
+from nimbus_sd.metrics._fitted import warn_if_fitted
 from nimbus_sd.metrics._frame import Frame, Group, frame
 from nimbus_sd.metrics._layers import layer, layers_of
 
@@ -33,7 +34,7 @@ def marker_metrics(
     likely: bool = True,
     n_boot: int = 0,
     rng: int | np.random.Generator = 0,
-    region_key: str = keys.REGION,
+    region_key: str | None = None,
 ) -> pd.DataFrame:
     """Compare layers with the truth (Rumberger et al., "Validation and benchmarking").
 
@@ -67,7 +68,8 @@ def marker_metrics(
     rng
         Seed or generator of the draws.
     region_key
-        Column of ``obs`` with the region of each cell; for the bootstrap.
+        Column of ``obs`` with the region of each cell, for the bootstrap; by default the one that the table's
+        annotation names, else ``"region"``.
 
     Returns
     -------
@@ -84,8 +86,8 @@ def marker_metrics(
         ``"regions"``, or ``"cells"`` where there are fewer than 5 regions; such an interval is too narrow for other
         regions than these. How they are computed, and how often they cover: ``metrics.bootstrap.share_interval``.
 
-        A metric without cells to compute it from is NaN: a marker without positive cells has only specificity and
-        accuracy, one without negative cells no specificity and AUROC, one of which no cell is called no precision.
+        A metric without cells to compute it from is NaN: a marker without positive cells has only specificity, one
+        without negative cells no specificity and AUROC. Where cells are positive but none is called, precision is 0.
 
     Raises
     ------
@@ -94,10 +96,22 @@ def marker_metrics(
     ValueError
         If labels are outside of [0, 1] or none says positive or negative; if an option has a value that it cannot.
 
+    Warns
+    -----
+    UserWarning
+        If a threshold as for scores meets a layer of other values, or a layer is judged on cells that
+        :func:`nimbus_sd.tl.calibrate` fitted it on.
+
     Examples
     --------
+    Scores beside intensities, each with a threshold of its own:
+
     >>> import nimbus_sd as ns
     >>> adata = ns.datasets.example().tables["table"]
+    >>> adata.layers["mean"] = 100 * adata.layers["gold"]
+    >>> both = ns.metrics.marker_metrics(adata, ["gold", "mean"], threshold={"gold": 0.5, "mean": "otsu"})
+    >>> both.loc[("mean", "CD3"), "auroc"].item()
+    1.0
     >>> float(ns.metrics.marker_metrics(adata, pred="gold").loc["CD3", "f1"])
     1.0
     >>> found = ns.metrics.marker_metrics(adata, ["gold"], by="region", average="macro")
@@ -107,11 +121,14 @@ def marker_metrics(
     if average not in (None, "macro", "pooled"):
         raise ValueError(f"`average` is {average!r}; it must be None, 'macro' or 'pooled'.")
     names, columns = layers_of(pred), layers_of(by or [])
+    if not names:
+        raise ValueError("`pred` names no layer; pass one or several.")
     base = frame(adata, truth, columns, likely=likely, n_boot=n_boot, rng=rng, region_key=region_key)
     index: list[tuple] = []
     rows: list[dict[str, float | str]] = []
     for name, wanted in threshold_by_layer(threshold, names).items():
         values = layer(adata, name)
+        warn_if_fitted(adata, name, base.judged)
         cuts = thresholds_of(values, name, base.labels, adata.var_names, wanted, likely=likely)
         for key, found in _compare(values, name, cuts, base, adata.var_names, average, grouped=bool(columns)):
             index.append(key if isinstance(pred, str) else (name, *key))
@@ -134,19 +151,19 @@ def _compare(
 ) -> Iterator[tuple[tuple, Estimate]]:
     """Yield the rows of one layer: their place, in groups and channels, and figures."""
 
-    def judged(group: Group) -> Iterator[Judged]:
+    def judged_in(group: Group) -> Iterator[Judged]:
         return calls(values, name, base.labels, cuts, group.cells, likely=base.likely)
 
     if average == "pooled":
         cut = cuts[0] if len(set(cuts)) == 1 else float("nan")
         for group in [*base.groups, base.whole] if grouped else [base.whole]:
             key = group.key * len(base.groups[0].key) if grouped and group is base.whole else group.key
-            yield key, estimate(pool(list(judged(group))), cut, group)
+            yield key, estimate(pool(list(judged_in(group))), cut, group)
         return
     averages = []
     for group in base.groups:
         resampled = group.sample.resampled if group.sample and average else None
-        parts = [estimate(one, cut, group, resampled) for one, cut in zip(judged(group), cuts, strict=True)]
+        parts = [estimate(one, cut, group, resampled) for one, cut in zip(judged_in(group), cuts, strict=True)]
         if average is None:
             yield from (((*group.key, channel), part) for channel, part in zip(channels, parts, strict=True))
             continue

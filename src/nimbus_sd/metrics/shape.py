@@ -12,6 +12,7 @@ from scipy.ndimage import gaussian_filter1d
 from scipy.stats import kurtosis, skew
 
 from nimbus_sd import keys
+from nimbus_sd.metrics._fitted import warn_if_fitted
 from nimbus_sd.metrics._layers import judged, layers_of, truth_layer
 from nimbus_sd.metrics._layers import layer as read_layer
 
@@ -75,8 +76,8 @@ def score_shape(
     --------
     >>> import nimbus_sd as ns
     >>> adata = ns.datasets.example().tables["table"]
-    >>> ns.metrics.score_shape(adata, "gold", "gold").loc["CD3", ["overlap", "middle"]].round(2).to_list()
-    [0.0, 0.01]
+    >>> ns.metrics.score_shape(adata, "gold", "gold").loc["CD3", "overlap"].round(2).item()
+    0.0
     """
     low, high = middle
     if not 0 <= low <= high <= 1:
@@ -86,17 +87,18 @@ def score_shape(
     tables = {}
     for name in layers_of(pred):
         values = read_layer(adata, name)
-        rows = {}
-        columns: list[tuple[int | slice, str]] = [(i, str(channel)) for i, channel in enumerate(adata.var_names)]
-        for i, channel in [*columns, (slice(None), "all")]:
+        if known is not None:
+            warn_if_fitted(adata, name, np.asarray(known.any(axis=1)))
+        rows = []
+        for i in (*range(adata.n_vars), slice(None)):
             one = values[:, i]
             there = np.isfinite(one)
             state = None
             if labels is not None and known is not None:
                 # 1 positive, 0 negative, -1 not judged.
                 state = np.where(known[:, i], labels[:, i] > 0.5, -1)[there]
-            rows[channel] = _shape(one[there].astype(np.float64), state, (low, high))
-        tables[name] = pd.DataFrame.from_dict(rows, orient="index")
+            rows.append(_shape(one[there].astype(np.float64), state, (low, high)))
+        tables[name] = pd.DataFrame(rows, index=[*adata.var_names, "all"])
     if isinstance(pred, str):
         return tables[pred].rename_axis("channel")
     return pd.concat(tables, names=["layer", "channel"])

@@ -5,3 +5,7 @@ from nimbus_sd.tl.calls import call_positive
 from nimbus_sd.tl.features import cell_features
 
 __all__ = ["calibrate", "call_positive", "cell_features"]
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -12,15 +12,22 @@ from numpy.typing import NDArray
 from scipy.special import logit
 
 from nimbus_sd import keys
-from nimbus_sd.metrics._layers import judged, layers_of, obs_columns, truth_layer
+from nimbus_sd.metrics._calls import beyond_unit
+from nimbus_sd.metrics._layers import judged, layers_of, region_column, truth_layer
 from nimbus_sd.metrics._layers import layer as read_layer
+from nimbus_sd.tl._keys import check_key_added
 
 if TYPE_CHECKING:
     from anndata import AnnData
 
 logger = logging.getLogger("nimbus_sd")
 
+_TOOL = "calibrate"
 _FEWEST = 10
+_WAY_OUT = {
+    False: "`per_channel=True` fits each by its own cells.",
+    True: "They have too few labelled cells for a fit of their own: label more, or use the plain scores there.",
+}
 _Map = Callable[[NDArray], NDArray]
 
 
@@ -34,7 +41,7 @@ def calibrate(
     per_channel: bool = False,
     likely: bool = True,
     key_added: str = "nimbus_calibrated",
-    region_key: str = keys.REGION,
+    region_key: str | None = None,
 ) -> None:
     """Map scores to probabilities, by the truth of some regions; judge the result on the others.
 
@@ -59,7 +66,8 @@ def calibrate(
     key_added
         Name of the results.
     region_key
-        Column of ``obs`` that names a cell's region.
+        Column of ``obs`` that names a cell's region; by default the one that the table's annotation names, else
+        ``"region"``.
 
     Returns
     -------
@@ -81,7 +89,8 @@ def calibrate(
     Warns
     -----
     UserWarning
-        Names channels that got the fit of all in place of their own; says so if no judged region is left.
+        Names channels that got the fit of all in place of their own, and those that it makes worse; says so if no
+        judged region is left.
 
     Examples
     --------
@@ -94,16 +103,18 @@ def calibrate(
     """
     if method not in ("isotonic", "platt"):
         raise ValueError(f"`method` is {method!r}; it must be 'isotonic' or 'platt'.")
-    if key_added in (layer, truth, keys.NIMBUS, keys.GOLD, keys.SILVER, keys.INTEGRATED):
-        raise ValueError(f"`key_added` is {key_added!r}, the name of another layer; choose another one.")
     scores = read_layer(adata, layer)
-    if ((scores < 0) | (scores > 1)).any():
+    if key_added in (layer, truth):
+        raise ValueError(f"`key_added` is {key_added!r}, a layer that is needed; choose another name.")
+    check_key_added(adata, key_added, _TOOL)
+    if beyond_unit(scores).any():
         raise ValueError(f"Layer {layer!r} has values outside [0, 1]; only scores can be calibrated.")
     labels = truth_layer(adata, truth, likely=likely)
-    regions = layers_of(regions)
-    region = obs_columns(adata, region_key)[region_key].astype(str)
-    if unknown := [name for name in regions if name not in set(region)]:
-        raise KeyError(f"obs[{region_key!r}] has no region(s) {unknown}; it has {sorted(set(region))}.")
+    regions = [str(name) for name in layers_of(regions)]
+    region = region_column(adata, region_key).astype(str)
+    if not regions or (unknown := [name for name in regions if name not in set(region)]):
+        problem = f"has no region(s) {unknown}; it" if regions else "is to be used, but `regions` names none; it"
+        raise KeyError(f"obs[{region.name!r}] {problem} has {sorted(set(region))}.")
     known = judged(labels, likely=likely) & np.isfinite(scores)
     inside = region.isin(regions).to_numpy()
     used = known & inside[:, None]
@@ -116,22 +127,25 @@ def calibrate(
             f"positive and negative cells with higher scores in the positive ones; there are {positives} positive "
             f"and {int(used.sum()) - positives} negative ones."
         )
-    own = [_own_fit(scores[used[:, i], i], labels[used[:, i], i] > 0.5, method) for i in range(adata.n_vars)]
-    borrowed = [str(name) for name, fit in zip(adata.var_names, own, strict=True) if not per_channel or fit is None]
+    own: list[_Map | None] = [None] * adata.n_vars
+    if per_channel:
+        own = [_own_fit(scores[used[:, i], i], labels[used[:, i], i] > 0.5, method) for i in range(adata.n_vars)]
+    borrowed = [str(name) for name, fit in zip(adata.var_names, own, strict=True) if fit is None]
     result = np.full(scores.shape, np.nan, np.float32)
     for i, fit in enumerate(own):
         there = np.isfinite(scores[:, i])
-        result[there, i] = (fit if per_channel and fit is not None else pooled)(scores[there, i])
+        result[there, i] = (pooled if fit is None else fit)(scores[there, i])
 
     adata.layers[key_added] = result
     adata.uns[key_added] = {
+        "tool": _TOOL,
         "params": {
             "layer": layer,
             "truth": truth,
             "method": method,
             "per_channel": per_channel,
             "likely": likely,
-            "region_key": region_key,
+            "region_key": str(region.name),
         },
         "fitted_on": list(regions),
         "cells": int(used.sum()),
@@ -145,6 +159,13 @@ def calibrate(
             UserWarning,
             stacklevel=2,
         )
+    if worse := _worse(scores, result, labels, used, adata.var_names):
+        warnings.warn(
+            f"The fit makes {', '.join(map(repr, worse))} worse (larger Brier score in the regions used to fit): their "
+            f"scores err in another way than those of the other channels. {_WAY_OUT[per_channel]}",
+            UserWarning,
+            stacklevel=2,
+        )
     if not (known & ~inside[:, None]).any():
         warnings.warn(
             f"All cells with a truth were used to fit {key_added!r}: none is left to judge it on.",
@@ -152,6 +173,20 @@ def calibrate(
             stacklevel=2,
         )
     logger.info("added layers[%r]: fitted on %d cells of %d regions", key_added, int(used.sum()), len(regions))
+
+
+def _worse(
+    before: NDArray, after: NDArray, labels: NDArray, used: NDArray[np.bool_], channels: Sequence[str]
+) -> list[str]:
+    """Name the channels whose mean squared error grows, by more than what a cell or two can do."""
+    found = []
+    for i, name in enumerate(channels):
+        cells = used[:, i]
+        positive = labels[cells, i] > 0.5
+        old, new = (((one[cells, i] - positive) ** 2).sum() for one in (before, after))
+        if new > old + 1:
+            found.append(str(name))
+    return found
 
 
 def _own_fit(scores: NDArray, positive: NDArray[np.bool_], method: str) -> _Map | None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import numbers
 import warnings
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Literal
@@ -13,8 +12,10 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from nimbus_sd import keys
+from nimbus_sd.metrics._calls import at_or_above, beyond_unit, given_thresholds
 from nimbus_sd.metrics._layers import layer as read_layer
-from nimbus_sd.metrics.auto_threshold import Threshold, auto_threshold
+from nimbus_sd.metrics.auto_threshold import ChannelThreshold, auto_threshold
+from nimbus_sd.tl._keys import check_key_added
 from nimbus_sd.tl.flags import channel_flags, source_of, trained_ranges
 
 if TYPE_CHECKING:
@@ -22,12 +23,15 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("nimbus_sd")
 
+_TOOL = "call_positive"
+_MOVED = 0.1
+
 
 def call_positive(
     adata: AnnData,
     *,
     layer: str = keys.NIMBUS,
-    threshold: float | Literal["auto"] | Mapping[str, float] = 0.5,
+    threshold: float | Literal["auto"] | Mapping[str, float] | pd.Series = 0.5,
     key_added: str = "positive",
     n_boot: int = 100,
     rng: int | np.random.Generator = 0,
@@ -67,7 +71,8 @@ def call_positive(
           than on the smaller side, and than 5 %. ``saturated``: over 1 % of the cells are as bright as the
           normalisation factor. ``unlike the training``: an image statistic, see
           :func:`nimbus_sd.metrics.image_statistics`, is outside the central 99 % of the images that the model was
-          trained on; the text states how often that happens on such images
+          trained on; the text states how often that happens on such images. ``unstable``, for ``"auto"``: within the
+          threshold's interval the share of positive cells changes by more than 10 %
         - ``uns[key_added]``: ``params``, and ``trained_range`` ("compared", or "not known" where the model's card
           does not tell it)
 
@@ -76,13 +81,13 @@ def call_positive(
     KeyError
         If the layer does not exist, or the mapping lacks a channel or names one that does not exist.
     ValueError
-        If a threshold is not a finite number or ``"auto"``; if ``"auto"`` meets values outside [0, 1]; if
-        ``key_added`` is the name of the layer or of another standard one.
+        If a threshold is not a number or ``"auto"``; if ``"auto"`` meets values outside [0, 1]; if ``key_added``
+        holds something else already or is kept for it.
 
     Warns
     -----
     UserWarning
-        Names the flagged channels and why.
+        Names the flagged channels and why. Also if one threshold as for scores meets a layer of other values.
 
     Examples
     --------
@@ -92,36 +97,44 @@ def call_positive(
     >>> adata.varm["positive"].loc["CD3", "reason"]
     'valley between two modes'
     """
-    if key_added in (layer, keys.NIMBUS, keys.GOLD, keys.SILVER, keys.INTEGRATED):
-        raise ValueError(f"`key_added` is {key_added!r}, the name of other results; choose another one.")
     scores = read_layer(adata, layer)
-    within = _within_unit(scores)
-    if threshold == "auto" and not within.all():
+    check_key_added(adata, key_added, _TOOL)
+    within = ~beyond_unit(scores)
+    automatic = isinstance(threshold, str) and threshold == "auto"
+    if automatic and not within.all():
         raise ValueError(
             f"threshold='auto' is for scores in [0, 1], but layers[{layer!r}] has other values in channel(s) "
             f"{', '.join(repr(str(name)) for name in adata.var_names[~within])}. Pass numbers as `threshold`, "
             "or call the layer of scores."
         )
-    boots = n_boot if threshold == "auto" else 0
+    boots = n_boot if automatic else 0
     draws = np.random.default_rng(rng).spawn(adata.n_vars)
     found = [
         auto_threshold(scores[:, i], n_boot=boots, rng=draws[i]) if within[i] else None for i in range(adata.n_vars)
     ]
     two_groups = np.array([one is None or one.two_groups for one in found])
-    used = [one for one in found if one is not None] if threshold == "auto" else _given(adata, threshold)
+    if automatic:
+        used = [one for one in found if one is not None]
+    else:
+        cuts = given_thresholds(scores, layer, list(adata.var_names), threshold)  # type: ignore[arg-type]
+        used = [ChannelThreshold(cut, cut, cut, "given", True) for cut in cuts]
 
-    cuts = np.array([one.value for one in used])
-    calls = np.where(np.isfinite(scores), scores >= cuts, np.nan).astype(np.float32)
+    calls = np.full(scores.shape, np.nan, np.float32)
+    for i, one in enumerate(used):
+        calls[:, i] = np.where(np.isfinite(scores[:, i]), at_or_above(scores[:, i], one.value), np.nan)
+    flags = channel_flags(adata, layer, scores, two_groups)
+    if automatic:
+        flags = ["; ".join(filter(None, pair)) for pair in zip(flags, _unstable(scores, used), strict=True)]
     adata.layers[key_added] = calls
     adata.varm[key_added] = _table(used, calls, adata.var_names)
-    flags = channel_flags(adata, layer, scores, two_groups)
     # Categories, unlike texts, can be stored and extended with channels that have none.
     adata.var[f"{key_added}_flag"] = pd.Categorical(flags)
     compared = trained_ranges(adata, layer) is not None
     adata.uns[key_added] = {
+        "tool": _TOOL,
         "params": {
             "layer": layer,
-            "threshold": "one per channel, see varm" if isinstance(threshold, Mapping) else threshold,
+            "threshold": "one per channel, see varm" if isinstance(threshold, Mapping | pd.Series) else threshold,
             "n_boot": boots,
         },
         "trained_range": "compared" if compared else "not known",
@@ -129,33 +142,25 @@ def call_positive(
     if flagged := [f"{str(name)!r} ({flag})" for name, flag in zip(adata.var_names, flags, strict=True) if flag]:
         warnings.warn(f"Look at the image before using the calls of {', '.join(flagged)}.", UserWarning, stacklevel=2)
     if not compared:
-        logger.info("uns[%r] does not say which images the model was trained on", source_of(adata, layer))
+        logger.warning(
+            "no channel was compared with the images that the model was trained on: uns[%r] does not say which",
+            source_of(adata, layer),
+        )
     logger.info("added layers[%r]: %d of %d markers flagged", key_added, len(flagged), adata.n_vars)
 
 
-def _within_unit(scores: NDArray) -> NDArray[np.bool_]:
-    """Per channel, whether all values are in [0, 1] or NaN."""
-    return np.asarray(~((scores < 0) | (scores > 1)).any(axis=0))
+def _unstable(scores: NDArray, used: list[ChannelThreshold]) -> list[str]:
+    """Say of each channel whether its call hangs on where in the interval the threshold is."""
+    found = []
+    for column, one in zip(scores.T, used, strict=True):
+        known = column[np.isfinite(column)]
+        share = [float((known >= cut).mean()) if known.size else 0.0 for cut in (one.high, one.low)]
+        moved = np.isfinite(one.low) and share[1] - share[0] > _MOVED
+        found.append(f"unstable: from {share[0]:.0%} to {share[1]:.0%} of the cells are positive" if moved else "")
+    return found
 
 
-def _given(adata: AnnData, threshold: float | str | Mapping[str, float]) -> list[Threshold]:
-    names = [str(name) for name in adata.var_names]
-    if isinstance(threshold, Mapping):
-        if wrong := [name for name in threshold if name not in names]:
-            raise KeyError(f"`threshold` names channels that do not exist: {wrong}; there are {names}.")
-        if missing := [name for name in names if name not in threshold]:
-            raise KeyError(
-                f"`threshold` lacks channel(s) {missing}; for 0.5 there, pass "
-                "dict.fromkeys(adata.var_names, 0.5) | yours."
-            )
-    values = [threshold[name] if isinstance(threshold, Mapping) else threshold for name in names]
-    for value in values:
-        if not isinstance(value, numbers.Real) or isinstance(value, bool) or not np.isfinite(value):
-            raise ValueError(f"`threshold` is {value!r}; it must be a finite number, 'auto', or a mapping to numbers.")
-    return [Threshold(float(value), float(value), float(value), "given", True) for value in values]
-
-
-def _table(used: list[Threshold], calls: NDArray[np.float32], names: pd.Index) -> pd.DataFrame:
+def _table(used: list[ChannelThreshold], calls: NDArray[np.float32], names: pd.Index) -> pd.DataFrame:
     judged = np.isfinite(calls).sum(axis=0)
     share = np.divide(np.nansum(calls, axis=0), judged, out=np.full(len(used), np.nan), where=judged > 0)
     return pd.DataFrame(
