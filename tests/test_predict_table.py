@@ -94,6 +94,7 @@ def test_a_model_with_its_card(two, deep_network, deep, tmp_path, caplog):
         "tuned", written.sha256, "r7", 1,
     ]  # fmt: skip
     assert adata.uns["tuned"]["ranges"] == RANGES
+    assert adata.uns["tuned"]["model_description"] == PUBLISHED.description
     plain = predict(two, deep)
     np.testing.assert_array_equal(plain.layers["nimbus"], adata.layers["tuned"])
 

@@ -113,8 +113,8 @@ def predict(
         - ``obs["region"]``, ``obs["instance_id"]``: the labels element and the cell's label in it
         - ``obs["area"]``: in um^2, and ``obsm["spatial"]``: x, y in image pixels, unless there already
         - ``varm[f"{key_added}_normalization"]``: factor and the regions' quantiles
-        - ``uns[key_added]``: model, its sha256 and revision, settings, version, ranges of the images that it was
-          trained on (where its card tells them)
+        - ``uns[key_added]``: model, its description, sha256 and revision, settings, version, ranges of the images that
+          it was trained on (where its card tells them)
 
     Raises
     ------
@@ -210,6 +210,7 @@ def _provenance(scorer: Scorer, regions: list[Region], *, given: bool) -> dict[s
     card = scorer.card
     return {
         "model": card.name,
+        "model_description": card.description,
         "sha256": card.sha256,
         "revision": card.revision,
         "model_pixel_size": card.pixel_size,
