@@ -110,6 +110,9 @@ def test_bad_input_is_one_line(serve_hub, archive, small, tmp_path):
     (tmp_path / "x.csv").touch()
     assert "--overwrite" in refused("--out", tmp_path / "x.csv")
     assert "model='compat' is not known" in refused("--model", "compat")
+    for model in (small, "nimbus"):
+        said = refused("--model", model, "--dataset", "breast")
+        assert "no data set 'breast'; there are codex_colon, mibi_breast" in said
     assert not hub.server.requests
     assert "holds no zip archive, but README.md" in refused("--model", small)
     assert "no data set 'breast'; there are codex_colon" in refused(

@@ -18,6 +18,7 @@ import nimbus_sd
 from nimbus_sd.cli import app
 
 CHANNELS = ["DAPI", "CD3", "CD20"]
+COMMANDS = ("demo", "predict", "convert", "report", "benchmark")
 
 
 def call(*arguments: object) -> tuple[int, str, str]:
@@ -355,6 +356,10 @@ def test_demo_prints_a_table_and_how_long_steps_took(shown):
     header = next(line for line in lines if "share positive" in line)
     assert "F1 of scores at 0.5" in header and "F1 of mean intensity, Otsu" in header
     rows = {line.split()[0]: line.split()[1:] for line in lines if line[:1].isalnum() and len(line.split()) == 5}
+    baselines = {name: [float(one) for one in rows.pop(name)] for name in list(rows) if name.endswith("_expression")}
+    assert set(baselines) == {"integrated_expression", "arcsinh_expression"}
+    (rules,) = [line.split() for line in lines if "oracle" in line and "mixture" in line]
+    assert all(row[rules.index("oracle")] == max(row) > 0.5 for row in baselines.values())
     assert {"DAPI", "CD45", "CD3", "CD8", "CD20", "CD68", "PanCK", "Ki67", "mean"} == set(rows)
     assert all(row[0].isdigit() for row in rows.values())
     assert float(rows["CD20"][3]) > 0.8
@@ -372,8 +377,8 @@ def test_demo_refuses_a_folder_with_other_files(tmp_path):
 
 def test_help_names_the_commands():
     code, out, _ = call("--help")
-    assert code == 0 and all(command in out for command in ("demo", "predict", "convert"))
-    for command in ("demo", "predict", "convert"):
+    assert code == 0 and all(f" {command} " in out for command in COMMANDS)
+    for command in COMMANDS:
         code, out, _ = call(command, "--help")
         assert code == 0 and "--out" in out
 

@@ -11,6 +11,7 @@ import pandas as pd
 from nimbus_sd import keys
 from nimbus_sd._predict import predict
 from nimbus_sd.datasets import pan_m_gold_standard
+from nimbus_sd.datasets._pan_m import check_datasets
 from nimbus_sd.metrics import marker_metrics
 from nimbus_sd.models import PUBLISHED, load
 
@@ -50,7 +51,9 @@ def benchmark(
         cells of all markers) and ``positives``, and twice the metrics: ``"markers pooled"``, where the cells of all
         markers of a data set are counted together (the authors' code of Fig. 4), and ``"mean over markers"``.
     """
-    # An error in the model's name comes before all downloads.
+    # Errors in names come before all downloads.
+    if folder is None:
+        check_datasets(datasets)
     load(model)
     tables = {}
     for name, sdata in pan_m_gold_standard(datasets, folder=folder, progress=progress).items():

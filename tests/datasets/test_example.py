@@ -18,7 +18,8 @@ def test_it_is_what_its_documentation_says(example, no_warning):
     for name in example.images:
         assert example[name].shape == (8, 512, 512)
     table = example["table"]
-    assert 1300 < table.n_obs < 1800
+    # "About 2,000 cells".
+    assert 1550 < table.n_obs < 1650
     assert list(table.var_names) == ["DAPI", "CD45", "CD3", "CD8", "CD20", "CD68", "PanCK", "Ki67"]
     regions = find_regions(example)
     assert [(region.image_key, region.pixel_size) for region in regions] == [("fov1", 0.5), ("fov2", 0.5)]

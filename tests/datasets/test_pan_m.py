@@ -11,7 +11,7 @@ from standin_hub import FIRST, SECOND
 from standin_pan_m import LAYOUT, ROOT, UNLABELLED, gold_standard, tiff, zipped
 
 import nimbus_sd as ns
-from nimbus_sd.datasets._pan_m import FULL, GOLD_STANDARD
+from nimbus_sd.datasets._pan_m import FULL, GOLD_DATASETS, GOLD_STANDARD
 from nimbus_sd.io.fovs import element_names
 
 LABEL = {0: 0.0, 1: 1.0, 2: 0.75, 3: 0.25}
@@ -44,7 +44,7 @@ def read(*args, **kwargs):
 
 def test_five_data_sets_of_both_file_forms(standin, made, no_warning):
     found = read()
-    assert sorted(found) == DATASETS
+    assert sorted(found) == DATASETS == sorted(GOLD_DATASETS)
     for dataset, sdata in found.items():
         fovs, _, _, channels = LAYOUT[dataset]
         names = element_names(fovs)
@@ -139,6 +139,22 @@ def test_pixel_sizes_by_data_set(folder):
     found = read(["mibi_breast", "codex_colon"], folder=folder, pixel_size={"mibi_breast": 0.39})
     assert "TMA1_R1C1_um" in found["mibi_breast"].coordinate_systems
     assert "fov1_um" not in found["codex_colon"].coordinate_systems
+
+
+def test_pixel_sizes_of_unknown_data_sets(folder, standin):
+    known = "codex_colon, mibi_breast, mibi_decidua, vectra_colon, vectra_pancreas"
+    for place in (folder, None):
+        with pytest.raises(KeyError, match=rf"'mibi_brest' \(named in `pixel_size`\); there are {known}\."):
+            read("mibi_breast", folder=place, pixel_size={"mibi_brest": 0.39})
+    assert not standin.server.requests
+    # One that is there but not read is no mistake.
+    read("codex_colon", folder=folder, pixel_size={"mibi_breast": 0.39})
+
+
+def test_unknown_names_are_said_before_any_download(standin):
+    with pytest.raises(KeyError, match="no data set 'mibi_brest'; there are codex_colon, mibi_breast"):
+        read(["mibi_decidua", "mibi_brest"])
+    assert not standin.server.requests
 
 
 def test_one_download_and_one_unpacking(standin, tmp_path):

@@ -99,6 +99,24 @@ def test_pixels_that_are_not_square(tmp_path):
         read_fovs(tmp_path / "x.ome.tif", pixel_size=-1)
 
 
+@pytest.mark.parametrize(
+    "images, masks, said",
+    [
+        (["image.ome.tif"], ["labels.tif"], "`images` is a list; it must be one path, of a folder or of a single file"),
+        ("image.ome.tif", ["labels.tif"], "`masks` is a list; it must be one path"),
+        (IMAGE, None, "`images` is a ndarray"),
+        (None, None, "`images` is a NoneType"),
+    ],
+)
+def test_one_path_each(tmp_path, monkeypatch, images, masks, said):
+    monkeypatch.chdir(tmp_path)
+    save(tmp_path / "image.ome.tif", IMAGE, metadata=ome())
+    save(tmp_path / "labels.tif", LABELS)
+    with pytest.raises(TypeError, match=said):
+        read_fovs(images, masks)
+    assert list(read_fovs("image.ome.tif", "labels.tif").labels) == ["image_labels"]
+
+
 def test_written_and_read_back(tmp_path, folders):
     sdata = read_fovs(folders / "images", folders / "masks", pixel_size=0.5)
     with warnings.catch_warnings():

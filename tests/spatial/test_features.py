@@ -165,6 +165,38 @@ def test_thresholds_of_floats_part_the_same_pixels():
     np.testing.assert_array_equal(values > found[0], np.arange(len(values)) > np.argmax(variance))
 
 
+def two_levels():
+    rng = np.random.default_rng(6)
+    yield 0.3, 0.9
+    for _ in range(50):
+        low = 10 ** rng.uniform(-6, 6)
+        yield low, low * (1 + 10 ** rng.uniform(-3, 3))
+
+
+def test_a_flat_background_is_not_bright_in_floats():
+    """Its value may lie anywhere in a bin of the histogram, all of which belongs to the lower class."""
+    labels = np.zeros((20, 30), np.int32)
+    labels[2:8, 2:8], labels[2:8, 12:18], labels[12:18, 2:8] = 1, 2, 3
+    bright = np.isin(labels, [2]) | ((labels == 3) & (np.arange(30) < 5))
+    for low, high in two_levels():
+        image = np.where(bright, np.float32(high), np.float32(low))[None]
+        for dtype in (np.float32, np.float64):
+            region = region_of(image.astype(dtype), labels)
+            (cut,) = features.pixel_thresholds([region], lambda: None)
+            assert image.min() <= cut < image.max(), (low, high)
+            _, found, _ = measured(region)
+            assert found[2, :, 0].tolist() == [0, 1, 0.5], (low, high)
+
+
+def test_the_first_value_above_the_lower_bin_is_bright():
+    """The threshold is the last number of its bin, also where bins change their width."""
+    image = np.full((1, 20, 20), np.nextafter(np.float32(1), np.float32(0)))
+    image[0, :2] = 1
+    region = region_of(image, np.ones((20, 20), np.int32))
+    _, found, _ = measured(region)
+    np.testing.assert_allclose(found[2], 0.1)
+
+
 def test_labels_coarser_than_the_image(square, build, pixels, cells):
     image = pixels(2, 12, 16)
     sdata = build({"i": image}, {"l": (cells(), {"global": square(2)})})

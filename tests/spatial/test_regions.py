@@ -1,9 +1,11 @@
 import numpy as np
 import pytest
+from anndata import AnnData
 from spatialdata import read_zarr
 from spatialdata.models import Image2DModel, Labels2DModel
 from spatialdata.transformations import Identity, Scale, Translation
 
+import nimbus_sd as ns
 from nimbus_sd.spatial import find_regions
 
 ALL = slice(None)
@@ -45,6 +47,13 @@ def test_channel_arguments(build, pixels, cells):
         find_regions(sdata, channels=["CD8", "CD3", "CD8"], pixel_size=1)
     with pytest.raises(ValueError, match="`channels` is empty"):
         find_regions(sdata, channels=[], pixel_size=1)
+
+
+def test_something_else_than_a_spatialdata():
+    table = AnnData(np.zeros((3, 2)))
+    for function in (find_regions, ns.predict):
+        with pytest.raises(TypeError, match="Expected a SpatialData, got AnnData; pass the SpatialData"):
+            function(table)
 
 
 def test_unnamed_channels_are_called_by_number(build, pixels, cells):

@@ -221,3 +221,8 @@ def test_what_others_put_there_is_not_overwritten(sdata, where, key):
     getattr(table, where)[key] = value
     with pytest.raises(ValueError, match="of another origin"):
         run(sdata)
+
+
+def test_a_table_in_place_of_its_spatialdata(sdata):
+    with pytest.raises(TypeError, match="Expected a SpatialData, got AnnData"):
+        ns.tl.cell_features(sdata.tables["table"])

@@ -38,7 +38,7 @@ def example() -> SpatialData:
     Returns
     -------
     SpatialData
-        Images ``fov1`` and ``fov2``, labels ``fov1_labels`` and ``fov2_labels``, and a table of about 1,500 cells with
+        Images ``fov1`` and ``fov2``, labels ``fov1_labels`` and ``fov2_labels``, and a table of about 1,600 cells with
         the truth in ``layers["gold"]`` and ``obs["cell_type"]``; see :func:`nimbus_sd.simulate.simulate`.
 
     Examples
@@ -48,4 +48,4 @@ def example() -> SpatialData:
     8
     """
     segmentation = Segmentation("cell", wobble=0.3, merged=0.02, split=0.02)
-    return simulate(_PANEL, _TYPES, n_regions=2, radius=4.6, segmentation=segmentation, rng=5)
+    return simulate(_PANEL, _TYPES, n_regions=2, radius=5.0, segmentation=segmentation, rng=3)

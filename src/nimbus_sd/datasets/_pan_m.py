@@ -16,6 +16,9 @@ if TYPE_CHECKING:
 GOLD_STANDARD = "JLrumberger/Pan-Multiplex-Gold-Standard"
 FULL = "JLrumberger/Pan-Multiplex"
 
+#: The data sets of the gold standard.
+GOLD_DATASETS = ("codex_colon", "mibi_breast", "mibi_decidua", "vectra_colon", "vectra_pancreas")
+
 
 def pan_m_gold_standard(
     datasets: str | Sequence[str] | None = None,
@@ -39,8 +42,8 @@ def pan_m_gold_standard(
     folder
         A copy placed by hand: the downloaded zip, or the folder it was unpacked to. None goes by the hub.
     pixel_size
-        um per pixel of the images, for all or by data set. None takes it from the files where they say it. The
-        paper halved the images of all data sets, as if they were of 0.5 um.
+        um per pixel of the images, for all or by name of the data set. None, or a data set not named, takes it from
+        the files where they say it. The paper halved the images of all data sets, as if they were of 0.5 um.
     update
         Look up the latest version instead of using the one found at the first call.
     progress
@@ -64,7 +67,7 @@ def pan_m_gold_standard(
     ConnectionError
         The data are not in the cache and the hub cannot be reached.
     KeyError
-        There is no such data set.
+        There is no such data set, in ``datasets`` or ``pixel_size``; without ``folder``, said before any download.
     ValueError
         The archive is damaged or hostile; images, masks and labels do not fit.
     FileNotFoundError
@@ -85,17 +88,20 @@ def pan_m_gold_standard(
     from nimbus_sd.datasets._labels import GOLD_CODES, find_labels, read_labels
     from nimbus_sd.datasets._source import all_archives, find_source
 
+    names = [datasets] if isinstance(datasets, str) else datasets
+    sizes = pixel_size if isinstance(pixel_size, Mapping) else {}
+    if folder is None:
+        check_datasets(names, sizes)
     choose = partial(all_archives, repository=GOLD_STANDARD)
     source = find_source(GOLD_STANDARD, choose, folder, update=update, progress=progress)
     found = source.datasets()
-    wanted = [datasets] if isinstance(datasets, str) else list(found if datasets is None else datasets)
-    _check_known(wanted, found)
+    check_datasets(names, sizes, found)
     result = {}
-    for name in wanted:
+    for name in found if names is None else names:
         tables = find_labels(source.folders_of(found[name]), name)
         if len(tables) > 1:
             raise ValueError(f"There are several tables of labels: {', '.join(map(str, tables))}. Remove all but one.")
-        size = pixel_size.get(name) if isinstance(pixel_size, Mapping) else pixel_size
+        size = sizes.get(name) if isinstance(pixel_size, Mapping) else pixel_size
         layers = {keys.GOLD: read_labels(tables[0], name, GOLD_CODES)}
         result[name] = source.read(found[name], layers, pixel_size=size, progress=progress)
     return result
@@ -157,7 +163,7 @@ def pan_m(
     choose = partial(archive_of, name=name, repository=FULL)
     source = find_source(FULL, choose, folder, update=update, progress=progress)
     found = source.datasets()
-    _check_known([name], found)
+    check_datasets([name], found=found)
     layers = {}
     for path in find_labels(source.folders_of(found[name]), name):
         gold = re.search(r"gold|proofread|ground_?truth", path.name, re.IGNORECASE)
@@ -168,6 +174,18 @@ def pan_m(
     return source.read(found[name], layers, pixel_size=pixel_size, progress=progress)
 
 
-def _check_known(names: Iterable[str], found: Iterable[str]) -> None:
-    if unknown := [name for name in names if name not in found]:
-        raise KeyError(f"There is no data set {', '.join(map(repr, unknown))}; there are {', '.join(sorted(found))}.")
+def check_datasets(
+    names: Iterable[str] | None, sizes: Iterable[str] = (), found: Iterable[str] = GOLD_DATASETS
+) -> None:
+    """Check that data sets exist: those wanted (None: all), and those whose pixel size is given.
+
+    Raises
+    ------
+    KeyError
+        One does not; it names those that do.
+    """
+    for given, where in ((names or (), ""), (sizes, " (named in `pixel_size`)")):
+        if unknown := [name for name in given if name not in found]:
+            raise KeyError(
+                f"There is no data set {', '.join(map(repr, unknown))}{where}; there are {', '.join(sorted(found))}."
+            )

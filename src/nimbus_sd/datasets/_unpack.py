@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 import shutil
 import stat
 import tempfile
@@ -19,6 +20,8 @@ from tqdm.auto import tqdm
 #: An archive may hold this many times its own size, and always `FREE_SIZE` bytes.
 MAX_RATIO, FREE_SIZE = 100, 2**30
 MAX_ENTRIES = 1_000_000
+#: Bytes of a name, as file systems allow them, and of a path, which must fit below the folder's own.
+MAX_NAME, MAX_PATH = 255, 1000
 
 
 def unpack(parts: Sequence[Path], folder: Path, *, progress: bool = True) -> Path:
@@ -43,7 +46,8 @@ def unpack(parts: Sequence[Path], folder: Path, *, progress: bool = True) -> Pat
     Raises
     ------
     ValueError
-        The archive is damaged or hostile: names that lead out of the folder, links, more content than is plausible.
+        The archive is damaged or hostile: names that lead out of the folder, that are too long, or that are of a file
+        and a folder at once; links; more content than is plausible.
     OSError
         The disk is too small.
     """
@@ -92,9 +96,13 @@ def _checked(archive: zipfile.ZipFile, name: str, size: int) -> dict[PurePosixPa
             or path.name.startswith("._")
         ):
             continue
+        if max(len(os.fsencode(part)) for part in path.parts) > MAX_NAME or len(os.fsencode(path)) > MAX_PATH:
+            raise ValueError(f"{name} holds {entry.filename[:40]!r}..., a name too long; nothing was unpacked.")
         if path in entries:
             raise ValueError(f"{name} holds {entry.filename!r} twice; nothing was unpacked.")
         entries[path] = entry
+    if both := entries.keys() & {folder for path in entries for folder in path.parents}:
+        raise ValueError(f"{name} holds {str(min(both))!r} as a file and as a folder; nothing was unpacked.")
     total = sum(entry.file_size for entry in entries.values())
     if total > max(MAX_RATIO * size, FREE_SIZE):
         raise ValueError(

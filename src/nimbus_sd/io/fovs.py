@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
@@ -62,6 +63,8 @@ def read_fovs(
     ------
     FileNotFoundError
         A path does not exist, or there are no TIFF files.
+    TypeError
+        Something else than a path was given, such as a list of files.
     ValueError
         Masks are missing or not clear; sizes of files do not fit; channels differ between fields of view;
         pixels are not square; names clash.
@@ -80,7 +83,7 @@ def read_fovs(
     >>> list(sdata.images), list(sdata.labels)
     (['fov1', 'fov2'], ['fov1_labels', 'fov2_labels'])
     """
-    folder, mask_path = Path(images), None if masks is None else Path(masks)
+    folder, mask_path = _path(images, "images"), None if masks is None else _path(masks, "masks")
     for path in (folder, mask_path):
         if path is not None and not path.exists():
             raise FileNotFoundError(f"{path} does not exist.")
@@ -105,6 +108,15 @@ def read_fovs(
                 mask, dims=("y", "x"), transformations=_transformations(name, scale, size)
             )
     return SpatialData(**elements)
+
+
+def _path(given: str | Path, argument: str) -> Path:
+    if not isinstance(given, str | os.PathLike):
+        raise TypeError(
+            f"`{argument}` is a {type(given).__name__}; it must be one path, of a folder or of a single file. Put "
+            "several files into a folder, or read them one by one."
+        )
+    return Path(given)
 
 
 def _pixel_size(image: Tiff, pixel_size: float | None) -> float | None:

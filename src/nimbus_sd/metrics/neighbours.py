@@ -14,7 +14,7 @@ from scipy.spatial import cKDTree
 if TYPE_CHECKING:
     from anndata import AnnData
 
-# So many pairs of neighbours are held at once: about 200 MB.
+# So many pairs of neighbours are held at once, to limit the memory that they take.
 _PAIRS = 2**22
 
 

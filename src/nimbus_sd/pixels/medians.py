@@ -24,8 +24,8 @@ def cell_medians(cell: NDArray[np.integer], values: NDArray[np.float32], n: int)
     -------
     Shape (n,); NaN for a cell without a value.
     """
-    # Cell and value in one integer: numpy sorts these ten times faster than pairs. The bits of floats are in the
-    # order of their values once negative ones are turned around.
+    # Cell and value in one integer, so that one plain sort orders both. The bits of floats are in the order of their
+    # values once negative ones are turned around.
     bits = np.ascontiguousarray(values, np.float32).view(np.uint32)
     keys = (cell.astype(np.uint64) << np.uint64(32)) | np.where(bits & _SIGN, ~bits, bits | _SIGN)
     keys.sort()

@@ -4,22 +4,35 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from difflib import get_close_matches
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import dask.array as da
 import numpy as np
 from numpy.typing import NDArray
+from spatialdata import SpatialData
 from spatialdata.transformations import get_transformation
 from xarray import DataArray, DataTree
-
-if TYPE_CHECKING:
-    from spatialdata import SpatialData
 
 _AXES = ("y", "x")
 # What counts as rounding: of a scale, relative; of a shift, in pixels of the labels (positions in um are
 # often stored with few digits).
 _SCALE_TOLERANCE = 1e-6
 _TOLERANCE = np.array([[_SCALE_TOLERANCE, _SCALE_TOLERANCE, 1e-3]] * 2 + [[0, 0, 0]])
+
+
+def check_spatialdata(sdata: object) -> None:
+    """Say what was given in place of a SpatialData.
+
+    Raises
+    ------
+    TypeError
+        It is something else, such as its table.
+    """
+    if not isinstance(sdata, SpatialData):
+        raise TypeError(
+            f"Expected a SpatialData, got {type(sdata).__name__}; pass the SpatialData that holds the images, the "
+            "labels and their table."
+        )
 
 
 def not_found(kind: str, missing: Iterable[str], existing: Iterable[str], where: str = "") -> KeyError:

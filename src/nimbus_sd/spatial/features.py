@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from skimage.filters import threshold_otsu
 
 from nimbus_sd.pixels import Histogram, Outlines, cell_medians, interior
+from nimbus_sd.pixels.quantiles import _SHIFT
 from nimbus_sd.spatial.region import Region
 
 _WINDOW = 2048
@@ -28,7 +29,8 @@ def windows(region: Region) -> list[Window]:
 def pixel_thresholds(regions: Sequence[Region], on_window: Callable[[], object]) -> NDArray[np.float64]:
     """Otsu's threshold of each channel over every pixel of all regions' images; a shared image counts once.
 
-    Pixels that are negative, NaN or infinite count as 0. Where all pixels are the same, nothing is above: infinity.
+    Pixels that are negative, NaN or infinite count as 0. Where all pixels are the same, nothing is above: infinity. Of
+    values counted in bins, it is the largest value of the lower class's last bin.
     """
     histograms = [Histogram(*(region.dtype for region in regions)) for _ in regions[0].channels]
     pixels = 0
@@ -52,7 +54,16 @@ def _otsu(histogram: Histogram, pixels: int) -> float:
     values, counts = histogram.bins()
     if zeros := pixels - histogram.total:
         values, counts = np.append(0.0, values), np.append(zeros, counts)
-    return float(threshold_otsu(hist=(counts, values))) if len(values) > 1 else np.inf
+    if len(values) < 2:
+        return np.inf
+    cut = float(threshold_otsu(hist=(counts, values)))
+    return cut if histogram.exact or cut == 0 else _end_of_bin(cut)
+
+
+def _end_of_bin(middle: float) -> float:
+    """Return the largest float32 in the bin: all of the bin belongs to the lower class, not its lower half alone."""
+    bits = np.float32(middle).view(np.uint32)
+    return float((bits | np.uint32((1 << _SHIFT) - 1)).view(np.float32))
 
 
 def read_outlines(region: Region, on_window: Callable[[], object]) -> Outlines:

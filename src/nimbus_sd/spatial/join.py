@@ -10,7 +10,7 @@ import pandas as pd
 from anndata import AnnData
 from numpy.typing import NDArray
 
-from nimbus_sd.spatial.elements import image_element, not_found
+from nimbus_sd.spatial.elements import check_spatialdata, image_element, not_found
 from nimbus_sd.spatial.pairs import pair_elements
 from nimbus_sd.spatial.provenance import written_by_us
 from nimbus_sd.spatial.region import Region
@@ -39,6 +39,7 @@ def existing_table(sdata: SpatialData, table_key: str, places: Sequence[str]) ->
     ValueError
         It does not say which cells its rows are, or has something else in one of the places.
     """
+    check_spatialdata(sdata)
     if table_key not in sdata.tables:
         known = ", ".join(map(repr, sdata.tables)) or "none"
         raise KeyError(

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
 
+from spatialdata import SpatialData
 from spatialdata.transformations import get_transformation
 
 from nimbus_sd.spatial.elements import (
+    check_spatialdata,
     image_element,
     labels_element,
     matrices,
@@ -18,9 +19,6 @@ from nimbus_sd.spatial.elements import (
 from nimbus_sd.spatial.pairs import pair_elements
 from nimbus_sd.spatial.region import Region
 from nimbus_sd.spatial.units import pixel_sizes
-
-if TYPE_CHECKING:
-    from spatialdata import SpatialData
 
 __all__ = ["Region", "find_regions"]
 
@@ -57,6 +55,8 @@ def find_regions(
 
     Raises
     ------
+    TypeError
+        Something else than a SpatialData was given, such as its table.
     KeyError
         An element or a channel does not exist.
     ValueError
@@ -78,6 +78,7 @@ def find_regions(
     >>> region.read_image([0], slice(10, 20), slice(0, 30)).shape
     (1, 10, 30)
     """
+    check_spatialdata(sdata)
     pairs = pair_elements(sdata, image_key, labels_key)
     images = {image: image_element(sdata, image) for image, _ in pairs}
     channels = _channels({image: names for image, (_, names) in images.items()}, channels)

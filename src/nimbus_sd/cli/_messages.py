@@ -1,0 +1,65 @@
+"""What a user reads: one line for each message, and how long each step took."""
+
+from __future__ import annotations
+
+import logging
+import time
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import typer
+
+
+@contextmanager
+def plain_messages() -> Iterator[None]:
+    """Show warnings, log lines and errors a user can act on as one line each; exit with 2 after an error."""
+    logger = logging.getLogger("nimbus_sd")
+    handler = logging.StreamHandler()
+    handler.setFormatter(logging.Formatter("%(message)s"))
+    handler.addFilter(_Once())
+    logger.addHandler(handler)
+    logger.setLevel(logging.INFO)
+    # The reader of zarr stores logs harmless lines about labels without a parent image.
+    logging.getLogger("ome_zarr").setLevel(logging.ERROR)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        warnings.filterwarnings("always", category=UserWarning, module=r"nimbus_sd\b")
+        warnings.showwarning = lambda message, *_, **__: _say(f"Warning: {message}", "yellow")
+        try:
+            yield
+        except (ValueError, KeyError, TypeError, OSError) as error:
+            text = error.args[0] if isinstance(error, KeyError) and error.args else error
+            _say(f"Error: {text}", "red")
+            raise typer.Exit(2) from error
+        finally:
+            logger.removeHandler(handler)
+
+
+class _Once(logging.Filter):
+    """Lets each message pass once: a benchmark loads its model for every data set."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._said: set[str] = set()
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        new = record.getMessage() not in self._said
+        self._said.add(record.getMessage())
+        return new
+
+
+def _say(text: str, colour: str) -> None:
+    typer.secho(" ".join(text.split()), fg=colour, err=True)
+
+
+class Steps:
+    """Says how long each step took."""
+
+    def __init__(self) -> None:
+        self._start = time.perf_counter()
+
+    def done(self, what: str) -> None:
+        now = time.perf_counter()
+        typer.echo(f"{what}  [{now - self._start:.1f} s]")
+        self._start = now

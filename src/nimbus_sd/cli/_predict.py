@@ -1,0 +1,72 @@
+"""``nimbus-sd predict``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from nimbus_sd.cli._files import check_out, read_store, write_table
+from nimbus_sd.cli._messages import plain_messages
+
+
+def predict(
+    store: Annotated[Path, typer.Argument(metavar="STORE", help="SpatialData store (.zarr).")],
+    image: Annotated[list[str] | None, typer.Option(metavar="NAME", help="Image; repeat for many regions.")] = None,
+    labels: Annotated[
+        list[str] | None, typer.Option(metavar="NAME", help="Cell labels; repeat for many regions.")
+    ] = None,
+    channel: Annotated[
+        list[str] | None, typer.Option(metavar="NAME", help="Channel to score; repeat. All by default.")
+    ] = None,
+    model: Annotated[str, typer.Option(help="compact, nimbus, or a .safetensors or .pt file.")] = "compact",
+    pixel_size: Annotated[float | None, typer.Option(help="um per image pixel.")] = None,
+    tta: Annotated[bool | None, typer.Option(help="Average eight views. As the model's card says by default.")] = None,
+    table: Annotated[str, typer.Option(help="Name of the table in the store.")] = "table",
+    key: Annotated[str, typer.Option(help="Name of the layer of scores.")] = "nimbus",
+    out: Annotated[
+        Path | None, typer.Option(help="Write the table to this .h5ad or .csv and leave the store alone.")
+    ] = None,
+    overwrite: Annotated[
+        bool, typer.Option(help="Add the scores to a table that the store has already, or replace the file of --out.")
+    ] = False,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda, mps.")] = "auto",
+    progress: Annotated[bool, typer.Option(help="Show progress bars.")] = True,
+) -> None:
+    """Score a store's cells and write the table into it."""
+    with plain_messages():
+        if out is not None:
+            check_out(out, (".h5ad", ".csv"), overwrite)
+
+        import nimbus_sd as ns
+
+        sdata = read_store(store)
+        if out is None and table in sdata.tables and not overwrite:
+            raise ValueError(
+                f"{store} has a table {table!r} already. Pass --overwrite to add the scores to it, --table for "
+                "another name, or --out for a file of its own."
+            )
+        adata = ns.predict(
+            sdata,
+            image,
+            labels,
+            table_key=table,
+            key_added=key,
+            model=model,
+            channels=channel,
+            pixel_size=pixel_size,
+            tta=tta,
+            device=device,
+            progress=progress,
+        )
+        if out is None:
+            write_table(sdata, table)
+            typer.echo(f"Wrote {adata.n_obs} cells x {adata.n_vars} channels to table {table!r} of {store}.")
+            return
+        if out.suffix == ".h5ad":
+            adata.write_h5ad(out)
+        else:
+            # A channel that is named as a column of obs gets the layer's name behind it.
+            adata.obs.join(adata.to_df(layer=key), rsuffix=f"_{key}").to_csv(out)
+        typer.echo(f"Wrote {adata.n_obs} cells x {adata.n_vars} channels to {out}.")
