@@ -75,7 +75,7 @@ def test_cells_have_the_colour_of_their_score(sdata, labels):
     # Where there is no cell, the black behind it is seen.
     assert (colours[labels == 0][:, 3] == 0).all()
     assert ax.get_facecolor() == to_rgba("black")
-    assert ax.get_title() == "CD3: nimbus"
+    assert ax.get_title() == "CD3: scores"
 
 
 def test_cells_without_a_score_or_a_row_are_pale(sdata, labels):
@@ -91,7 +91,8 @@ def test_cells_without_a_score_or_a_row_are_pale(sdata, labels):
 def test_nothing_is_pale_where_all_have_a_score(sdata, labels):
     sdata["table"].layers["nimbus"][:] = 0.3
     ax = ns.pl.cells(sdata, "CD3", "a_cells", crop=(slice(0, 20), slice(0, 40)))
-    assert len(ax.images) == 1
+    # The cells and their borders.
+    assert len(ax.images) == 2 and not np.ma.getmaskarray(ax.images[1].get_array())[0, 9]
 
 
 def test_regions_with_the_same_ids_are_kept_apart(sdata, labels):
@@ -104,7 +105,7 @@ def test_regions_with_the_same_ids_are_kept_apart(sdata, labels):
 def test_layer_and_colours_can_be_chosen(sdata, labels):
     ax = ns.pl.cells(sdata, "CD3", "a_cells", layer="gold", cmap="magma")
     np.testing.assert_allclose(drawn_rgba(ax)[0, 15], plt.colormaps["magma"](1.0))
-    assert ax.get_title() == "CD3: gold"
+    assert ax.get_title() == "CD3: gold labels"
 
 
 def test_the_table_may_call_its_columns_as_it_likes(sdata, labels):
@@ -151,10 +152,10 @@ def test_an_unknown_channel_names_those_that_are_near(sdata, draw):
 def test_missing_table_layer_and_column_are_named(sdata):
     with pytest.raises(KeyError, match=r"no table 'tabel'; there are \['table'\]. Run `predict` first"):
         ns.pl.cells(sdata, "CD3", "a_cells", table_key="tabel")
-    with pytest.raises(KeyError, match=r"no layer 'silver' in table 'table'; there are \['nimbus', 'gold'\]"):
+    with pytest.raises(KeyError, match=r"no layer 'silver'; there are \['nimbus', 'gold'\]"):
         ns.pl.cells(sdata, "CD3", "a_cells", layer="silver")
     sdata.tables["table"] = sdata["table"][:, ["DAPI"]].copy()
-    with pytest.raises(KeyError, match=r"Table 'table' has no column 'CD3'; there are \['DAPI'\]"):
+    with pytest.raises(KeyError, match=r"no column \['CD3'\]; there are \['DAPI'\]"):
         ns.pl.cells(sdata, "CD3", "a_cells")
 
 
@@ -169,3 +170,41 @@ def test_labels_without_any_row_are_pale_throughout(sdata, labels):
 def test_an_unknown_pixel_size_is_no_matter_here(sdata, no_warning):
     ns.pl.image(sdata, "CD3", "a_cells")
     ns.pl.cells(sdata, "CD3", "a_cells")
+
+
+def test_neighbours_of_the_same_score_are_kept_apart(sdata, labels):
+    sdata["table"].layers["nimbus"][:] = 0.3
+    drawn = ns.pl.cells(sdata, "CD3", "a_cells").images[-1].get_array()
+    dark = ~np.ma.getmaskarray(drawn)
+    # Between 3 and 8 and between 3 and 2**40, one pixel wide; none towards the background.
+    expected = np.zeros(labels.shape, bool)
+    expected[0:10, 9] = expected[9, 0:10] = True
+    np.testing.assert_array_equal(dark, expected)
+
+
+def test_intensities_reach_to_the_factor_or_else_the_quantile(sdata):
+    table = sdata["table"]
+    table.layers["integrated_expression"] = np.linspace(0, 90, 16, dtype=np.float32).reshape(8, 2)
+    what = {"labels_key": "a_cells", "layer": "integrated_expression"}
+    top = np.quantile(table.layers["integrated_expression"][:, 1], 0.999)
+    ax = ns.pl.cells(sdata, "CD3", **what)
+    assert ax.images[0].get_clim() == (0, pytest.approx(top))
+    assert ax.figure.axes[1].get_ylabel() == "integrated expression, 0 to the 99.9 % quantile"
+    table.varm["nimbus_normalization"] = pd.DataFrame({"factor": [0.0, 42.0]}, index=["DAPI", "CD3"])
+    ax = ns.pl.cells(sdata, "CD3", **what)
+    assert ax.images[0].get_clim() == (0, 42)
+    assert ax.figure.axes[1].get_ylabel() == "integrated expression, 0 to the normalisation factor"
+
+
+def test_intensities_below_one_are_still_no_scores(sdata):
+    sdata["table"].layers["integrated_expression"] = np.full((8, 2), 0.25, np.float32)
+    ax = ns.pl.cells(sdata, "CD3", "a_cells", layer="integrated_expression")
+    assert ax.images[0].get_clim() == (0, 0.25)
+
+
+def test_a_colour_bar_comes_with_a_new_figure_only(sdata):
+    ax = ns.pl.cells(sdata, "CD3", "a_cells")
+    assert [one.get_ylabel() for one in ax.figure.axes] == ["", "negative (0) to positive (1)"]
+    figure, given = plt.subplots()
+    ns.pl.cells(sdata, "CD3", "a_cells", ax=given)
+    assert figure.axes == [given]

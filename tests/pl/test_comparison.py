@@ -10,7 +10,7 @@ import nimbus_sd as ns
 def test_one_row_per_channel(sdata):
     axes = ns.pl.comparison(sdata, ["CD3", "DAPI"], "a_cells")
     assert axes.shape == (2, 4)
-    assert [ax.get_title() for ax in axes[0]] == ["image", "mask", "scores", "truth"]
+    assert [ax.get_title() for ax in axes[0]] == ["image", "mask", "scores", "gold labels"]
     assert not any(ax.get_title() for ax in axes[1])
     assert [row[0].get_ylabel() for row in axes] == ["CD3", "DAPI"]
     for row in axes:
@@ -24,7 +24,7 @@ def test_one_row_per_channel(sdata):
     axes[0, 0].figure.canvas.draw()
 
 
-def test_only_layers_that_exist_are_shown(sdata):
+def test_of_the_usual_layers_those_that_exist_are_shown(sdata):
     del sdata["table"].layers["gold"]
     axes = ns.pl.comparison(sdata, ["CD3"], "a_cells")
     assert [ax.get_title() for ax in axes[0]] == ["image", "mask", "scores"]
@@ -64,3 +64,24 @@ def test_missing_table_and_channel_are_named(sdata):
         ns.pl.comparison(sdata, ["CD3"], "a_cells", table_key="cells")
     with pytest.raises(KeyError, match="No channel 'CD4'"):
         ns.pl.comparison(sdata, ["CD4"], "a_cells")
+
+
+def test_a_layer_that_is_asked_for_must_exist(sdata):
+    with pytest.raises(KeyError, match=r"no layer \['silver', 'mine'\]; there are \['nimbus', 'gold'\]"):
+        ns.pl.comparison(sdata, ["CD3"], "a_cells", layers=["nimbus", "silver", "mine"])
+
+
+def test_the_colour_bar_says_what_the_colours_mean(sdata):
+    axes = ns.pl.comparison(sdata, ["CD3"], "a_cells")
+    assert axes[0, 0].figure.axes[-1].get_ylabel() == "negative (0) to positive (1)"
+    sdata["table"].layers["integrated_expression"] = np.full((8, 2), 50, np.float32)
+    axes = ns.pl.comparison(sdata, ["CD3"], "a_cells", layers=["nimbus", "gold", "integrated_expression"])
+    assert axes[0, 0].figure.axes[-1].get_ylabel().splitlines() == [
+        "scores, gold labels: negative (0) to positive (1)",
+        "integrated expression: 0 to the 99.9 % quantile (1)",
+    ]
+
+
+def test_no_channel_is_an_error(sdata):
+    with pytest.raises(ValueError, match="`channels` is empty"):
+        ns.pl.comparison(sdata, [], "a_cells")

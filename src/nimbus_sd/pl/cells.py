@@ -1,78 +1,27 @@
-"""A channel with the outlines of its cells, and cells coloured by a layer."""
+"""Cells coloured by a layer."""
 
 from __future__ import annotations
 
-import warnings
 from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from nimbus_sd import keys
-from nimbus_sd.pixels import interior
-from nimbus_sd.spatial import Region, find_regions
-from nimbus_sd.spatial.rows import dense, rows_of
+from nimbus_sd.pl._layers import column, factor_of, holds_scores
+from nimbus_sd.pl._panels import WHOLE, Crop, panel, region_of, table_of
+from nimbus_sd.pl._style import title
+from nimbus_sd.spatial.rows import rows_of
 
 if TYPE_CHECKING:
     from anndata import AnnData
     from matplotlib.axes import Axes
     from spatialdata import SpatialData
 
-Crop = tuple[slice, slice]
-_WHOLE: Crop = (slice(None), slice(None))
+#: What the colours of scores and labels mean.
+UNIT = "negative (0) to positive (1)"
 _NOT_SCORED = "#f7d9f7"
-
-
-def image(
-    sdata: SpatialData,
-    channel: str,
-    labels_key: str | None = None,
-    *,
-    image_key: str | None = None,
-    crop: Crop = _WHOLE,
-    outlines: bool = True,
-    table_key: str = "table",
-    ax: Axes | None = None,
-) -> Axes:
-    """Show a channel in grey, from 0 to its normalisation factor, with cell outlines.
-
-    Parameters
-    ----------
-    sdata
-        Images and labels.
-    channel
-        Name of the channel.
-    labels_key
-        Which cells; may be left out where there is one labels element only.
-    image_key
-        Which image; may be left out where only one shares a coordinate system with the labels.
-    crop
-        Rows and columns to show, in pixels.
-    outlines
-        Draw the outlines of cells.
-    table_key
-        Table whose normalisation factor is used where it has one; else the 99.9 % quantile of what is shown.
-    ax
-        Where to draw; a new figure by default.
-
-    Returns
-    -------
-    Axes
-    """
-    region = region_of(sdata, channel, labels_key, image_key)
-    pixels = region.read_image([0], *crop)[0].astype(np.float32)
-    top = _factor(sdata, channel, table_key)
-    if top is None:
-        positive = pixels[pixels > 0]
-        top = float(np.quantile(positive, 0.999)) if positive.size else 1.0
-    ax = _axes(ax)
-    ax.imshow(pixels, cmap="gray", vmin=0, vmax=top, interpolation="nearest")
-    if outlines:
-        labels = region.read_labels(*crop)
-        edge = np.ma.masked_equal((labels > 0) & ~interior(labels), 0)
-        ax.imshow(edge, cmap="spring", vmin=0, vmax=2, alpha=0.6, interpolation="nearest")
-    ax.set_title(channel)
-    return ax
 
 
 def cells(
@@ -82,12 +31,15 @@ def cells(
     *,
     image_key: str | None = None,
     layer: str = keys.NIMBUS,
-    crop: Crop = _WHOLE,
+    crop: Crop = WHOLE,
     cmap: str = "viridis",
     table_key: str = "table",
     ax: Axes | None = None,
 ) -> Axes:
-    """Colour cells by their value in a layer, from 0 to 1; cells without a value are pale pink.
+    """Colour cells by their value in a layer; cells without a value are pale pink, borders between cells dark.
+
+    Scores and labels are drawn from 0 to 1. Intensities, and other layers with values outside [0, 1], are drawn from 0
+    to the channel's normalisation factor where the table has one, else to the 99.9 % quantile of the channel.
 
     Parameters
     ----------
@@ -102,13 +54,13 @@ def cells(
     layer
         Layer of the table.
     crop
-        Rows and columns to show, in pixels.
+        Rows and columns to show, in pixels of the finer of image and labels.
     cmap
         Colour map.
     table_key
         Name of the table.
     ax
-        Where to draw; a new figure by default.
+        Where to draw; a new figure, with a colour bar, by default.
 
     Returns
     -------
@@ -120,66 +72,55 @@ def cells(
         If the table, the layer or the channel does not exist.
     """
     from matplotlib import colormaps
+    from matplotlib.colors import ListedColormap
 
     adata = table_of(sdata, table_key)
-    if layer not in adata.layers:
-        there = [key for key in adata.layers if key is not None]
-        raise KeyError(f"There is no layer {layer!r} in table {table_key!r}; there are {there}.")
     region = region_of(sdata, channel, labels_key, image_key)
-    if channel not in adata.var_names:
-        raise KeyError(f"Table {table_key!r} has no column {channel!r}; there are {list(adata.var_names)}.")
+    all_values = column(adata, layer, channel)
     rows, ids = rows_of(adata, region.labels_key)
-    values = dense(adata.layers[layer], adata.shape)[rows, adata.var_names.get_loc(channel)]
-
     labels = region.read_labels(*crop)
     present, where = np.unique(labels, return_inverse=True)
     # A label without a row is at -1, where the NaN is.
-    value = np.append(values, np.nan)[pd.Index(ids).get_indexer(pd.Index(present))]
+    value = np.append(all_values[rows], np.nan)[pd.Index(ids).get_indexer(pd.Index(present))]
     shown = np.ma.masked_array(value[where].reshape(labels.shape), labels == 0)
-    ax = _axes(ax)
+
+    top, name_of_top = scale_of(adata, layer, channel)
+    new, ax = ax is None, panel(ax)
     ax.set_facecolor("black")
-    ax.imshow(shown, cmap=colormaps[cmap].with_extremes(bad=(0, 0, 0, 0)), vmin=0, vmax=1, interpolation="nearest")
+    clear = colormaps[cmap].with_extremes(bad=(0, 0, 0, 0))
+    drawn = ax.imshow(shown, cmap=clear, vmin=0, vmax=top, interpolation="nearest")
     unscored = np.ma.masked_equal(np.isnan(shown.filled(0)), 0)
     if unscored.count():
-        from matplotlib.colors import ListedColormap
-
         ax.imshow(unscored, cmap=ListedColormap([_NOT_SCORED]), interpolation="nearest")
-    ax.set_title(f"{channel}: {layer}")
+    borders = np.ma.masked_equal(_borders(labels), 0)
+    if borders.count():
+        ax.imshow(borders, cmap=ListedColormap(["black"]), alpha=0.7, interpolation="nearest")
+    if new:
+        meaning = f"{title(layer)}, 0 to the {name_of_top}" if name_of_top else UNIT
+        ax.figure.colorbar(drawn, ax=ax, label=meaning, extend="max" if name_of_top else "neither", shrink=0.7)
+    ax.set_title(f"{channel}: {title(layer)}")
     return ax
 
 
-def table_of(sdata: SpatialData, table_key: str) -> AnnData:
-    """Give a table, or say what there is."""
-    if table_key not in sdata.tables:
-        raise KeyError(f"There is no table {table_key!r}; there are {list(sdata.tables)}. Run `predict` first.")
-    return sdata.tables[table_key]
+def scale_of(adata: AnnData, layer: str, channel: str) -> tuple[float, str]:
+    """Return the value that has the last colour and what it is; no name for scores and labels, where it is 1."""
+    values = column(adata, layer, channel)
+    if holds_scores(layer, values):
+        return 1.0, ""
+    factor = factor_of(adata, channel)
+    if factor is not None:
+        return factor, "normalisation factor"
+    known = values[np.isfinite(values)]
+    top = float(np.quantile(known, 0.999)) if known.size else 1.0
+    return (top if top > 0 else 1.0), "99.9 % quantile"
 
 
-def region_of(sdata: SpatialData, channel: str, labels_key: str | None = None, image_key: str | None = None) -> Region:
-    """Find the region that a picture shows, or say which there are."""
-    if labels_key is None:
-        if len(sdata.labels) != 1:
-            raise ValueError(f"Which cells? Pass `labels_key`, one of {list(sdata.labels)}.")
-        labels_key = next(iter(sdata.labels))
-    with warnings.catch_warnings():
-        # Nothing here depends on the pixel size, so nobody needs to hear that it is unknown.
-        warnings.simplefilter("ignore", UserWarning)
-        return find_regions(sdata, image_key, labels_key, channels=[channel])[0]
-
-
-def _factor(sdata: SpatialData, channel: str, table_key: str) -> float | None:
-    varm = sdata.tables[table_key].varm if table_key in sdata.tables else {}
-    table = varm.get(f"{keys.NIMBUS}_normalization")
-    if table is None or channel not in table.index or not table.loc[channel, "factor"] > 0:
-        return None
-    return float(table.loc[channel, "factor"])
-
-
-def _axes(ax: Axes | None) -> Axes:
-    import matplotlib.pyplot as plt
-
-    if ax is None:
-        _, ax = plt.subplots()
-    ax.set_xticks([])
-    ax.set_yticks([])
-    return ax
+def _borders(labels: NDArray[np.int64]) -> NDArray[np.bool_]:
+    """Mark the pixels that have another cell to the right or below: borders one pixel wide."""
+    found = np.zeros(labels.shape, bool)
+    for here, there, at in (
+        (labels[:, :-1], labels[:, 1:], found[:, :-1]),
+        (labels[:-1], labels[1:], found[:-1]),
+    ):
+        at |= (here != there) & (here > 0) & (there > 0)
+    return found

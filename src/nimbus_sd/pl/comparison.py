@@ -1,4 +1,4 @@
-"""Image, mask, scores and truth side by side."""
+"""Image, mask, and cells coloured by scores and labels side by side."""
 
 from __future__ import annotations
 
@@ -8,9 +8,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from nimbus_sd import keys
-from nimbus_sd.pl.cells import _WHOLE, Crop, cells, image, table_of
+from nimbus_sd.pl._panels import WHOLE, Crop, table_of
+from nimbus_sd.pl._style import title
+from nimbus_sd.pl.cells import UNIT, cells, scale_of
+from nimbus_sd.pl.image import image
 
 if TYPE_CHECKING:
+    from anndata import AnnData
     from matplotlib.axes import Axes
     from spatialdata import SpatialData
 
@@ -21,8 +25,8 @@ def comparison(
     labels_key: str | None = None,
     *,
     image_key: str | None = None,
-    layers: Sequence[str] = (keys.NIMBUS, keys.GOLD),
-    crop: Crop = _WHOLE,
+    layers: Sequence[str] | None = None,
+    crop: Crop = WHOLE,
     table_key: str = "table",
     ax: Sequence[Sequence[Axes]] | None = None,
 ) -> np.ndarray:
@@ -35,9 +39,9 @@ def comparison(
     channels
         Names of the channels.
     layers
-        Layers of the table that exist are shown.
+        Layers of the table. None takes those that exist of ``"nimbus"`` and ``"gold"``.
     ax
-        Axes of shape (channels, 2 + layers); a new figure by default.
+        Axes of shape (channels, 2 + layers); a new figure, with a colour bar, by default.
 
     Returns
     -------
@@ -46,16 +50,18 @@ def comparison(
     Raises
     ------
     KeyError
-        If the table or a channel does not exist.
+        If the table, a layer or a channel does not exist.
     ValueError
-        If ``ax`` has another shape.
+        If ``ax`` has another shape, or there is no channel.
     """
     import matplotlib.pyplot as plt
     from matplotlib.cm import ScalarMappable
 
     channels = [channels] if isinstance(channels, str) else list(channels)
+    if not channels:
+        raise ValueError("`channels` is empty; name at least one.")
     table = table_of(sdata, table_key)
-    layers = [layer for layer in layers if layer in table.layers]
+    layers = _layers(table, layers)
     shape = (len(channels), 2 + len(layers))
     if ax is None:
         figure, axes = plt.subplots(
@@ -76,9 +82,31 @@ def comparison(
         for here in row:
             here.set_title("")
         row[0].set_ylabel(channel)
-    titles = {keys.NIMBUS: "scores", keys.GOLD: "truth", keys.SILVER: "silver labels"}
-    for here, title in zip(axes[0], ["image", "mask", *(titles.get(layer, layer) for layer in layers)], strict=True):
-        here.set_title(title)
+    for here, name in zip(axes[0], ["image", "mask", *map(title, layers)], strict=True):
+        here.set_title(name)
     if layers and ax is None:
-        figure.colorbar(ScalarMappable(cmap="viridis"), ax=axes, label="negative (0) to positive (1)", shrink=0.5)
+        meaning = _meaning(table, layers, channels)
+        figure.colorbar(ScalarMappable(cmap="viridis"), ax=axes, label=meaning, shrink=0.5)
     return axes
+
+
+def _layers(table: AnnData, wanted: Sequence[str] | None) -> list[str]:
+    if wanted is None:
+        return [layer for layer in (keys.NIMBUS, keys.GOLD) if layer in table.layers]
+    names = [wanted] if isinstance(wanted, str) else list(wanted)
+    there = [key for key in table.layers if key is not None]
+    if missing := [name for name in names if name not in there]:
+        raise KeyError(f"The table has no layer {missing}; there are {there}.")
+    return names
+
+
+def _meaning(table: AnnData, layers: Sequence[str], channels: Sequence[str]) -> str:
+    """Say what the colours mean, and for which layers where that differs."""
+    named: dict[str, list[str]] = {}
+    for layer in layers:
+        tops = dict.fromkeys(scale_of(table, layer, channel)[1] for channel in channels)
+        meaning = " or ".join(f"0 to the {top} (1)" if top else UNIT for top in tops)
+        named.setdefault(meaning, []).append(title(layer))
+    if list(named) == [UNIT]:
+        return UNIT
+    return "\n".join(f"{', '.join(names)}: {meaning}" for meaning, names in named.items())

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any
 
-from nimbus_sd.pl._style import COLORS, GREY, axes, color_of, need, title
+import numpy as np
+
+from nimbus_sd.pl._lines import STYLES, legend_beside, legend_width, line_looks, note_below, say_empty
+from nimbus_sd.pl._style import COLORS, GREY, axes, need, title
 
 if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.axes import Axes
 
-_STYLES: tuple[Literal["-", "--", ":", "-."], ...] = ("-", "--", ":", "-.")
+_FEW = 10
 
 
 def threshold_curve(
@@ -22,7 +25,8 @@ def threshold_curve(
     Parameters
     ----------
     table
-        From :func:`nimbus_sd.metrics.threshold_curve`: one colour per metric, one line style per layer and channel.
+        From :func:`nimbus_sd.metrics.threshold_curve`. Of one channel, one colour per metric and one line style per
+        layer. Of several channels only the last metric is drawn, a colour and line style per channel.
     metrics
         Columns of the table.
     ax
@@ -31,11 +35,12 @@ def threshold_curve(
     Returns
     -------
     Axes
+        Channels without a curve are named below.
 
     Raises
     ------
     ValueError
-        If the table is another one.
+        If the table is another one, or its layers have different units: thresholds of one in [0, 1], of another not.
 
     Examples
     --------
@@ -43,20 +48,21 @@ def threshold_curve(
     >>> adata = ns.datasets.example().tables["table"]
     >>> ax = ns.pl.threshold_curve(ns.metrics.threshold_curve(adata, "gold", average="pooled"))
     """
+    metrics = [metrics] if isinstance(metrics, str) else list(metrics)
+    if not metrics:
+        raise ValueError("`metrics` is empty; name at least one column of the table, such as 'f1'.")
     need(table, ["layer", "channel", "threshold", *metrics], "metrics.threshold_curve")
-    ax = axes(ax)
-    lines = list(table.groupby(["layer", "channel"], sort=False))
-    for number, (names, part) in enumerate(lines):
-        for metric, color in zip(metrics, COLORS, strict=False):
-            label = title(metric) if len(lines) == 1 else f"{title(metric)}, {', '.join(map(title, names))}"
-            ax.plot(part["threshold"], part[metric], _STYLES[number % 4], color=color, linewidth=1.2, label=label)
-    ax.set(xlabel="threshold", ylim=(0, 1.02))
-    ax.legend(frameon=False, fontsize="small")
+    _check_units(table)
+    if table["channel"].nunique() > 1:
+        ax = _channel_lines(table, "threshold", metrics[-1], ax, "no labelled cell with a value")
+    else:
+        ax = _metric_lines(table, metrics, axes(ax, 4.8))
+    ax.set(xlabel="threshold", ylim=(-0.02, 1.02))
     return ax
 
 
 def roc_curve(table: pd.DataFrame, *, ax: Axes | None = None) -> Axes:
-    """Show ROC curves, a colour per channel and a line style per layer.
+    """Show ROC curves.
 
     Parameters
     ----------
@@ -68,6 +74,8 @@ def roc_curve(table: pd.DataFrame, *, ax: Axes | None = None) -> Axes:
     Returns
     -------
     Axes
+        A colour per channel (and a line style beyond seven), a line style or width per layer; of one channel, a
+        colour per layer. Channels without a curve are named below.
 
     Raises
     ------
@@ -75,13 +83,11 @@ def roc_curve(table: pd.DataFrame, *, ax: Axes | None = None) -> Axes:
         If the table is another one.
     """
     need(table, ["layer", "channel", "false_positive_rate", "true_positive_rate"], "metrics.roc_curve")
-    ax = _square(table, "false_positive_rate", "true_positive_rate", ax)
-    ax.plot([0, 1], [0, 1], color=GREY, linewidth=0.6, linestyle=":", zorder=0)
-    return ax
+    return _square(table, "false_positive_rate", "true_positive_rate", ax, "no channel has both classes", diagonal=True)
 
 
 def pr_curve(table: pd.DataFrame, *, ax: Axes | None = None) -> Axes:
-    """Show precision against recall, a colour per channel and a line style per layer.
+    """Show precision against recall.
 
     Parameters
     ----------
@@ -93,6 +99,7 @@ def pr_curve(table: pd.DataFrame, *, ax: Axes | None = None) -> Axes:
     Returns
     -------
     Axes
+        Lines as for :func:`roc_curve`.
 
     Raises
     ------
@@ -100,7 +107,7 @@ def pr_curve(table: pd.DataFrame, *, ax: Axes | None = None) -> Axes:
         If the table is another one.
     """
     need(table, ["layer", "channel", "recall", "precision"], "metrics.pr_curve")
-    return _square(table, "recall", "precision", ax)
+    return _square(table, "recall", "precision", ax, "no channel has positive cells")
 
 
 def calibration_curve(table: pd.DataFrame, *, ax: Axes | None = None) -> Axes:
@@ -116,8 +123,8 @@ def calibration_curve(table: pd.DataFrame, *, ax: Axes | None = None) -> Axes:
     Returns
     -------
     Axes
-        The area of a dot goes with its number of cells. On the dotted line a score
-        is the share of positive cells.
+        Lines as for :func:`roc_curve`. The area of a dot goes with its number of cells; dots of fewer than 10 cells
+        are faded. On the dotted line a score is the share of positive cells.
 
     Raises
     ------
@@ -125,29 +132,74 @@ def calibration_curve(table: pd.DataFrame, *, ax: Axes | None = None) -> Axes:
         If the table is another one.
     """
     need(table, ["layer", "channel", "score", "observed", "cells"], "metrics.calibration_curve")
-    ax = _square(table, "score", "observed", ax)
-    size = 4 + 80 * table["cells"] / table.groupby(["layer", "channel"])["cells"].transform("max").clip(lower=1)
-    ax.scatter(table["score"], table["observed"], s=size, color=GREY, alpha=0.5, linewidth=0, zorder=1)
-    ax.plot([0, 1], [0, 1], color=GREY, linewidth=0.6, linestyle=":", zorder=0)
+    ax = _square(table, "score", "observed", ax, "no scores", diagonal=True)
+    lines, _ = _looks_of(table)
+    for (layer, channel), part in table.groupby(["layer", "channel"], sort=False):
+        size = 8 + 80 * part["cells"] / max(1, part["cells"].max())
+        alpha: Any = np.where(part["cells"] < _FEW, 0.15, 0.55)
+        color = lines[layer, channel]["color"]
+        ax.scatter(part["score"], part["observed"], s=size, color=color, alpha=alpha, linewidth=0, zorder=1)
     ax.set_ylabel("share of positive cells")
     return ax
 
 
-def _square(table: pd.DataFrame, x: str, y: str, ax: Axes | None) -> Axes:
-    """Lines in the unit square: a colour per channel, or per layer where there is one channel; a style per layer."""
-    from matplotlib.lines import Line2D
+def _check_units(table: pd.DataFrame) -> None:
+    spans = table.groupby("layer", sort=False)["threshold"].agg(["min", "max"]).dropna()
+    within = (spans["min"] >= 0) & (spans["max"] <= 1)
+    if within.any() and not within.all():
+        raise ValueError(
+            f"Thresholds of {list(spans.index[within])} are in [0, 1], those of {list(spans.index[~within])} are in "
+            "other units and do not share an axis with them. Draw one layer at a time: "
+            'table[table["layer"] == "..."].'
+        )
 
-    channels, layers = list(dict.fromkeys(table["channel"])), list(dict.fromkeys(table["layer"]))
-    many = len(channels) > 1
-    ax = axes(ax, 5.0 if many or len(layers) > 1 else 3.4, 3.4)
-    colors = color_of(channels if many else layers)
-    styles = {layer: _STYLES[i % 4 if many else 0] for i, layer in enumerate(layers)}
-    for (layer, channel), part in table.dropna(subset=[x, y]).groupby(["layer", "channel"], sort=False):
-        ax.plot(part[x], part[y], styles[layer], color=colors[channel if many else layer], linewidth=1.2)
-    ax.set(xlabel=title(x), ylabel=title(y), xlim=(-0.02, 1.02), ylim=(-0.02, 1.02), aspect="equal")
-    handles = [Line2D([], [], color=color, label=title(name)) for name, color in colors.items()]
-    if many and len(layers) > 1:
-        handles += [Line2D([], [], color=GREY, linestyle=styles[name], label=title(name)) for name in layers]
-    if len(handles) > 1:
-        ax.legend(handles=handles, frameon=False, fontsize="x-small", loc="upper left", bbox_to_anchor=(1, 1))
+
+def _metric_lines(table: pd.DataFrame, metrics: Sequence[str], ax: Axes) -> Axes:
+    """Lines of one channel: a colour per metric, a style per layer."""
+    layers = list(dict.fromkeys(table["layer"]))
+    entries: dict[str, dict[str, Any]] = {
+        metric: {"color": COLORS[i % len(COLORS)]} for i, metric in enumerate(metrics)
+    }
+    styles: dict[str, dict[str, Any]] = {
+        layer: {"linestyle": STYLES[i % len(STYLES)]} for i, layer in enumerate(layers)
+    }
+    for layer, part in table.groupby("layer", sort=False):
+        for metric, look in entries.items():
+            ax.plot(part["threshold"], part[metric], linewidth=1.2, **look, **styles[layer], label=title(metric))
+    if not table[metrics].notna().any(axis=None):
+        say_empty(ax, "no labelled cell with a value")
+    several = {layer: {"color": GREY, **look} for layer, look in styles.items()} if len(layers) > 1 else {}
+    legend_beside(ax, entries | several)
+    if len(metrics) == 1:
+        ax.set_ylabel(title(metrics[0]))
     return ax
+
+
+def _channel_lines(table: pd.DataFrame, x: str, y: str, ax: Axes | None, why: str) -> Axes:
+    """Lines of all channels and layers, a legend beside them, and a note on those that have none."""
+    known = table.dropna(subset=[x, y])
+    without = [name for name in dict.fromkeys(table["channel"]) if name not in set(known["channel"])]
+    lines, entries = _looks_of(table)
+    entries = {name: look for name, look in entries.items() if name not in without}
+    ax = axes(ax, 3.6 + legend_width(entries), 3.4)
+    ax.set(xlabel=title(x), ylabel=title(y))
+    if known.empty:
+        say_empty(ax, why)
+        return ax
+    for (layer, channel), part in known.groupby(["layer", "channel"], sort=False):
+        ax.plot(part[x], part[y], **{"linewidth": 1.2, **lines[layer, channel]})
+    legend_beside(ax, entries)
+    note_below(ax, without, "no curve")
+    return ax
+
+
+def _square(table: pd.DataFrame, x: str, y: str, ax: Axes | None, why: str, *, diagonal: bool = False) -> Axes:
+    ax = _channel_lines(table, x, y, ax, why)
+    ax.set(xlim=(-0.02, 1.02), ylim=(-0.02, 1.02), aspect="equal")
+    if diagonal and ax.lines:
+        ax.plot([0, 1], [0, 1], color=GREY, linewidth=0.6, linestyle=":", zorder=0)
+    return ax
+
+
+def _looks_of(table: pd.DataFrame) -> tuple[dict, dict]:
+    return line_looks(list(dict.fromkeys(table["channel"])), list(dict.fromkeys(table["layer"])))

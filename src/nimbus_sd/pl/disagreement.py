@@ -6,17 +6,19 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
-import pandas as pd
 
 from nimbus_sd import keys
-from nimbus_sd.pl.cells import image, region_of, table_of
-from nimbus_sd.spatial.rows import dense
+from nimbus_sd.pl._extremes import CALLED, extremes
+from nimbus_sd.pl._panels import region_of, table_of
+from nimbus_sd.pl.image import image
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from spatialdata import SpatialData
 
 _OUTLINE = "#e69f00"
+# A score that is called at 0.5 must not be shown as the other side of it.
+_HALF = "0.50"
 
 
 def disagreement(
@@ -32,22 +34,25 @@ def disagreement(
 ) -> np.ndarray:
     """Show the cells about which scores and integrated expression disagree most (the paper's Fig. 5).
 
+    A mean is put on a scale on which the channel's median cell called negative is 0 and the median cell called positive
+    is 1. Slivers, cells with less than a third of the table's median ``obs["area"]``, are left out where the table has
+    it: they are mistakes of the mask rather than of score or mean.
+
     Parameters
     ----------
     sdata
-        Images, labels and a table with scores.
+        Images, labels and a table with scores; its ``obsm["spatial"]`` holds x and y in pixels of the image.
     kind
-        ``"dim"``: called positive though their mean is low; ``"bright"``: called negative though it is high, as
-        where neighbours spill over.
+        ``"dim"``: called positive (score of at least 0.5) though the relative mean is below 0.5; ``"bright"``: called
+        negative though it is above, as where neighbours spill over.
     channels
-        Which ones; all by default. Cells of all of them are ranked together, by their mean on a scale on which the
-        median cell called negative is 0 and the median cell called positive is 1.
+        Which ones; all by default. Cells of all of them are ranked together, by their relative mean.
     layer
         Layer of scores.
     n_cells
-        Number of crops. Fewer are shown where fewer cells disagree.
+        Number of crops. Fewer are shown where fewer cells disagree, or fewer axes are given.
     width
-        Side of a crop in pixels.
+        Side of a crop, in pixels of the finer of image and labels.
     table_key
         Name of the table.
     ax
@@ -55,15 +60,16 @@ def disagreement(
 
     Returns
     -------
-    Array of Axes, one for each cell, the most extreme first. Titles name the channel, the score, and the mean on
-    that scale; the cell's outline is orange.
+    Array of Axes, one for each cell, the most extreme first. Titles name the channel, the score and the relative mean;
+    the cell's outline is orange.
 
     Raises
     ------
     KeyError
-        If a table, layer or channel does not exist.
+        If a table, layer, channel or ``obsm["spatial"]`` does not exist.
     ValueError
-        If ``kind`` is another, or no channel has cells called positive and negative.
+        If ``kind`` is another, ``n_cells`` is below 1, no channel has cells called positive and negative, no cell
+        disagrees, or a cell is not where ``obsm["spatial"]`` says.
 
     Examples
     --------
@@ -72,68 +78,52 @@ def disagreement(
     >>> adata = ns.predict(sdata, channels=["CD3"], progress=False)
     >>> axes = ns.pl.disagreement(sdata, "bright", channels=["CD3"], n_cells=4)
     """
-    if kind not in ("dim", "bright"):
+    if kind not in CALLED:
         raise ValueError(f"`kind` is {kind!r}; it must be 'dim' or 'bright'.")
-    picked = _pick(sdata, kind, channels, layer, n_cells, table_key)
-    axes = _grid(len(picked)) if ax is None else np.asarray(ax).ravel()
-    for (_, cell), here in zip(picked.iterrows(), axes, strict=False):
-        region = region_of(sdata, cell["channel"], cell["region"])
-        # Cells at the image's edge are off-centre rather than in a smaller crop.
-        top, left = (
-            max(0, min(int(at) - width // 2, size - width))
-            for at, size in zip(cell[["y", "x"]], region.shape, strict=True)
-        )
-        crop = (slice(top, top + width), slice(left, left + width))
-        image(sdata, cell["channel"], cell["region"], crop=crop, outlines=False, table_key=table_key, ax=here)
-        here.contour(region.read_labels(*crop) == cell["instance"], [0.5], colors=[_OUTLINE], linewidths=1.2)
-        here.set_title(f"{cell['channel']}: score {cell['score']:.2f}, mean {cell['mean']:.2f}", fontsize=8)
+    given = None if ax is None else np.asarray(ax).ravel()
+    n_cells = n_cells if given is None else min(n_cells, given.size)
+    if n_cells < 1:
+        raise ValueError("`n_cells` and the number of axes must be at least 1.")
+    adata = table_of(sdata, table_key)
+    channels = [channels] if isinstance(channels, str) else list(adata.var_names if channels is None else channels)
+    picked = extremes(adata, kind, channels, layer, n_cells)
+    axes = _grid(len(picked)) if given is None else given
+    for cell, here in zip(picked.itertuples(), axes, strict=False):
+        _draw(sdata, cell.channel, cell.region, cell.instance, (cell.y, cell.x), width, table_key, here)
+        score = f"{cell.score:.2f}"
+        score = f"{cell.score:.3f}" if score == _HALF else score
+        here.set_title(f"{cell.channel}: score {score}\nrelative mean {cell.relative:.2f}", fontsize=8)
     for here in axes[len(picked) :]:
         here.set_visible(False)
     return axes[: len(picked)]
 
 
-def _pick(
-    sdata: SpatialData, kind: str, channels: Sequence[str] | None, layer: str, n_cells: int, table_key: str
-) -> pd.DataFrame:
-    adata = table_of(sdata, table_key)
-    for needed in (layer, keys.INTEGRATED):
-        if needed not in adata.layers:
-            raise KeyError(f"There is no layer {needed!r} in table {table_key!r}; run `predict` first.")
-    channels = list(adata.var_names) if channels is None else list(channels)
-    missing = [name for name in channels if name not in adata.var_names]
-    if missing:
-        raise KeyError(f"Table {table_key!r} has no column {missing}; there are {list(adata.var_names)}.")
-    found = []
-    for channel in channels:
-        column = adata.var_names.get_loc(channel)
-        score = dense(adata.layers[layer], adata.shape)[:, column]
-        mean = dense(adata.layers[keys.INTEGRATED], adata.shape)[:, column]
-        known = np.isfinite(score) & np.isfinite(mean)
-        positive, negative = known & (score >= 0.5), known & (score < 0.5)
-        if not positive.any() or not negative.any():
-            continue
-        low, high = np.median(mean[negative]), np.median(mean[positive])
-        if high <= low:
-            continue
-        relative = (mean - low) / (high - low)
-        rows = np.flatnonzero(positive if kind == "dim" else negative)
-        rows = rows[np.argsort(relative[rows] if kind == "dim" else -relative[rows], kind="stable")[:n_cells]]
-        found.append(
-            pd.DataFrame(
-                {
-                    "channel": channel,
-                    "region": adata.obs[keys.REGION].to_numpy()[rows].astype(str),
-                    "instance": adata.obs[keys.INSTANCE].to_numpy()[rows],
-                    "x": adata.obsm[keys.SPATIAL][rows, 0],
-                    "y": adata.obsm[keys.SPATIAL][rows, 1],
-                    "score": score[rows],
-                    "mean": relative[rows],
-                }
-            )
+def _draw(
+    sdata: SpatialData,
+    channel: str,
+    labels_key: str,
+    instance: int,
+    centre: tuple[float, float],
+    width: int,
+    table_key: str,
+    ax: Axes,
+) -> None:
+    """Draw a crop around a place in the image's pixels, with the outline of a cell."""
+    region = region_of(sdata, channel, labels_key)
+    # Cells at the image's edge are off-centre rather than in a smaller crop.
+    top, left = (
+        max(0, min(int(at * region.image_repeat) - width // 2, size - width))
+        for at, size in zip(centre, region.shape, strict=True)
+    )
+    crop = (slice(top, top + width), slice(left, left + width))
+    inside = region.read_labels(*crop) == instance
+    if not inside.any():
+        raise ValueError(
+            f"Cell {instance} of {labels_key!r} is not around its place in obsm[{keys.SPATIAL!r}], {centre[1]:g}, "
+            f"{centre[0]:g}; it must be x and y in pixels of the image {region.image_key!r}."
         )
-    if not found:
-        raise ValueError(f"None of {', '.join(channels)} has cells called positive, brighter on average, and negative.")
-    return pd.concat(found).sort_values("mean", ascending=kind == "dim", kind="stable").head(n_cells)
+    image(sdata, channel, labels_key, crop=crop, outlines=False, table_key=table_key, ax=ax)
+    ax.contour(inside, [0.5], colors=[_OUTLINE], linewidths=1.2)
 
 
 def _grid(n: int) -> np.ndarray:
@@ -141,5 +131,5 @@ def _grid(n: int) -> np.ndarray:
 
     columns = min(n, 6)
     rows = -(-n // columns)
-    _, axes = plt.subplots(rows, columns, figsize=(2 * columns, 2.2 * rows), squeeze=False, layout="constrained")
+    _, axes = plt.subplots(rows, columns, figsize=(2 * columns, 2.3 * rows), squeeze=False, layout="constrained")
     return axes.ravel()

@@ -62,7 +62,8 @@ def compare_baselines(table: pd.DataFrame, *, ax: Axes | None = None) -> Axes:
     Returns
     -------
     Axes
-        One row per baseline, one colour per rule; to the right of 0 the scores are better.
+        One row per baseline, one colour per rule; to the right of 0 the scores are better. The rule ``"oracle"`` is
+        the best that a threshold can reach, since it knows the labels.
 
     Raises
     ------
@@ -79,8 +80,11 @@ def compare_baselines(table: pd.DataFrame, *, ax: Axes | None = None) -> Axes:
     need(table, ["baseline", "rule", "difference"], "metrics.compare_baselines")
     flat = table.reset_index().rename(columns={"rule": "layer"})
     flat["row"] = flat["baseline"].map(title)
-    ax = _dots(flat, "row", "difference", "F1 of scores minus F1 of baseline", ax)
+    flat["layer"] = flat["layer"].replace("oracle", "best possible (knows the labels)")
+    ax = _dots(flat, "row", "difference", "F1 of scores minus F1 of baseline", ax, width=7.0)
     ax.axvline(0, color=GREY, linewidth=0.8, zorder=0)
+    for text, side in (("← intensity better ", "right"), (" scores better →", "left")):
+        ax.text(0, 1.02, text, transform=ax.get_xaxis_transform(), ha=side, va="bottom", fontsize="small", color=GREY)
     return ax
 
 
@@ -112,11 +116,20 @@ def confounder_information(table: pd.DataFrame, *, ax: Axes | None = None) -> Ax
     return ax
 
 
-def _dots(flat: pd.DataFrame, row: str, value: str, label: str, ax: Axes | None, beside: str | None = None) -> Axes:
+def _dots(
+    flat: pd.DataFrame,
+    row: str,
+    value: str,
+    label: str,
+    ax: Axes | None,
+    *,
+    beside: str | None = None,
+    width: float = 4.5,
+) -> Axes:
     """Dots with intervals, rows from top to bottom, one colour per layer."""
     rows = list(dict.fromkeys(flat[row]))
     layers = list(dict.fromkeys(flat["layer"])) if "layer" in flat else [""]
-    ax = axes(ax, 4.5, 0.9 + 0.16 * len(rows) * (1 + len(layers)) / 2)
+    ax = axes(ax, width, 0.9 + 0.16 * len(rows) * (1 + len(layers)) / 2)
     place = {name: -i for i, name in enumerate(rows)}
     colors = color_of(layers)
     for number, name in enumerate(layers):

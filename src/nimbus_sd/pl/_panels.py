@@ -1,0 +1,46 @@
+"""Which region a picture shows, and axes for it."""
+
+from __future__ import annotations
+
+import warnings
+from typing import TYPE_CHECKING, TypeAlias
+
+from nimbus_sd.spatial import Region, find_regions
+
+if TYPE_CHECKING:
+    from anndata import AnnData
+    from matplotlib.axes import Axes
+    from spatialdata import SpatialData
+
+Crop: TypeAlias = tuple[slice, slice]
+WHOLE: Crop = (slice(None), slice(None))
+
+
+def table_of(sdata: SpatialData, table_key: str) -> AnnData:
+    """Give a table, or say what there is."""
+    if table_key not in sdata.tables:
+        raise KeyError(f"There is no table {table_key!r}; there are {list(sdata.tables)}. Run `predict` first.")
+    return sdata.tables[table_key]
+
+
+def region_of(sdata: SpatialData, channel: str, labels_key: str | None = None, image_key: str | None = None) -> Region:
+    """Find the region that a picture shows, or say which there are."""
+    if labels_key is None:
+        if len(sdata.labels) != 1:
+            raise ValueError(f"Which cells? Pass `labels_key`, one of {list(sdata.labels)}.")
+        labels_key = next(iter(sdata.labels))
+    with warnings.catch_warnings():
+        # Nothing here depends on the pixel size, so nobody needs to hear that it is unknown.
+        warnings.simplefilter("ignore", UserWarning)
+        return find_regions(sdata, image_key, labels_key, channels=[channel])[0]
+
+
+def panel(ax: Axes | None) -> Axes:
+    """Return the axes, or those of a new figure, without ticks."""
+    import matplotlib.pyplot as plt
+
+    if ax is None:
+        _, ax = plt.subplots(layout="constrained")
+    ax.set_xticks([])
+    ax.set_yticks([])
+    return ax
