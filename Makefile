@@ -15,7 +15,7 @@ test: .venv/test
 	$(BIN)/lint-imports
 	$(BIN)/python -m pytest
 
-# Trains the bundled model anew: about two hours on two CPU cores, resumes where it was stopped.
+# Trains the bundled model anew: about three hours on two CPU cores, resumes where it was stopped.
 # Its figures come from `benchmarks/bundled_model.py --model runs/compact/compact.safetensors --card runs/compact/compact.json`.
 weights: .venv/test
 	$(BIN)/python -m nimbus_sd.train.compact runs/compact

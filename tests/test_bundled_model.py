@@ -58,9 +58,9 @@ def test_almost_all_cells_of_real_tissue_have_a_nucleus(lymphoid):
     assert (adata[:, "DAPI"].layers["nimbus"] >= 0.5).mean() >= 0.95
 
 
-# Measured: 11 % of the cells. Membranes of B cells lie outside of the nuclear masks, around T cells too. See the
+# Measured: 8 % of the cells. Membranes of B cells lie outside of the nuclear masks, around T cells too. See the
 # model's card; to be passed by a longer training on such tissue.
-@pytest.mark.xfail(strict=True, reason="11 % instead of at most 5 % with the present weights")
+@pytest.mark.xfail(strict=True, reason="8 % instead of at most 5 % with the present weights")
 def test_hardly_any_cell_of_real_tissue_is_a_t_and_a_b_cell(lymphoid):
     adata, _ = lymphoid
     positive = adata[:, ["CD3", "CD20"]].layers["nimbus"] >= 0.5
@@ -73,8 +73,6 @@ def test_hardly_any_cell_of_real_tissue_is_a_t_and_a_b_cell(lymphoid):
     ("folder", "mask", "pixel_size", "channel"),
     [("vectra_lymphoid", "labels.tif", 0.5, "DAPI"), ("codex_intestine", "labels_expert1.tif", 0.38, "nucleus")],
 )
-# Measured: 0 % and 29 % of the cells. Dense nuclei on a grey background look like background to the present weights.
-@pytest.mark.xfail(strict=True, raises=AssertionError, reason="0 % and 29 % instead of 95 % with the present weights")
 def test_almost_all_cells_of_other_platforms_have_a_nucleus(folder, mask, pixel_size, channel):
     data = REAL.parent / folder
     if not data.is_dir():
@@ -82,3 +80,13 @@ def test_almost_all_cells_of_other_platforms_have_a_nucleus(folder, mask, pixel_
     sdata = ns.io.read_fovs(data / "image.ome.tif", data / mask, pixel_size=pixel_size)
     adata = ns.predict(sdata, channels=[channel], progress=False)
     assert (adata.layers["nimbus"] >= 0.5).mean() >= 0.95
+
+
+def test_the_card_tells_what_the_model_was_trained_on_and_how_it_did():
+    from nimbus_sd.train.compact import CARD
+
+    card = ns.models.load("compact").card
+    assert (card.description, card.trained_on, card.patch) == (CARD.description, CARD.trained_on, CARD.patch)
+    assert 0.5 < card.figures["simulated_f1_score_0.5"] < card.figures["simulated_f1_score_best"] < 1
+    assert set(card.ranges) == {"median", "q10", "q99", "zeros", "cv"}
+    assert all(0 <= limits["false_alarm"] < 0.05 for limits in card.ranges.values())

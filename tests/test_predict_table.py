@@ -68,6 +68,7 @@ def test_provenance(two, small):
     model = load(small).card
     assert {key: value for key, value in adata.uns["nimbus"].items() if key not in ("wrote", "area_unit")} == {
         "model": "small",
+        "model_description": model.description,
         "sha256": model.sha256,
         "model_pixel_size": 1.0,
         "pixel_size": {"a_cells": 0.5, "b_cells": 0.4},
