@@ -1,6 +1,9 @@
 """Geometry: cells, what lies under them, nuclei, depth and glass."""
 
 import dataclasses
+import os
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -130,3 +133,22 @@ def test_smooth_field_has_unit_variance_and_the_wavelength_asked_for():
         assert field.shape == (120, 150) and field.dtype == np.float32
         assert abs(field.mean()) < 1e-4 and abs(field.std() - 1) < 1e-4
     assert np.abs(np.diff(coarse, axis=1)).mean() < np.abs(np.diff(fine, axis=1)).mean() / 4
+
+
+def test_threads_change_no_byte():
+    """Products of matrices would: their rounding depends on how many threads share them."""
+    script = (
+        "import hashlib, numpy as np; from nimbus_sd.simulate import draw_tissue;"
+        "print(hashlib.sha256(draw_tissue((300, 300), 0.5, np.random.default_rng(2)).angle.tobytes()).hexdigest())"
+    )
+    digests = {
+        subprocess.run(
+            [sys.executable, "-c", script],
+            env=os.environ | {"OMP_NUM_THREADS": threads, "OPENBLAS_NUM_THREADS": threads},
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout
+        for threads in ("1", "2")
+    }
+    assert len(digests) == 1 and len(digests.pop()) > 60

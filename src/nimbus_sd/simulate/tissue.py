@@ -27,11 +27,15 @@ def _cubic(values: NDArray[np.float32], position: NDArray[np.float64], axis: int
     whole = np.minimum(np.floor(position).astype(int), values.shape[axis] - 2)
     t = (position - whole).astype(np.float32)
     weights = ((1 - t) ** 3 / 6, (3 * t**3 - 6 * t**2 + 4) / 6, (-3 * t**3 + 3 * t**2 + 3 * t + 1) / 6, t**3 / 6)
-    matrix = np.zeros((len(position), values.shape[axis]), np.float32)
-    for step, weight in zip((-1, 0, 1, 2), weights, strict=True):
-        column = np.clip(whole + step, 0, values.shape[axis] - 1)
-        np.add.at(matrix, (np.arange(len(position)), column), weight)
-    return np.moveaxis(np.tensordot(matrix, values, (1, axis)), 0, axis)
+    last = values.shape[axis] - 1
+    along = [1, 1]
+    along[axis] = -1
+    # No product of matrices, whose rounding depends on the number of threads: the same seed gives the same bytes.
+    terms = [
+        weight.reshape(along) * np.take(values, np.clip(whole + step, 0, last), axis)
+        for step, weight in zip((-1, 0, 1, 2), weights, strict=True)
+    ]
+    return np.asarray(terms[0] + terms[1] + terms[2] + terms[3], np.float32)
 
 
 @dataclass(frozen=True)
