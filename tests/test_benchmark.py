@@ -55,9 +55,13 @@ def by_hand(adata: AnnData, likely: bool) -> tuple[list[float], list[float], int
     judged = np.isfinite(labels) if likely else np.isin(labels, (0, 1))
 
     def measured(truth, called):
+        # Without positive cells there is nothing but specificity; without calls the precision is 0.
+        division = 0 if truth.any() else np.nan
         precision, recall, f1, _ = precision_recall_fscore_support(
-            truth, called, average="binary", zero_division=np.nan
+            truth, called, average="binary", zero_division=division
         )
+        if not truth.any():
+            precision = f1 = np.nan
         return [precision, recall, recall_score(~truth, ~called), f1]
 
     truth, called = labels > 0.5, adata.layers["nimbus"] >= 0.5
