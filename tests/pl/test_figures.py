@@ -83,6 +83,15 @@ def test_confounders_show_information_and_null():
     assert [tick.get_text() for tick in ax.get_yticklabels()] == ["cell size", "density"]
 
 
+def test_a_confounder_without_estimate_says_why():
+    index = pd.MultiIndex.from_product([["nimbus"], ["cell_size", "spill_over"]], names=["layer", "confounder"])
+    table = pd.DataFrame(
+        {"information": [0.1, np.nan], "null_95": [0.01, np.nan], "reason": ["", "not measured; run it"]}, index=index
+    )
+    ax = ns.pl.confounder_information(table)
+    assert [(text.get_text(), text.get_position()[1]) for text in ax.texts] == [("not measured; run it", -1)]
+
+
 def test_nothing_to_show_says_so(judged):
     judged.layers["nimbus"][:] = np.nan
     ax = ns.pl.marker_metrics(ns.metrics.marker_metrics(judged))

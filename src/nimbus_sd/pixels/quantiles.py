@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 
 # Floats are counted by the leading bits of their pattern: sign, exponent and 14 bits of the fraction, so that a bin is
 # at most 2**-14 = 6e-5 of its value wide and its middle at most 3e-5 off.
-_SHIFT = 23 - 14
+DROPPED_BITS = 23 - 14
 
 
 class Histogram:
@@ -33,7 +33,7 @@ class Histogram:
             bins = values[values > 0].astype(np.int64)
         else:
             positive = values[(values > 0) & (values <= np.finfo(np.float32).max)].astype(np.float32)
-            bins = (positive.view(np.uint32) >> _SHIFT).astype(np.int64)
+            bins = (positive.view(np.uint32) >> DROPPED_BITS).astype(np.int64)
         if bins.size:
             first = int(bins.min())
             self._merge(first, np.bincount(bins - first))
@@ -84,7 +84,7 @@ class Histogram:
 
     @staticmethod
     def _middle(index: NDArray[np.int64]) -> NDArray[np.float64]:
-        edges = (np.stack([index, index + 1]).astype(np.uint32) << _SHIFT).view(np.float32)
+        edges = (np.stack([index, index + 1]).astype(np.uint32) << DROPPED_BITS).view(np.float32)
         return edges.astype(np.float64).mean(axis=0)
 
 

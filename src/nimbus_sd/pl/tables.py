@@ -101,7 +101,8 @@ def confounder_information(table: pd.DataFrame, *, ax: Axes | None = None) -> Ax
     Returns
     -------
     Axes
-        One row per confounder, one colour per layer; a short grey line marks the 95 % quantile of the null.
+        One row per confounder, one colour per layer; a short grey line marks the 95 % quantile of the
+        null. Where there is no estimate, the reason stands in its row.
 
     Raises
     ------
@@ -113,6 +114,18 @@ def confounder_information(table: pd.DataFrame, *, ax: Axes | None = None) -> Ax
     flat["row"] = flat["confounder"].map(title)
     ax = _dots(flat, "row", "information", "mutual information with errors (nats)", ax, beside="null_95")
     ax.set_xlim(left=min(0, ax.get_xlim()[0]))
+    for number, name in enumerate(dict.fromkeys(flat["row"])):
+        part = flat[flat["row"] == name]
+        if part["information"].isna().all() and "reason" in part:
+            ax.text(
+                0.02,
+                -number,
+                part["reason"].iloc[0],
+                transform=ax.get_yaxis_transform(),
+                fontsize="x-small",
+                color=GREY,
+                va="center",
+            )
     return ax
 
 

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from skimage.filters import threshold_otsu
 
 from nimbus_sd.pixels import Histogram, Outlines, cell_medians, interior
-from nimbus_sd.pixels.quantiles import _SHIFT
+from nimbus_sd.pixels.quantiles import DROPPED_BITS
 from nimbus_sd.spatial.region import Region
 
 _WINDOW = 2048
@@ -63,7 +63,7 @@ def _otsu(histogram: Histogram, pixels: int) -> float:
 def _end_of_bin(middle: float) -> float:
     """Return the largest float32 in the bin: all of the bin belongs to the lower class, not its lower half alone."""
     bits = np.float32(middle).view(np.uint32)
-    return float((bits | np.uint32((1 << _SHIFT) - 1)).view(np.float32))
+    return float((bits | np.uint32((1 << DROPPED_BITS) - 1)).view(np.float32))
 
 
 def read_outlines(region: Region, on_window: Callable[[], object]) -> Outlines:
