@@ -1,6 +1,7 @@
 """Compare a model with thresholds on integrated expression, automatic ones and the best one, on simulated images.
 
-The 100 images were fixed, by seed and checksum, before the bundled model was trained:
+The 200 images, 40 of each platform's look, were fixed by seed and checksum before the bundled model was trained, whose
+training never draws a platform's look:
 ``python benchmarks/bundled_model.py --check`` compares them with ``bundled_model_images.sha256``.
 """
 
@@ -13,45 +14,41 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from nimbus_sd.simulate import (
-    draw_detector,
-    draw_marker,
-    draw_segmentation,
-    draw_tissue,
-    expose,
-    segment,
-    stain,
-    truth,
-)
+from nimbus_sd.simulate import PLATFORMS, Look, draw_look, draw_tissue, expose, segment, stain, truth
 
-SEED, N_IMAGES, SHAPE, PIXEL_SIZE = 20261123, 100, (512, 512), 0.5
+SEED, N_IMAGES, SHAPE = 20261124, 200, (400, 400)
 CHECKSUMS = Path(__file__).with_name("bundled_model_images.sha256")
 
 
-def simulated_image(number: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def simulated_image(number: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, Look]:
     """Draw an image with at least 5 positive and 5 negative cells.
 
     Returns
     -------
-    uint16 image and int32 labels (y, x), and the truth per label (1, 0, 0.5 undetermined; row 0 unused).
+    uint16 image and int32 labels (y, x), the truth per label (1, 0, 0.5 undetermined; row 0 unused) and the settings.
     """
     rng = np.random.default_rng([SEED, number])
     while True:
-        tissue = draw_tissue(SHAPE, PIXEL_SIZE, rng)
-        labels, cells = segment(tissue, draw_segmentation(rng), rng)
-        marker = draw_marker(rng)
-        stained, detector = stain(tissue, marker, rng), draw_detector(rng, marker.unspecific)
-        image = expose(stained.own + stained.rest, tissue, detector, rng)
-        known = truth(stained, tissue, detector, cells)
+        look = draw_look(platform(number), rng)
+        tissue = draw_tissue(SHAPE, look.pixel_size, rng, radius=look.radius, density=look.density)
+        labels, cells = segment(tissue, look.segmentation, rng)
+        stained = stain(tissue, look.marker, rng)
+        image = expose(stained.own + stained.rest, tissue, look.detector, rng)
+        known = truth(stained, tissue, look.detector, cells)
         if (known[1:] == 1).sum() >= 5 and (known[1:] == 0).sum() >= 5:
-            levels = image * (detector.gain if detector.counting else 4000)
-            return np.clip(np.rint(levels), 0, 65535).astype(np.uint16), labels, known
+            levels = image * (look.detector.gain if look.detector.counting else 4000)
+            return np.clip(np.rint(levels), 0, 65535).astype(np.uint16), labels, known, look
+
+
+def platform(number: int) -> str:
+    """Name the platform whose look an image has."""
+    return list(PLATFORMS)[number % len(PLATFORMS)]
 
 
 def checksum(number: int) -> str:
     """Digest of an image, its labels and its truth."""
     digest = hashlib.sha256()
-    for array in simulated_image(number):
+    for array in simulated_image(number)[:3]:
         digest.update(np.ascontiguousarray(array).tobytes())
     return digest.hexdigest()
 
@@ -80,12 +77,12 @@ def evaluate(model: str) -> pd.DataFrame:
 
     rows = []
     for number in range(N_IMAGES):
-        image, labels, known = simulated_image(number)
+        image, labels, known, look = simulated_image(number)
         sdata = SpatialData(
             images={"image": Image2DModel.parse(image[None], dims=("c", "y", "x"), c_coords=["marker"])},
             labels={"cells": Labels2DModel.parse(labels, dims=("y", "x"))},
         )
-        adata = ns.predict(sdata, model=model, pixel_size=PIXEL_SIZE, progress=False)
+        adata = ns.predict(sdata, model=model, pixel_size=look.pixel_size, progress=False)
         state = known[adata.obs["instance_id"].to_numpy()]
         certain = state != 0.5
         positive = state[certain] == 1
@@ -97,6 +94,8 @@ def evaluate(model: str) -> pd.DataFrame:
         rows.append(
             {
                 "image": number,
+                "platform": platform(number),
+                "mask": look.segmentation.target,
                 "cells": int(certain.sum()),
                 "share_positive": positive.mean(),
                 "positives": int(positive.sum()),

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
+from nimbus_sd.simulate import damage
 from nimbus_sd.simulate.tissue import Tissue, smooth_field
 
 
@@ -43,6 +44,16 @@ class Detector:
         Level that the lab's pipeline has subtracted.
     shift
         Registration shift (y, x).
+    defocus
+        Sigma of a further blur, in patches.
+    fold
+        Share by which light grows along a fold of the tissue.
+    edge
+        Level of stain gathered at the tissue's edge.
+    seam
+        Pixels by which a stitching is off.
+    compression
+        Level to which a lossy compression rounds.
     """
 
     counting: bool = False
@@ -59,6 +70,11 @@ class Detector:
     cutoff: float = 0.0
     subtract: float = 0.0
     shift: tuple[float, float] = (0.0, 0.0)
+    defocus: float = 0.0
+    fold: float = 0.0
+    edge: float = 0.0
+    seam: int = 0
+    compression: float = 0.0
 
 
 def draw_detector(rng: np.random.Generator, unspecific: float = 0.0) -> Detector:
@@ -73,6 +89,8 @@ def draw_detector(rng: np.random.Generator, unspecific: float = 0.0) -> Detector
         camera's image the background has at least a fifth of that level.
     """
     shift = rng.normal(0, rng.choice([0.0, 0.8]), 2).clip(-2.5, 2.5)
+    fold = float(rng.choice([0.0, rng.uniform(0.3, 1.5)], p=[0.95, 0.05]))
+    edge = float(rng.choice([0.0, rng.uniform(0.1, 0.8)], p=[0.85, 0.15]))
     clumps = float(rng.choice([0.0, np.exp(rng.uniform(np.log(0.05), np.log(4)))], p=[0.4, 0.6]))
     if rng.random() < 0.3:
         return Detector(
@@ -85,6 +103,8 @@ def draw_detector(rng: np.random.Generator, unspecific: float = 0.0) -> Detector
             hot=float(rng.choice([0.0, 3e-4])),
             cutoff=float(rng.choice([0.0, 0.05])),
             shift=(float(shift[0]), float(shift[1])),
+            fold=fold,
+            edge=edge,
         )
     background = max(float(np.exp(rng.uniform(np.log(0.01), np.log(0.8)))), unspecific * float(rng.uniform(0.2, 1)))
     haze = rng.random() < 0.2
@@ -102,6 +122,11 @@ def draw_detector(rng: np.random.Generator, unspecific: float = 0.0) -> Detector
         cutoff=float(rng.choice([0.0, rng.uniform(0.02, 0.2)], p=[0.85, 0.15])),
         subtract=float(rng.choice([0.0, background * rng.uniform(0.5, 1.2)], p=[0.6, 0.4])),
         shift=(float(shift[0]), float(shift[1])),
+        defocus=float(rng.choice([0.0, rng.uniform(0.5, 2.0)], p=[0.85, 0.15])),
+        fold=fold,
+        edge=edge,
+        seam=int(rng.choice([0, rng.integers(1, 4)], p=[0.95, 0.05])),
+        compression=float(rng.choice([0.0, rng.uniform(0.01, 0.08)], p=[0.92, 0.08])),
     )
 
 
@@ -128,19 +153,27 @@ def expose(
     um = 1 / tissue.pixel_size
     shape = tissue.shape
     light = expected + detector.background * _autofluorescence(tissue, rng)
+    if detector.fold:
+        light = light * damage.fold(tissue, detector.fold, rng)
+    if detector.edge:
+        light = light + damage.edge_glow(tissue, detector.edge)
     clumps = rng.poisson(detector.clumps * shape[0] * shape[1] / (100 * um) ** 2)
     if clumps:
-        light = light + _clumps(shape, clumps, um, rng)
+        light = light + damage.clumps(shape, clumps, um, rng)
     dots = rng.poisson(detector.dots * shape[0] * shape[1] / (100 * um) ** 2)
     if dots:
-        light = light + _dots(shape, dots, um, rng)
+        light = light + damage.dots(shape, dots, um, rng)
     sharp = ndimage.gaussian_filter(light, detector.blur * um, mode="nearest", truncate=3)
     if detector.tail:
         sharp = (1 - detector.tail) * sharp + detector.tail * _wide_blur(light, detector.tail_width * um)
+    if detector.defocus:
+        sharp = damage.defocus(sharp, detector.defocus, um, rng)
     if any(detector.shift):
         sharp = ndimage.shift(sharp, [s * um for s in detector.shift], order=1, mode="nearest")
     if detector.shading:
-        sharp = sharp * _shading(shape, detector.shading, rng)
+        sharp = sharp * damage.shading(shape, detector.shading, rng)
+    if detector.seam:
+        sharp = damage.seam(sharp, detector.seam, rng)
     image = rng.poisson(np.maximum(sharp, 0) * detector.gain).astype(np.float32) / np.float32(detector.gain)
     if detector.hot:
         hot = rng.random(shape) < detector.hot
@@ -149,6 +182,8 @@ def expose(
     if not detector.counting:
         image += rng.normal(0, detector.read_noise, shape).astype(np.float32)
         image -= detector.subtract
+    if detector.compression:
+        image = damage.compress(image, detector.compression)
     if detector.cutoff:
         image[image < detector.cutoff] = 0
         if detector.counting:
@@ -176,45 +211,3 @@ def _wide_blur(light: NDArray[np.float32], sigma: float) -> NDArray[np.float32]:
     small = ndimage.gaussian_filter(small, sigma / step, mode="nearest", truncate=3)
     wide = ndimage.uniform_filter(np.repeat(np.repeat(small, step, 0), step, 1), step)
     return np.asarray(wide[: light.shape[0], : light.shape[1]], np.float32)
-
-
-def _clumps(shape: tuple[int, int], count: int, um: float, rng: np.random.Generator) -> NDArray[np.float32]:
-    """Bright aggregates, debris and red cells, 1 to 8 um wide."""
-    light = np.zeros(shape, np.float32)
-    for _ in range(min(count, 200)):
-        radius = np.exp(rng.uniform(np.log(0.4), np.log(4))) * um
-        y, x = rng.uniform(0, shape[0]), rng.uniform(0, shape[1])
-        top, left = int(max(0, y - 3 * radius)), int(max(0, x - 3 * radius))
-        window = np.s_[top : int(y + 3 * radius) + 1, left : int(x + 3 * radius) + 1]
-        part = light[window]
-        dy = (np.arange(part.shape[0]) + top - y)[:, None] / radius
-        dx = (np.arange(part.shape[1]) + left - x)[None] / (radius * rng.uniform(0.5, 1.5))
-        part += (np.exp(rng.uniform(np.log(0.5), np.log(6))) * np.exp(-(dy**2 + dx**2))).astype(np.float32)
-    return light
-
-
-def _dots(shape: tuple[int, int], count: int, um: float, rng: np.random.Generator) -> NDArray[np.float32]:
-    """Bright dots, all of one width, anywhere."""
-    light = np.zeros(shape, np.float32)
-    height = np.exp(rng.normal(rng.uniform(-0.7, 1.0), 0.4, count))
-    np.add.at(light, (rng.integers(shape[0], size=count), rng.integers(shape[1], size=count)), height)
-    sigma = rng.uniform(0.2, 0.45) * um
-    return np.asarray(ndimage.gaussian_filter(light, sigma) * 2 * np.pi * max(sigma, 0.4) ** 2, np.float32)
-
-
-def _shading(shape: tuple[int, int], strength: float, rng: np.random.Generator) -> NDArray[np.float32]:
-    """Vignetting, and at times a stitching seam or stripes."""
-    y, x = (np.linspace(-1, 1, n, dtype=np.float32) for n in shape)
-    gain = (
-        1
-        - strength
-        * rng.uniform(0, 1)
-        * ((y - rng.uniform(-1, 1))[:, None] ** 2 + (x - rng.uniform(-1, 1))[None] ** 2)
-        / 2
-    )
-    gain = np.maximum(gain, 0.2)
-    if rng.random() < 0.3:
-        gain[:, rng.integers(shape[1]) :] *= 1 + strength * rng.uniform(-1, 1)
-    if rng.random() < 0.2:
-        gain *= 1 + 0.3 * strength * rng.standard_normal(shape[0]).astype(np.float32)[:, None]
-    return gain.astype(np.float32)

@@ -26,6 +26,8 @@ class Marker:
         Share of positive cells, in [0, 1].
     clustering
         0: scattered single cells; 1: coherent nests and sheets.
+    contact
+        Positive cells lie along the borders of nests instead of filling them.
     spread
         Sigma of the log-normal amplitude of positive cells.
     dim_share
@@ -35,7 +37,7 @@ class Marker:
     unspecific_in
         Where in the cell that signal sits.
     fill
-        Share of a membrane marker's signal that is seen over the whole cell (section thickness).
+        Share of the signal that is seen over the whole cell (section thickness, a second place of the marker).
     width
         Width of the membrane in um.
     patchiness
@@ -57,13 +59,14 @@ class Marker:
     dim_share: float = 0.1
     unspecific: float = 0.03
     unspecific_in: Localization = "cell"
-    fill: float = 0.15
+    fill: float = 0.0
     width: float = 0.7
     patchiness: float = 0.3
     polarity: float = 0.0
     overlap: float = 0.3
     fibres: float = 0.0
     crosstalk: float = 0.0
+    contact: bool = False
 
     def __post_init__(self) -> None:
         for where in (self.localization, self.unspecific_in):
@@ -94,7 +97,8 @@ class Stain:
 
 def draw_marker(rng: np.random.Generator) -> Marker:
     """Draw a marker at random: the variety that the bundled model is trained on."""
-    kind = rng.choice(6, p=[0.06, 0.08, 0.36, 0.25, 0.1, 0.15])
+    # Most markers of a panel are on a minority of cells.
+    kind = rng.choice(6, p=[0.12, 0.1, 0.44, 0.2, 0.07, 0.07])
     prevalence = float(
         (
             lambda: 0.0,
@@ -109,26 +113,28 @@ def draw_marker(rng: np.random.Generator) -> Marker:
     # them are nuclear counterstains.
     everybody = prevalence > 0.8
     localization = LOCALIZATIONS[
-        rng.choice(5, p=[0.2, 0.08, 0.6, 0.04, 0.08] if everybody else [0.55, 0.14, 0.15, 0.06, 0.1])
+        rng.choice(5, p=[0.2, 0.08, 0.6, 0.04, 0.08] if everybody else [0.5, 0.14, 0.15, 0.11, 0.1])
     ]
-    unspecific_in = LOCALIZATIONS[rng.choice(5, p=[0.1, 0.25, 0.3, 0.0, 0.35])]
-    # Sharp nuclei in all cells, nearly as bright as those of positive ones, would be a counterstain.
-    top = 0.1 if everybody else 0.25 if unspecific_in == "nucleus" else 0.6
+    unspecific_in = LOCALIZATIONS[rng.choice(5, p=[0.05, 0.2, 0.35, 0.08, 0.32])]
+    # A haze of all cells is common, most of all in nuclei; nearly as bright as positive nuclei it would be a counterstain.
+    top = 0.1 if everybody else 0.35 if unspecific_in == localization else 0.6
+    low = 0.03 if not everybody and rng.random() < 0.5 else 0.004
     return Marker(
         localization=localization,
         prevalence=prevalence,
         clustering=float(rng.choice([0.0, rng.uniform(0, 1), 1.0], p=[0.25, 0.5, 0.25])),
-        spread=float(rng.uniform(0.1, 0.45 if everybody else 0.9)),
-        dim_share=float(rng.choice([0.0, rng.uniform(0, 0.5)], p=[0.3, 0.7])),
-        unspecific=float(np.exp(rng.uniform(np.log(0.004), np.log(top)))),
+        spread=float(rng.uniform(0.1, 0.45 if everybody else 0.8)),
+        dim_share=float(rng.choice([0.0, rng.uniform(0, 0.4)], p=[0.3, 0.7])),
+        unspecific=float(np.exp(rng.uniform(np.log(low), np.log(top)))),
         unspecific_in=unspecific_in,
-        fill=float(rng.uniform(0.03, 0.4)),
+        fill=float(rng.uniform(0.03, 0.4)) if localization == "membrane" or rng.random() < 0.3 else 0.0,
         width=float(rng.uniform(0.35, 1.1)),
         patchiness=float(rng.uniform(0, 1)),
         polarity=float(rng.choice([0.0, rng.uniform(0.3, 1.0)], p=[0.85, 0.15])),
         overlap=float(rng.uniform(0, 0.6)),
         fibres=float(rng.choice([0.0, rng.uniform(0.1, 1.2)], p=[0.75, 0.25])),
         crosstalk=float(rng.choice([0.0, rng.uniform(0.03, 0.15)], p=[0.7, 0.3])),
+        contact=bool(rng.random() < 0.1),
     )
 
 
@@ -166,7 +172,8 @@ def stain(tissue: Tissue, marker: Marker, rng: np.random.Generator, positive: ND
     unspecific = marker.unspecific * np.exp(rng.normal(0, rng.uniform(0.15, 0.55), n)).astype(np.float32)
     unspecific[0] = 0
     rest = (amplitude * seen_through)[tissue.under] * np.float32(0.6)
-    plain = Marker(marker.unspecific_in, 1.0, patchiness=0.4, fill=0.4)
+    fill = 0.4 if marker.unspecific_in == "membrane" else 0.0
+    plain = Marker(marker.unspecific_in, 1.0, patchiness=0.4, fill=fill)
     rest += unspecific[tissue.owner] * _pattern(tissue, marker.unspecific_in, plain, rng)
     if marker.fibres:
         texture = np.abs(smooth_field(rng, tissue.shape, rng.uniform(3, 8) / tissue.pixel_size))
@@ -186,6 +193,8 @@ def _states(tissue: Tissue, marker: Marker, rng: np.random.Generator) -> NDArray
     row, col = (tissue.centre / tissue.pixel_size).astype(int).T
     inside = field[np.clip(row, 0, height - 1), np.clip(col, 0, width - 1)]
     lineage = inside + rng.normal(0, 1, 3)[tissue.kind]
+    if marker.contact:
+        inside = 1 - 3 * np.abs(inside)
     score = marker.clustering * lineage + (1.05 - marker.clustering) * rng.standard_normal(n)
     visible = np.unique(tissue.owner)
     visible = visible[visible > 0]
@@ -214,7 +223,6 @@ def _pattern(tissue: Tissue, where: Localization, marker: Marker, rng: np.random
         if marker.polarity:
             towards = rng.uniform(-np.pi, np.pi, tissue.n_cells + 1).astype(np.float32)[tissue.owner]
             value *= 1 - marker.polarity + marker.polarity * np.clip(np.cos(tissue.angle - towards) + 0.3, 0, 1)
-        value += marker.fill
     else:
         texture = np.exp(marker.patchiness * 0.4 * smooth_field(rng, tissue.shape, rng.uniform(1.5, 5) * um))
         value = texture
@@ -223,4 +231,4 @@ def _pattern(tissue: Tissue, where: Localization, marker: Marker, rng: np.random
         if where == "granules":
             spots = smooth_field(rng, tissue.shape, rng.uniform(1.2, 2.5) * um)
             value = value * (0.05 + np.clip(spots - rng.uniform(0.4, 1.0), 0, 1))
-    return np.asarray(value * in_cell, np.float32)
+    return np.asarray((value + marker.fill) * in_cell, np.float32)

@@ -30,6 +30,8 @@ class Segmentation:
         Dilation (positive) or erosion (negative) of all cells.
     merged, split, missing
         Share of cells with that error.
+    grid
+        Side of the squares that masks are made of, where they were drawn at a coarser resolution.
     """
 
     target: Literal["cell", "nucleus", "grown"] = "cell"
@@ -40,6 +42,7 @@ class Segmentation:
     merged: float = 0.0
     split: float = 0.0
     missing: float = 0.0
+    grid: float = 0.0
 
 
 def draw_segmentation(rng: np.random.Generator) -> Segmentation:
@@ -54,6 +57,7 @@ def draw_segmentation(rng: np.random.Generator) -> Segmentation:
         merged=float(rng.choice([0.0, rng.uniform(0, 0.08)])),
         split=float(rng.choice([0.0, rng.uniform(0, 0.08)])),
         missing=float(rng.choice([0.0, rng.uniform(0, 0.1)])),
+        grid=float(rng.choice([0.0, rng.uniform(0.8, 2.0)], p=[0.85, 0.15])),
     )
 
 
@@ -90,6 +94,10 @@ def segment(
         labels = _expand(labels, segmentation.resize * um)
     elif segmentation.resize < 0:
         labels[_edge_distance(labels) * tissue.pixel_size <= -segmentation.resize] = 0
+
+    if (side := round(segmentation.grid * um)) > 1:
+        rows, cols = (np.minimum(np.arange(length) // side * side + side // 2, length - 1) for length in labels.shape)
+        labels = labels[np.ix_(rows, cols)]
 
     n = tissue.n_cells + 1
     first, second = np.arange(n), np.zeros(n, np.int64)

@@ -131,7 +131,7 @@ def draw_tissue(
     if rng.random() < 0.2:
         edge = smooth_field(rng, shape, 120 / pixel_size)
         glass = edge > rng.uniform(0.5, 1.8)
-        gone = np.unique(owner[glass])
+        gone = np.union1d(owner[glass], under[glass])
         for layer in (owner, under):
             layer[np.isin(layer, gone)] = 0
         nucleus &= owner > 0
@@ -178,7 +178,7 @@ def _place(
     large = rng.random(n) < rng.choice([0.0, 0.02])
     radii[large] *= rng.uniform(1.4, 1.9, int(large.sum()))
     stretch = np.exp(np.abs(rng.normal(0, 0.18, n)))
-    stretch[kind == 0] *= rng.uniform(1.0, 2.6) ** rng.random(int((kind == 0).sum()))
+    stretch[kind == 0] *= float(np.exp(rng.uniform(0, np.log(6.0)))) ** rng.random(int((kind == 0).sum()))
     flow = smooth_field(rng, coarse, rng.uniform(60, 200))
     grain = (
         np.pi
