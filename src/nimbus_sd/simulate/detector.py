@@ -116,7 +116,7 @@ def draw_detector(rng: np.random.Generator, unspecific: float = 0.0) -> Detector
         background=background,
         read_noise=float(np.exp(rng.uniform(np.log(0.001), np.log(0.05)))),
         clumps=clumps,
-        dots=float(rng.choice([0.0, np.exp(rng.uniform(np.log(5), np.log(100)))], p=[0.9, 0.1])),
+        dots=float(rng.choice([0.0, np.exp(rng.uniform(np.log(5), np.log(300)))], p=[0.82, 0.18])),
         hot=float(rng.choice([0.0, 2e-4], p=[0.8, 0.2])),
         shading=float(rng.choice([0.0, rng.uniform(0.05, 0.3)])),
         cutoff=float(rng.choice([0.0, rng.uniform(0.02, 0.2)], p=[0.85, 0.15])),
@@ -196,6 +196,10 @@ def _autofluorescence(tissue: Tissue, rng: np.random.Generator) -> NDArray[np.fl
     um = 1 / tissue.pixel_size
     field = rng.uniform(0.1, 0.7) * smooth_field(rng, tissue.shape, rng.uniform(25, 120) * um)
     field += rng.uniform(0, 0.25) * smooth_field(rng, tissue.shape, rng.uniform(2, 8) * um)
+    if rng.random() < 0.2:
+        # Vessels, stroma or necrosis that glow as a whole.
+        wide = smooth_field(rng, tissue.shape, rng.uniform(15, 60) * um)
+        field += rng.uniform(0.3, 1.5) * np.clip(4 * (wide - rng.uniform(0.3, 1.5)), 0, 1)
     level = np.exp(field)
     level *= np.where(tissue.owner > 0, np.float32(1), np.float32(rng.uniform(0.3, 1.1)))
     level[tissue.glass] *= rng.uniform(0.0, 0.4)

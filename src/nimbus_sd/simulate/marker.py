@@ -169,7 +169,7 @@ def stain(tissue: Tissue, marker: Marker, rng: np.random.Generator, positive: ND
     seen_through = (
         (rng.random(n) < 0.25).astype(np.float32) * marker.overlap * rng.uniform(0.3, 1, n).astype(np.float32)
     )
-    unspecific = marker.unspecific * np.exp(rng.normal(0, rng.uniform(0.15, 0.55), n)).astype(np.float32)
+    unspecific = marker.unspecific * np.exp(rng.normal(0, rng.uniform(0.15, 0.7), n)).astype(np.float32)
     unspecific[0] = 0
     rest = (amplitude * seen_through)[tissue.under] * np.float32(0.6)
     fill = 0.4 if marker.unspecific_in == "membrane" else 0.0

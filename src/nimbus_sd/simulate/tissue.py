@@ -174,9 +174,9 @@ def _place(
 
     n = y.size
     factor = np.array([rng.uniform(0.6, 1.0), 1.0, rng.uniform(1.0, 1.35)])[kind]
-    radii = radius * factor * np.exp(rng.normal(0, rng.uniform(0.08, 0.22), n))
-    large = rng.random(n) < rng.choice([0.0, 0.02])
-    radii[large] *= rng.uniform(1.4, 1.9, int(large.sum()))
+    radii = radius * factor * np.exp(rng.normal(0, rng.uniform(0.08, 0.35), n))
+    large = rng.random(n) < rng.choice([0.0, 0.02, 0.1], p=[0.4, 0.4, 0.2])
+    radii[large] *= rng.uniform(1.4, 2.4, int(large.sum()))
     stretch = np.exp(np.abs(rng.normal(0, 0.18, n)))
     stretch[kind == 0] *= float(np.exp(rng.uniform(0, np.log(6.0)))) ** rng.random(int((kind == 0).sum()))
     flow = smooth_field(rng, coarse, rng.uniform(60, 200))
