@@ -33,14 +33,14 @@ def simulated(platform: str, rng: np.random.Generator) -> tuple[np.ndarray, np.n
     return image / max(float(np.quantile(image, 0.999)), 1e-9), labels, title
 
 
-def real(platform: str, data: Path, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray, str] | None:
-    """Cut one window of a random channel, and its mask (none: zeros)."""
+def real(platform: str, data: Path | None, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray, str] | None:
+    """Cut the brightest of some windows of a random channel, and its mask (none: zeros)."""
     import tifffile
 
     from nimbus_sd.io import read_fovs
 
-    present = [tissue for tissue in REAL.get(platform, []) if (data / tissue[0]).is_dir()]
-    if not present:
+    present = [tissue for tissue in REAL.get(platform, []) if data and (data / tissue[0]).is_dir()]
+    if data is None or not present:
         return None
     folder, mask, pixel_size = present[rng.integers(len(present))]
     path = data / folder / "image.ome.tif"
@@ -53,9 +53,10 @@ def real(platform: str, data: Path, rng: np.random.Generator) -> tuple[np.ndarra
         names, labels = [str(i) for i in range(len(image))], np.zeros(image.shape[1:], int)
     channel = int(rng.integers(len(image)))
     side = round(WIDTH / pixel_size)
-    y, x = (int(rng.integers(0, max(1, n - side))) for n in labels.shape)
+    places = [[int(rng.integers(0, max(1, n - side))) for n in labels.shape] for _ in range(6)]
+    windows = [np.s_[y : y + side, x : x + side] for y, x in places]
+    window = max(windows, key=lambda w: float(image[channel][w].mean()))
     top = max(float(np.quantile(image[channel], 0.999)), 1e-9)
-    window = np.s_[y : y + side, x : x + side]
     return image[channel][window] / top, labels[window], f"{folder} {names[channel]}"
 
 
@@ -77,10 +78,7 @@ def main() -> None:
         for column, axes in enumerate(axes_of_row):
             rng = np.random.default_rng([options.seed, row, column])
             axes.axis("off")
-            if row % 2:
-                shown = simulated(platform, rng)
-            else:
-                shown = real(platform, options.data, rng) if options.data else None
+            shown = simulated(platform, rng) if row % 2 else real(platform, options.data, rng)
             if shown is None:
                 continue
             image, labels, title = shown

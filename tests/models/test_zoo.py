@@ -78,15 +78,41 @@ def test_reference_checkpoint(reference):
 
 def test_compact_is_checked_against_its_card_and_named_in_the_log(model, tmp_path, monkeypatch, caplog):
     monkeypatch.setattr(zoo, "BUNDLED", tmp_path)
-    save(model, replace(model.card, name="compact"), tmp_path / "compact.safetensors")
+    save(model, replace(model.card, name="compact"), tmp_path / "compact-1.safetensors")
     with caplog.at_level(logging.INFO, logger="nimbus_sd"):
         assert same_weights(load("compact").network, model.network)
     assert "simulated tissue" in caplog.text and "not the published Nimbus model" in caplog.text
 
-    card = Card.read(tmp_path / "compact.json")
-    replace(card, sha256="0" * 64).write(tmp_path / "compact.json")
+    card = Card.read(tmp_path / "compact-1.json")
+    replace(card, sha256="0" * 64).write(tmp_path / "compact-1.json")
     with pytest.raises(ValueError, match=f"sha256 is {card.sha256}, the card says 0000"):
         load("compact")
+
+
+def test_compact_is_the_newest_version_and_older_ones_load_by_name(model, tmp_path, monkeypatch):
+    monkeypatch.setattr(zoo, "BUNDLED", tmp_path)
+    for version in (2, 10, 9):
+        save(model, replace(model.card, revision=str(version)), tmp_path / f"compact-{version}.safetensors")
+    assert [load(name).card.revision for name in ("compact", "compact-9", "compact-2")] == ["10", "9", "2"]
+    with pytest.raises(ValueError, match="'compact-3' is not known"):
+        load("compact-3")
+
+
+def test_bundled_models_are_small_and_say_which_version_they_are():
+    files = list(zoo.BUNDLED.glob("*.safetensors"))
+    assert sum(file.stat().st_size for file in files) < 10e6
+    assert {load(file.stem).card.revision for file in files} == {file.stem.rpartition("-")[2] for file in files}
+
+
+def test_weights_saved_in_half_precision_are_rounded_and_half_as_large(model, tmp_path):
+    save(model, model.card, tmp_path / "full.safetensors")
+    save(model, model.card, tmp_path / "half.safetensors", half=True)
+    sizes = [(tmp_path / f"{name}.safetensors").stat().st_size for name in ("full", "half")]
+    assert sizes[1] < 0.7 * sizes[0]
+    full, half = (load(tmp_path / f"{name}.safetensors").network.state_dict() for name in ("full", "half"))
+    for key, value in full.items():
+        assert half[key].dtype == value.dtype
+        torch.testing.assert_close(half[key], value, rtol=1e-3, atol=1e-6)
 
 
 @pytest.mark.parametrize("name", ["nimbu", "model.onnx", "", "weights/compact", "V1.pth"])

@@ -22,8 +22,8 @@ from nimbus_sd.models.unet import UNet, architecture
 
 BUNDLED: Traversable = files("nimbus_sd.models") / "weights"
 ALLOWED = (
-    "'compact' (bundled), 'nimbus' (published, from the hub), a path to .safetensors with a .json card "
-    "beside it, or a path to a .pt in the layout of the published weights"
+    "'compact' (bundled; an older version as 'compact-1'), 'nimbus' (published, from the hub), a path to .safetensors "
+    "with a .json card beside it, or a path to a .pt in the layout of the published weights"
 )
 
 _ARCHITECTURE = ("root_filters", "depth", "patch", "padding")
@@ -45,7 +45,8 @@ def load(model: str | Path, *, update: bool = False) -> Model:
     Parameters
     ----------
     model
-        - ``"compact"``: bundled with this package; trained on simulated tissue, not the published model.
+        - ``"compact"``: bundled with this package; trained on simulated tissue, not the published model. The newest
+          version; ``"compact-1"`` and so on are older ones.
         - ``"nimbus"``: the published weights, downloaded once from the Hugging Face hub.
         - a path to ``<name>.safetensors``, with its card ``<name>.json`` in the same folder.
         - a path to ``<name>.pt``, a bare state dict in the layout of the published weights. It is read with
@@ -74,8 +75,9 @@ def load(model: str | Path, *, update: bool = False) -> Model:
     """
     if update and model != "nimbus":
         raise ValueError(f"update=True is for model='nimbus', which comes from the hub; it was {str(model)!r}.")
-    if model == "compact":
-        loaded = _read_safetensors(BUNDLED / "compact.safetensors", BUNDLED / "compact.json")
+    if str(model) in (versions := _bundled()):
+        name = versions[str(model)]
+        loaded = _read_safetensors(BUNDLED / f"{name}.safetensors", BUNDLED / f"{name}.json")
         note = "trained on simulated tissue, this is not the published Nimbus model"
     elif model == "nimbus":
         path, version = hub.fetch(update=update)
@@ -95,7 +97,7 @@ def load(model: str | Path, *, update: bool = False) -> Model:
     return loaded
 
 
-def save(model: Model | UNet, card: Card, path: str | Path) -> Card:
+def save(model: Model | UNet, card: Card, path: str | Path, *, half: bool = False) -> Card:
     """Write a model as safetensors, with its card as JSON beside it.
 
     Parameters
@@ -106,6 +108,8 @@ def save(model: Model | UNet, card: Card, path: str | Path) -> Card:
         Its card. ``sha256`` is filled in.
     path
         ``<name>.safetensors``. The card becomes ``<name>.json`` in the same folder.
+    half
+        Round the weights of convolutions to 16 bits: a file of half the size. A model is float32 once loaded.
 
     Returns
     -------
@@ -123,12 +127,22 @@ def save(model: Model | UNet, card: Card, path: str | Path) -> Card:
     told, built = (tuple(getattr(x, k) for k in _ARCHITECTURE) for x in (card, network))
     if told != built:
         raise ValueError(f"The card says {', '.join(_ARCHITECTURE)} = {told}, the network has {built}.")
-    tensors = {key: value.detach().cpu().contiguous() for key, value in network.state_dict().items()}
+    tensors = {
+        key: (value.half() if half and value.ndim == 4 else value).detach().cpu().contiguous()
+        for key, value in network.state_dict().items()
+    }
     data = safetensors.torch.save(tensors)
     card = replace(card, sha256=hashlib.sha256(data).hexdigest())
     _write(path, data)
     _write(path.with_suffix(".json"), card.to_json().encode())
     return card
+
+
+def _bundled() -> dict[str, str]:
+    """File of each bundled version, ``compact-<n>``, and of the newest as ``compact``."""
+    names = [Path(file.name).stem for file in BUNDLED.iterdir() if file.name.endswith(".safetensors")]
+    newest = max(names, key=lambda name: int(name.rpartition("-")[2]))
+    return {"compact": newest, **dict(zip(names, names, strict=True))}
 
 
 def _write(path: Path, data: bytes) -> None:
