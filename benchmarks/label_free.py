@@ -1,8 +1,8 @@
 """Check models on real tissue without labels: markers that belong together or exclude each other, and stability.
 
 ``python benchmarks/label_free.py FOLDER --model compact OTHER.safetensors``: a table with a column for each model and
-one for integrated expression with Otsu's threshold on its arcsinh. FOLDER holds ``image.ome.tif`` and ``labels.tif`` of a
-lymphoid tissue; it is not part of this repository.
+one for integrated expression with Otsu's threshold on its arcsinh. FOLDER holds ``image.ome.tif`` and
+``labels.tif`` of a lymphoid tissue; it is not part of this repository.
 """
 
 from __future__ import annotations
@@ -93,17 +93,21 @@ def checks(model: str, image: np.ndarray, labels: np.ndarray) -> pd.Series:
     return pd.Series(result)
 
 
-def main() -> None:
-    """Run from the command line."""
+def read(folder: Path) -> tuple[np.ndarray, np.ndarray]:
+    """Channels (c, y, x) and labels (y, x) of a tissue."""
     from nimbus_sd.io import read_fovs
 
+    sdata = read_fovs(folder / "image.ome.tif", folder / "labels.tif", pixel_size=PIXEL_SIZE)
+    return next(iter(sdata.images.values())).sel(c=CHANNELS).to_numpy(), next(iter(sdata.labels.values())).to_numpy()
+
+
+def main() -> None:
+    """Run from the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path)
     parser.add_argument("--model", nargs="+", default=["compact"])
     options = parser.parse_args()
-    sdata = read_fovs(options.folder / "image.ome.tif", options.folder / "labels.tif", pixel_size=PIXEL_SIZE)
-    image = next(iter(sdata.images.values())).sel(c=CHANNELS).to_numpy()
-    labels = next(iter(sdata.labels.values())).to_numpy()
+    image, labels = read(options.folder)
     models = [*options.model, "arcsinh, otsu"]
     print(pd.DataFrame({model: checks(model, image, labels) for model in models}).round(3).to_string())
 

@@ -54,6 +54,8 @@ class Detector:
         Pixels by which a stitching is off.
     compression
         Level to which a lossy compression rounds.
+    quantum
+        Step between grey levels, where an image was stored with few of them.
     """
 
     counting: bool = False
@@ -75,6 +77,7 @@ class Detector:
     edge: float = 0.0
     seam: int = 0
     compression: float = 0.0
+    quantum: float = 0.0
 
 
 def draw_detector(rng: np.random.Generator, unspecific: float = 0.0) -> Detector:
@@ -125,7 +128,8 @@ def draw_detector(rng: np.random.Generator, unspecific: float = 0.0) -> Detector
         defocus=float(rng.choice([0.0, rng.uniform(0.5, 2.0)], p=[0.85, 0.15])),
         fold=fold,
         edge=edge,
-        seam=int(rng.choice([0, rng.integers(1, 4)], p=[0.95, 0.05])),
+        seam=int(rng.integers(1, 4)) if rng.random() < 0.05 else 0,
+        quantum=float(rng.choice([0.0, np.exp(rng.uniform(np.log(0.004), np.log(0.05)))], p=[0.75, 0.25])),
         compression=float(rng.choice([0.0, rng.uniform(0.01, 0.08)], p=[0.92, 0.08])),
     )
 
@@ -184,6 +188,8 @@ def expose(
         image -= detector.subtract
     if detector.compression:
         image = damage.compress(image, detector.compression)
+    if detector.quantum:
+        image = np.rint(image / detector.quantum) * np.float32(detector.quantum)
     if detector.cutoff:
         image[image < detector.cutoff] = 0
         if detector.counting:

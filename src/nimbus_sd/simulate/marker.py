@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
@@ -118,7 +118,7 @@ def draw_marker(rng: np.random.Generator) -> Marker:
     unspecific_in = LOCALIZATIONS[rng.choice(5, p=[0.05, 0.2, 0.35, 0.08, 0.32])]
     # A haze of all cells is common, most of all in nuclei. As bright as positive ones it would be a counterstain.
     top = 0.1 if everybody else 0.35 if unspecific_in == localization else 0.6
-    low = 0.03 if not everybody and rng.random() < 0.5 else 0.004
+    low = 0.04 if not everybody and rng.random() < 0.6 else 0.004
     return Marker(
         localization=localization,
         prevalence=prevalence,
@@ -180,7 +180,12 @@ def stain(tissue: Tissue, marker: Marker, rng: np.random.Generator, positive: ND
         region = smooth_field(rng, tissue.shape, 60 / tissue.pixel_size) > rng.uniform(0, 1.5)
         rest += marker.fibres * np.exp(-((texture / 0.25) ** 2)) * (region & (tissue.depth < 0.8) & ~tissue.glass)
     if marker.crosstalk:
-        other = replace(draw_marker(rng), fibres=0.0, crosstalk=0.0)
+        other = Marker(
+            LOCALIZATIONS[rng.integers(len(LOCALIZATIONS))],
+            prevalence=float(np.exp(rng.uniform(np.log(0.02), np.log(0.6)))),
+            clustering=float(rng.random()),
+            fill=0.1,
+        )
         rest += marker.crosstalk * stain(tissue, other, rng).own
     return Stain(positive, own, rest.astype(np.float32))
 

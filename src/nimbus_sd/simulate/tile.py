@@ -130,7 +130,7 @@ def draw_factor(
     if rng.random() < 0.25:
         # What all cells show is no outlier: a stain of everybody would be a haze if it were much dimmer.
         everybody = (known == 1).sum() > 4 * (known == 0).sum()
-        factor *= float(np.exp(rng.uniform(0, np.log(1.5 if everybody else 5))))
+        factor *= float(np.exp(rng.uniform(0, np.log(1.5 if everybody else 3))))
     elif rng.random() < 0.1:
         factor *= rng.uniform(0.3, 1.0)
     return factor
