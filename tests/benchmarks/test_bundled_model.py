@@ -1,21 +1,14 @@
 """The images that the bundled model is judged on, and how it is judged."""
 
-import importlib.util
-from pathlib import Path
-
 import numpy as np
 import pytest
+from benchmark_module import module
 from sklearn.metrics import f1_score
-
-FOLDER = Path(__file__).parents[2] / "benchmarks"
 
 
 @pytest.fixture(scope="module")
 def benchmark():
-    spec = importlib.util.spec_from_file_location("bundled_model", FOLDER / "bundled_model.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return module("bundled_model")
 
 
 def test_the_checksums_of_all_images_are_fixed(benchmark):

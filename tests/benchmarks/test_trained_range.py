@@ -1,25 +1,19 @@
 """The ranges of image statistics that a card tells."""
 
-import importlib.util
 import sys
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
+from benchmark_module import module
 
 from nimbus_sd.models import PUBLISHED, Card
-
-FOLDER = Path(__file__).parents[2] / "benchmarks"
 
 
 @pytest.fixture(scope="module")
 def script():
-    spec = importlib.util.spec_from_file_location("trained_range", FOLDER / "trained_range.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return module("trained_range")
 
 
 def test_ranges_hold_the_central_part_and_alarms_are_counted_elsewhere(script):
