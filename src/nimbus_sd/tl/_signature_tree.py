@@ -56,11 +56,11 @@ def rule_text(rule: Rule) -> str:
 def build_tree(table: pd.DataFrame) -> list[CellType]:
     """Order types so that subtypes follow their parent, and hand down what parents ask.
 
-    Unknown parents count as none, and types on a cycle are left out; `tree_problems` names both.
+    Types whose parents lead to no root are left out; `tree_problems` names them.
     """
     children: dict[str, list[str]] = {}
     for name, parent in table[PARENT].items():
-        children.setdefault(parent if parent in table.index else "", []).append(str(name))
+        children.setdefault(str(parent), []).append(str(name))
     own = {str(name): _own_rules(row) for name, row in table[markers_of(table)].iterrows()}
     tree: list[CellType] = []
 
@@ -77,13 +77,12 @@ def build_tree(table: pd.DataFrame) -> list[CellType]:
 def tree_problems(table: pd.DataFrame) -> Iterator[str]:
     """Say what makes a table contradict itself, one sentence for each problem."""
     tree = build_tree(table)
-    names = [one.name for one in tree]
     for name, parent in table[PARENT].items():
         if parent and parent not in table.index:
             near = get_close_matches(parent, [str(one) for one in table.index], n=1)
             yield f"{name!r} has the unknown parent {parent!r}" + (f" (is it {near[0]!r}?)" if near else "")
-    if lost := [str(name) for name in table.index if name not in names]:
-        yield f"following the parents of {lost} leads in a circle"
+    if circle := [str(name) for name in table.index if _leads_in_a_circle(str(name), table[PARENT])]:
+        yield f"following the parents of {circle} leads in a circle"
     by_name = {one.name: one for one in tree}
     for one in tree:
         for marker, positive in one.added:
@@ -95,12 +94,16 @@ def tree_problems(table: pd.DataFrame) -> Iterator[str]:
                     )
         if not one.added:
             yield f"no marker separates {one.name!r} from " + (f"its parent {one.parent!r}" if one.parent else "others")
+    said: set[frozenset[str]] = set()
     for one, other in permutations(tree, 2):
-        if compete(one, other) and other.added and set(other.rules) <= set(one.rules):
-            # Subtypes of a type with this problem have it, too; to name the type is enough.
-            inherited = one.parent != other.parent and set(other.rules) <= set(by_name[one.parent].rules)
-            if not inherited:
-                yield _unseparated(one, other)
+        if not compete(one, other) or not other.added or not set(other.rules) <= set(one.rules):
+            continue
+        # Subtypes of a type with this problem have it, too; to name the type is enough.
+        inherited = one.parent != other.parent and set(other.rules) <= set(by_name[one.parent].rules)
+        pair = frozenset((one.name, other.name))
+        if not inherited and pair not in said:
+            said.add(pair)
+            yield _unseparated(one, other)
 
 
 def compete(one: CellType, other: CellType) -> bool:
@@ -119,6 +122,14 @@ def contradict(one: Sequence[Rule], other: Sequence[Rule]) -> bool:
 
 def _own_rules(row: pd.Series) -> tuple[Rule, ...]:
     return tuple((str(marker), sign == "+") for wanted in "+-" for marker, sign in row.items() if sign == wanted)
+
+
+def _leads_in_a_circle(name: str, parents: pd.Series) -> bool:
+    seen = set()
+    while name in parents.index and name not in seen:
+        seen.add(name)
+        name = parents[name]
+    return name in seen
 
 
 def _unseparated(one: CellType, other: CellType) -> str:

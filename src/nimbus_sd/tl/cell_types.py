@@ -11,12 +11,11 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from nimbus_sd import keys
-from nimbus_sd.metrics._calls import beyond_unit
 from nimbus_sd.tl._keys import check_key_added
 from nimbus_sd.tl._matrix import scored_matrix
-from nimbus_sd.tl._signature_panel import Missing, checked_table, on_panel
+from nimbus_sd.tl._scored_tree import check_limit, panel_signatures, scored_tree
+from nimbus_sd.tl._signature_panel import Missing
 from nimbus_sd.tl._signature_table import AMBIGUOUS, UNASSIGNED, Signatures, markers_of
-from nimbus_sd.tl._signature_tree import CellType, build_tree
 from nimbus_sd.tl._type_calls import call_types, type_names
 
 if TYPE_CHECKING:
@@ -119,7 +118,9 @@ def cell_types(
     check_limit(min_probability)
     columns = [key_added, f"{key_added}_probability", f"{key_added}_reason"]
     check_key_added(adata, key_added, _TOOL, columns)
-    scores, used, channels, tree = scored_tree(adata, signatures, layer, missing)
+    told = panel_signatures(adata, signatures, missing)
+    scores, used, channels = scored_matrix(adata, layer, markers_of(told))
+    tree = scored_tree(told, scores, channels, layer)
 
     code = np.empty(len(scores), np.int16)
     probability = np.empty(len(scores), np.float32)
@@ -164,35 +165,6 @@ def cell_types(
         len(scores),
         100 * share[-2],
     )
-
-
-def check_limit(min_probability: float) -> None:
-    """Refuse a limit below which several types, or above which none, could be supported."""
-    if not 0.5 <= min_probability < 1:
-        raise ValueError(
-            f"`min_probability` is {min_probability!r}; it must be in [0.5, 1), so that one type at most has it."
-        )
-
-
-def scored_tree(
-    adata: AnnData, signatures: Signatures, layer: str, missing: Missing
-) -> tuple[NDArray[np.float32], NDArray[np.bool_], list[str], list[CellType]]:
-    """Read signatures, and the scores of their channels.
-
-    Returns
-    -------
-    Scores (n_used, n_channels), which cells they are of (n_cells,), the channels' names, and the types that can be
-    told with them.
-    """
-    table = checked_table(signatures)
-    panel = [str(name) for name in adata.var_names]
-    named = on_panel(table, panel, missing, stacklevel=4)
-    scores, used, channels = scored_matrix(adata, layer, markers_of(named))
-    if beyond_unit(scores).any():
-        raise ValueError(f"Layer {layer!r} has values outside [0, 1]; cell types are for scores or calls.")
-    if empty := [name for name in markers_of(named) if name not in channels]:
-        named = on_panel(named, panel, missing, empty, stacklevel=4)
-    return scores, used, channels, build_tree(named)
 
 
 def _spread(values: NDArray, used: NDArray[np.bool_]) -> NDArray:

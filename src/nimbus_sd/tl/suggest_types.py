@@ -11,11 +11,12 @@ from numpy.typing import NDArray
 
 from nimbus_sd import keys
 from nimbus_sd.metrics._layers import obs_columns
+from nimbus_sd.tl._matrix import scored_matrix
+from nimbus_sd.tl._scored_tree import check_limit, panel_signatures, scored_tree
 from nimbus_sd.tl._signature_panel import Missing
-from nimbus_sd.tl._signature_table import AMBIGUOUS, UNASSIGNED, Signatures
+from nimbus_sd.tl._signature_table import AMBIGUOUS, UNASSIGNED, Signatures, markers_of
 from nimbus_sd.tl._signature_tree import CellType
 from nimbus_sd.tl._type_calls import call_types, type_names
-from nimbus_sd.tl.cell_types import check_limit, scored_tree
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -87,7 +88,9 @@ def suggest_types(
     if not 0.5 <= min_share < 1:
         raise ValueError(f"`min_share` is {min_share!r}; it must be in [0.5, 1), so that one type at most has it.")
     groups = pd.Categorical(obs_columns(adata, groupby)[groupby])
-    scores, used, channels, tree = scored_tree(adata, signatures, layer, missing)
+    told = panel_signatures(adata, signatures, missing)
+    scores, used, channels = scored_matrix(adata, layer, markers_of(told))
+    tree = scored_tree(told, scores, channels, layer)
 
     group = groups.codes[used]
     names = type_names(tree)

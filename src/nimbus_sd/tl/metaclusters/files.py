@@ -142,7 +142,7 @@ def _from_csv(text: str, path: Path) -> Metaclusters:
 
 
 def _step(number: int, entry: Any) -> Step:
-    kind = STEPS.get(entry.get("do")) if isinstance(entry, Mapping) else None
+    kind = STEPS.get(str(entry.get("do"))) if isinstance(entry, Mapping) else None
     if kind is None:
         raise ValueError(f'Step {number} is {entry!r}; it must have a "do" that is one of {list(STEPS)}.')
     lists = [one.name for one in fields(kind) if str(one.type).startswith("tuple")]

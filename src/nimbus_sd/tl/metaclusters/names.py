@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import unicodedata
 from collections.abc import Collection, Iterable
+from functools import cache
 from itertools import count
 
 # Okabe and Ito's colours for all kinds of colour vision, then Tol's muted ones, without black and near-doubles.
@@ -64,10 +65,11 @@ def next_color(taken: Iterable[str]) -> str:
     return next(color for color in map(_color, count()) if color not in used)
 
 
+@cache
 def _color(i: int) -> str:
     from matplotlib.colors import hsv_to_rgb, to_hex
 
     if i < len(_PALETTE):
         return _PALETTE[i]
     # Steps of the golden ratio never come back to the same hue, and lightness varies beside it.
-    return to_hex(hsv_to_rgb((i * _GOLDEN % 1, (0.9, 0.5, 0.7)[i % 3], (0.8, 0.95, 0.5)[i // 3 % 3])))
+    return to_hex(tuple(hsv_to_rgb((i * _GOLDEN % 1, (0.9, 0.5, 0.7)[i % 3], (0.8, 0.95, 0.5)[i // 3 % 3]))))
