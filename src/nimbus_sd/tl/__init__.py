@@ -2,9 +2,10 @@
 
 from nimbus_sd.tl.calibrate import calibrate
 from nimbus_sd.tl.calls import call_positive
+from nimbus_sd.tl.cluster_checks import cluster_checks
 from nimbus_sd.tl.features import cell_features
 
-__all__ = ["calibrate", "call_positive", "cell_features"]
+__all__ = ["calibrate", "call_positive", "cell_features", "cluster_checks"]
 
 
 def __dir__() -> list[str]:
