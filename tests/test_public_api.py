@@ -33,16 +33,23 @@ PUBLIC = {
     "nimbus_sd.pl": {
         "calibration_curve",
         "cells",
+        "cluster_gallery",
+        "clusters",
         "compare_baselines",
+        "compare_clusterings",
         "comparison",
+        "composition",
         "confounder_information",
         "disagreement",
         "image",
         "marker_metrics",
+        "merging",
         "pr_curve",
         "report",
         "roc_curve",
+        "score_matrix",
         "score_shape",
+        "som_stars",
         "threshold_curve",
     },
     "nimbus_sd.simulate": {
@@ -63,7 +70,7 @@ PUBLIC = {
         "training_tiles",
         "truth",
     },
-    "nimbus_sd.tl": {"calibrate", "call_positive", "cell_features"},
+    "nimbus_sd.tl": {"calibrate", "call_positive", "cell_features", "cluster_checks"},
 }
 ROOMS = sorted(PUBLIC)
 NAMES = [(room, name) for room in ROOMS for name in sorted(PUBLIC[room])]

@@ -74,9 +74,9 @@ def crop_around(
     return crop, inside
 
 
-def draw_outline(ax: Axes, inside: NDArray[np.bool_]) -> None:
-    """Draw a cell's outline in orange."""
-    ax.contour(inside, [0.5], colors=[_OUTLINE], linewidths=1.2)
+def draw_outline(ax: Axes, inside: NDArray[np.bool_], color: str = _OUTLINE) -> None:
+    """Draw a cell's outline, in orange by default."""
+    ax.contour(inside, [0.5], colors=[color], linewidths=1.2)
 
 
 def _borders(labels: NDArray[np.int64]) -> NDArray[np.bool_]:
