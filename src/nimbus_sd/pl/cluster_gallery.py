@@ -82,7 +82,8 @@ def cluster_gallery(
     --------
     >>> import nimbus_sd as ns
     >>> sdata = ns.datasets.example()
-    >>> axes = ns.pl.cluster_gallery(sdata, "cell_type", ["B cell", "macrophage"], layer="gold", n_cells=2)
+    >>> adata = ns.predict(sdata, channels=["CD20"], progress=False)
+    >>> axes = ns.pl.cluster_gallery(sdata, "cell_type", ["B cell", "macrophage"], n_cells=2)
     >>> axes.shape
     (2, 4)
     """

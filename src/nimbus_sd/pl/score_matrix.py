@@ -72,7 +72,7 @@ def score_matrix(
     >>> adata = ns.datasets.example().tables["table"]
     >>> ax = ns.pl.score_matrix(adata, "cell_type", "gold")
     >>> [tick.get_text() for tick in ax.get_xticklabels()][:2]
-    ['CD8', 'CD3']
+    ['DAPI', 'CD45']
     """
     import matplotlib.pyplot as plt
     from mpl_toolkits.axes_grid1 import make_axes_locatable

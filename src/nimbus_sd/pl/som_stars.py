@@ -153,7 +153,7 @@ def _legend(ax: Axes, markers: Mapping[str, str], groups: Mapping[str, str]) -> 
     columns = -(-len(entries) // LEGEND_ROWS)
     texts = ax.legend(handles=entries, bbox_to_anchor=(1.01, 1), ncols=columns, **LEGEND_STYLE).get_texts()
     for header in (texts[0], texts[len(markers) + 1]):
-        header.set_weight("bold")
+        header.set_fontweight("bold")
 
 
 def _outline_groups(ax: Axes, grid: NDArray) -> None:

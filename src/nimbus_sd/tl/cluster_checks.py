@@ -3,21 +3,20 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 
 from nimbus_sd import keys
-from nimbus_sd.metrics._layers import clusters_of, layers_of, region_column
+from nimbus_sd.metrics._layers import clusters_of, layers_of
 from nimbus_sd.metrics._layers import layer as read_layer
-from nimbus_sd.tl._contact import Neighbours
+from nimbus_sd.tl._contact_checks import BY_CONTACT, by_contact
+from nimbus_sd.tl._contradiction import contradiction
 from nimbus_sd.tl._exclusive import exclusive_pairs
 from nimbus_sd.tl._findings import Clusters, Finding
 from nimbus_sd.tl._keys import check_key_added
-from nimbus_sd.tl._marker_checks import contradiction, dim, spill_over
 from nimbus_sd.tl._stability import unstable
 
 if TYPE_CHECKING:
@@ -26,8 +25,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger("nimbus_sd")
 
 _TOOL = "cluster_checks"
-_CHECKS = ("spill_over", "dim", "contradiction", "stability")
-_BY_CONTACT = ("spill_over", "dim")
+_CHECKS = (*BY_CONTACT, "contradiction", "stability")
 _SHUFFLES = 20
 
 
@@ -116,8 +114,8 @@ def cluster_checks(
         - ``concern``: their share of the cluster; for ``"stability"`` 1 - ``value``
         - ``reason``: a sentence
 
-        Also sets ``uns[key_added]``: ``table`` (that frame), ``params``, ``leak`` (per marker, the share of a
-        neighbour's signal that would come over at a boundary all around), and ``not_checked``, the markers of which
+        Also sets ``uns[key_added]``: ``table`` (that frame), ``params``, ``leak`` (a frame: per marker, the
+        share of a neighbour's signal that would come over at a boundary all around), and ``not_checked``, the markers of which
         fewer than 20 negative cells touch positive ones, so that their leak is not known.
 
     Raises
@@ -137,7 +135,7 @@ def cluster_checks(
     >>> found[["cluster", "markers", "cells"]].values.tolist()
     [['CD8 T cell', 'CD3, CD8', 231]]
     >>> found["reason"].iloc[0]
-    '231 of 231 cells (100%) are positive for both CD3 and CD8, which exclude each other; 16% over all clusters'
+    '231 of 231 cells (100%) are positive for both CD3 and CD8, which exclude each other; 17% over all clusters'
     """
     checks = layers_of(checks)
     others = layers_of(others)
@@ -156,8 +154,8 @@ def cluster_checks(
     positive = judged & (scores >= threshold)
     found: list[Finding] = []
     leaks: dict[str, float] = {}
-    if set(checks) & set(_BY_CONTACT):
-        found += _by_contact(adata, clusters, checks, positive, judged & ~positive, region_key, leaks)
+    if set(checks) & set(BY_CONTACT):
+        found += by_contact(adata, clusters, checks, positive, judged & ~positive, region_key, leaks)
     if "contradiction" in checks:
         places = adata.var_names.get_indexer
         for pair in pairs:
@@ -168,7 +166,8 @@ def cluster_checks(
 
     table = pd.DataFrame(found, columns=list(Finding._fields))
     table = table.sort_values(["concern", "cells"], ascending=False, kind="stable", ignore_index=True)
-    by_contact = [str(name) for name in adata.var_names] if set(checks) & set(_BY_CONTACT) else []
+    names = [str(name) for name in adata.var_names] if set(checks) & set(BY_CONTACT) else []
+    unknown = [name for name in names if name not in leaks]
     adata.uns[key_added] = {
         "tool": _TOOL,
         "params": {
@@ -183,54 +182,13 @@ def cluster_checks(
             "region_key": region_key or "",
         },
         "table": table.set_axis(table.index.astype(str)),
-        "leak": leaks,
-        "not_checked": [name for name in by_contact if name not in leaks],
+        "leak": pd.DataFrame({"leak": [leaks.get(name, np.nan) for name in names]}, index=pd.Index(names, dtype=object)),
+        "not_checked": unknown,
     }
-    if unknown := adata.uns[key_added]["not_checked"]:
+    if unknown:
         logger.warning("no spill-over is known of %s: too few negative cells touch positive ones", ", ".join(unknown))
     logger.info("added uns[%r]: %d findings in %d clusters", key_added, len(table), table["cluster"].nunique())
     return table
-
-
-def _by_contact(
-    adata: AnnData,
-    clusters: Clusters,
-    checks: Sequence[str],
-    positive: NDArray[np.bool_],
-    negative: NDArray[np.bool_],
-    region_key: str | None,
-    leaks: dict[str, float],
-) -> Iterator[Finding]:
-    """Check marker by marker what neighbours explain; notes the leaks that are known."""
-    lacking = {
-        f"obsp[{keys.BOUNDARY!r}]": keys.BOUNDARY not in adata.obsp,
-        f"obs[{keys.PERIMETER!r}]": keys.PERIMETER not in adata.obs,
-    }
-    if any(lacking.values()):
-        missing = " and ".join(name for name, lacks in lacking.items() if lacks)
-        raise KeyError(
-            f"The checks {list(_BY_CONTACT)} need {missing}, which say who touches whom: run "
-            "`nimbus_sd.tl.cell_features(sdata)` first, or leave them out with "
-            "`checks=['contradiction', 'stability']`."
-        )
-    expression = read_layer(adata, keys.INTEGRATED)
-    neighbours = Neighbours(adata, clusters.codes, _regions(adata, region_key))
-    for i, name in enumerate(map(str, adata.var_names)):
-        contact = neighbours.contact(expression[:, i], positive[:, i], negative[:, i])
-        if contact is None:
-            continue
-        leaks[name] = contact.leak
-        if "spill_over" in checks:
-            yield from spill_over(clusters, name, positive[:, i], contact)
-        if "dim" in checks:
-            yield from dim(
-                clusters, name, expression[:, i], positive[:, i] & neighbours.measured, negative[:, i], contact
-            )
-
-
-def _regions(adata: AnnData, region_key: str | None) -> NDArray[np.integer]:
-    annotated = region_key is not None or "spatialdata_attrs" in adata.uns or keys.REGION in adata.obs
-    return pd.factorize(region_column(adata, region_key))[0] if annotated else np.zeros(adata.n_obs, np.int64)
 
 
 def _check_numbers(checks: Sequence[str], threshold: float, min_share: float, min_cells: int) -> None:

@@ -1,21 +1,66 @@
-"""What is odd about a marker, or two, within clusters."""
+"""What is odd about a marker, given whom the cells of a cluster touch."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
+import pandas as pd
 from numpy.typing import NDArray
 
-from nimbus_sd.tl._contact import Contact
+from nimbus_sd import keys
+from nimbus_sd.metrics._layers import layer as read_layer
+from nimbus_sd.metrics._layers import region_column
+from nimbus_sd.tl._contact import Contact, Neighbours
 from nimbus_sd.tl._findings import Clusters, Finding, beyond_chance
 
+if TYPE_CHECKING:
+    from anndata import AnnData
+
+BY_CONTACT = ("spill_over", "dim")
 # Of the signal: above it a cell counts as one that its neighbours made positive.
 _MOSTLY = 0.5
 # On the scale from the median negative (0) to the median positive cell (1).
 _DIM = 0.5
 # Of the perimeter, shared with positive cells.
 _LITTLE_CONTACT = 0.1
+
+
+def by_contact(
+    adata: AnnData,
+    clusters: Clusters,
+    checks: Sequence[str],
+    positive: NDArray[np.bool_],
+    negative: NDArray[np.bool_],
+    region_key: str | None,
+    leaks: dict[str, float],
+) -> Iterator[Finding]:
+    """Check marker by marker what neighbours explain; notes the leaks that are known."""
+    lacking = {
+        f"obsp[{keys.BOUNDARY!r}]": keys.BOUNDARY not in adata.obsp,
+        f"obs[{keys.PERIMETER!r}]": keys.PERIMETER not in adata.obs,
+    }
+    if any(lacking.values()):
+        missing = " and ".join(name for name, lacks in lacking.items() if lacks)
+        raise KeyError(
+            f"The checks {list(BY_CONTACT)} need {missing}, which say who touches whom: run "
+            "`nimbus_sd.tl.cell_features(sdata)` first, or leave them out with "
+            "`checks=['contradiction', 'stability']`."
+        )
+    expression = read_layer(adata, keys.INTEGRATED)
+    neighbours = Neighbours(adata, clusters.codes, _regions(adata, region_key))
+    for i, name in enumerate(map(str, adata.var_names)):
+        contact = neighbours.contact(expression[:, i], positive[:, i], negative[:, i])
+        if contact is None:
+            continue
+        leaks[name] = contact.leak
+        if "spill_over" in checks:
+            yield from spill_over(clusters, name, positive[:, i], contact)
+        if "dim" in checks:
+            yield from dim(
+                clusters, name, expression[:, i], positive[:, i] & neighbours.measured, negative[:, i], contact
+            )
 
 
 def spill_over(clusters: Clusters, marker: str, positive: NDArray[np.bool_], contact: Contact) -> Iterator[Finding]:
@@ -69,36 +114,6 @@ def dim(
         yield Finding(name, "dim", marker, value, float(expected), int(dark[i]), dark[i] / size[i], reason)
 
 
-def contradiction(
-    clusters: Clusters,
-    pair: tuple[str, str],
-    positive: tuple[NDArray[np.bool_], NDArray[np.bool_]],
-    judged: NDArray[np.bool_],
-) -> Iterator[Finding]:
-    """Find clusters with cells positive for two markers that exclude each other, and clusters that mix both kinds."""
-    first, second = positive
-    a, b = pair
-    size = clusters.count(judged)
-    both = clusters.count(first & second & judged)
-    only_first, only_second = clusters.count(first & ~second & judged), clusters.count(second & ~first & judged)
-    overall = float(both.sum() / max(size.sum(), 1))
-    for i, name in enumerate(clusters.names):
-        n = size[i]
-        value = both[i] / n if n else 0.0
-        if both[i] >= clusters.fewest[i] and beyond_chance(value, overall, n):
-            reason = (
-                f"{both[i]} of {n} cells ({value:.0%}) are positive for both {a} and {b}, which exclude each other; "
-                f"{overall:.0%} over all clusters"
-            )
-            yield Finding(name, "contradiction", f"{a}, {b}", value, overall, int(both[i]), value, reason)
-        fewer = min(only_first[i], only_second[i])
-        share_first, share_second = ((only[i] + both[i]) / max(n, 1) for only in (only_first, only_second))
-        expected = min(share_first * (1 - share_second), share_second * (1 - share_first))
-        value = fewer / n if n else 0.0
-        if fewer >= clusters.fewest[i] and beyond_chance(value, expected, n):
-            reason = (
-                f"{only_first[i]} of {n} cells are positive for {a} but not {b}, and {only_second[i]} the other way "
-                f"round: probably two types in one cluster; the rarer are {value:.0%}, and would be {expected:.0%} if "
-                "one marker said nothing about the other"
-            )
-            yield Finding(name, "mixture", f"{a}, {b}", value, float(expected), int(fewer), value, reason)
+def _regions(adata: AnnData, region_key: str | None) -> NDArray[np.integer]:
+    annotated = region_key is not None or "spatialdata_attrs" in adata.uns or keys.REGION in adata.obs
+    return pd.factorize(region_column(adata, region_key))[0] if annotated else np.zeros(adata.n_obs, np.int64)
