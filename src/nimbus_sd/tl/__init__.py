@@ -4,6 +4,7 @@ from nimbus_sd.tl import metaclusters
 from nimbus_sd.tl.calibrate import calibrate
 from nimbus_sd.tl.calls import call_positive
 from nimbus_sd.tl.cell_types import cell_types
+from nimbus_sd.tl.cluster_checks import cluster_checks
 from nimbus_sd.tl.features import cell_features
 from nimbus_sd.tl.signatures import check_signatures, signatures
 from nimbus_sd.tl.suggest_types import suggest_types
@@ -14,6 +15,7 @@ __all__ = [
     "cell_features",
     "cell_types",
     "check_signatures",
+    "cluster_checks",
     "metaclusters",
     "signatures",
     "suggest_types",
