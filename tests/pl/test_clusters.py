@@ -306,3 +306,9 @@ def test_gallery_of_a_single_cluster_doubts_nobody(row):
 def test_gallery_says_what_is_wrong(row, what, error, words):
     with pytest.raises(error, match=words):
         ns.pl.cluster_gallery(row, "cluster", **what)
+
+
+def test_gallery_needs_to_know_where_cells_are(row):
+    del row["table"].obsm["spatial"]
+    with pytest.raises(KeyError, match=r"no obsm\['spatial'\]"):
+        ns.pl.cluster_gallery(row, "cluster")

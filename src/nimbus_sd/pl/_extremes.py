@@ -22,6 +22,7 @@ CALLED = {"dim": "positive", "bright": "negative"}
 def extremes(adata: AnnData, kind: str, channels: list[str], layer: str, n_cells: int) -> pd.DataFrame:
     """Find the most extreme cells: channel, score, relative mean, region, instance, x and y of each."""
     check_channels(adata, channels)
+    check_places(adata)
     large = large_enough(adata)
     found = []
     comparable = False
@@ -64,10 +65,14 @@ def large_enough(adata: AnnData) -> NDArray[np.bool_]:
     return ~(area < np.nanmedian(area) / 3)
 
 
-def with_places(adata: AnnData, picked: pd.DataFrame) -> pd.DataFrame:
-    """Add region, instance, x and y to picked cells, given by their ``row`` in the table."""
+def check_places(adata: AnnData) -> None:
+    """Raise a KeyError if the table does not say where its cells are."""
     if keys.SPATIAL not in adata.obsm:
         raise KeyError(f"The table has no obsm[{keys.SPATIAL!r}], where x and y of its cells should be, in pixels.")
+
+
+def with_places(adata: AnnData, picked: pd.DataFrame) -> pd.DataFrame:
+    """Add region, instance, x and y to picked cells, given by their ``row`` in the table."""
     regions = regions_of(adata)
     if regions is None:
         raise KeyError("The table does not say which labels its rows are in; see spatialdata's TableModel.parse.")

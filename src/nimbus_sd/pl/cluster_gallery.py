@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from nimbus_sd import keys
 from nimbus_sd.metrics._layers import clusters_of, layers_of
+from nimbus_sd.pl._extremes import check_places
 from nimbus_sd.pl._layers import check_channels, factor_of
 from nimbus_sd.pl._panels import panel, region_of, table_of
 from nimbus_sd.pl._tissue import crop_around, draw_outline
@@ -99,6 +100,7 @@ def cluster_gallery(
         check_channels(adata, given)
         if not 1 <= len(given) <= len(_DARK):
             raise ValueError(f"`channels` has {len(given)} names; a crop can show one to three.")
+    check_places(adata)
     picked, means = typical_and_doubtful(adata, groupby, layer, wanted, n_cells)
     of_cluster = {name: given or _markers(adata, groupby, means, name) for name in wanted}
     crops = [_read(sdata, cell, of_cluster[cell.cluster], width) for cell in picked.itertuples()]

@@ -115,8 +115,8 @@ def cluster_checks(
         - ``reason``: a sentence
 
         Also sets ``uns[key_added]``: ``table`` (that frame), ``params``, ``leak`` (a frame: per marker, the
-        share of a neighbour's signal that would come over at a boundary all around), and ``not_checked``, the
-        markers of which fewer than 20 negative cells touch positive ones, so that their leak is not known.
+        share of a neighbour's signal that would come over at a boundary all around), and ``not_checked``, the markers
+        of which fewer than 20 negative cells touch positive ones, so that their leak is not known.
 
     Raises
     ------
@@ -182,9 +182,7 @@ def cluster_checks(
             "region_key": region_key or "",
         },
         "table": table.set_axis(table.index.astype(str)),
-        "leak": pd.DataFrame(
-            {"leak": [leaks.get(name, np.nan) for name in names]}, index=pd.Index(names, dtype=object)
-        ),
+        "leak": pd.DataFrame({"leak": [leaks.get(name, np.nan) for name in names]}, pd.Index(names, dtype=object)),
         "not_checked": unknown,
     }
     if unknown:
