@@ -39,6 +39,7 @@ PUBLIC = {
         "disagreement",
         "image",
         "marker_metrics",
+        "metacluster_suggestion",
         "pr_curve",
         "report",
         "roc_curve",
@@ -63,7 +64,7 @@ PUBLIC = {
         "training_tiles",
         "truth",
     },
-    "nimbus_sd.tl": {"calibrate", "call_positive", "cell_features"},
+    "nimbus_sd.tl": {"calibrate", "call_positive", "cell_features", "flowsom", "leiden", "map_to_som"},
 }
 ROOMS = sorted(PUBLIC)
 NAMES = [(room, name) for room in ROOMS for name in sorted(PUBLIC[room])]

@@ -7,6 +7,7 @@ from nimbus_sd.pl.disagreement import disagreement
 from nimbus_sd.pl.image import image
 from nimbus_sd.pl.report import report
 from nimbus_sd.pl.shape import score_shape
+from nimbus_sd.pl.suggestion import metacluster_suggestion
 from nimbus_sd.pl.tables import compare_baselines, confounder_information, marker_metrics
 
 __all__ = [
@@ -18,6 +19,7 @@ __all__ = [
     "disagreement",
     "image",
     "marker_metrics",
+    "metacluster_suggestion",
     "pr_curve",
     "report",
     "roc_curve",
