@@ -32,7 +32,7 @@ benchmark: .venv/test
 	touch $@
 
 .venv/test: .venv/package
-	$(INSTALL) --editable '.[train,test]'
+	$(INSTALL) --editable '.[train,leiden,flowsom,test]'
 	touch $@
 
 clean:

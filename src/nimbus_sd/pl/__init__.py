@@ -14,6 +14,7 @@ from nimbus_sd.pl.report import report
 from nimbus_sd.pl.score_matrix import score_matrix
 from nimbus_sd.pl.shape import score_shape
 from nimbus_sd.pl.som_stars import som_stars
+from nimbus_sd.pl.suggestion import metacluster_suggestion
 from nimbus_sd.pl.tables import compare_baselines, confounder_information, marker_metrics
 
 __all__ = [
@@ -30,6 +31,7 @@ __all__ = [
     "image",
     "marker_metrics",
     "merging",
+    "metacluster_suggestion",
     "pr_curve",
     "report",
     "roc_curve",

@@ -1,4 +1,4 @@
-"""Scores as a matrix without gaps: what to do about channels and cells that have none."""
+"""The scores that a tool works on, and one rule for those that are missing."""
 
 from __future__ import annotations
 
@@ -17,62 +17,101 @@ if TYPE_CHECKING:
 
 
 def scored_matrix(
-    adata: AnnData, layer: str, channels: Sequence[str] | None = None
+    adata: AnnData, layer: str, channels: Sequence[str] | None, *, need_all: bool = False
 ) -> tuple[NDArray[np.float32], NDArray[np.bool_], list[str]]:
-    """Read the scores of some channels, without the channels and then the cells that lack one.
+    """Return the scores of channels and cells that have them; to be called by the function that a user calls.
+
+    Channels that no cell has a score in are left out. Then cells that lack a score in one of the others are left out.
 
     Parameters
     ----------
     adata
         Cells x channels.
     layer
-        Name of the layer.
+        Name of the layer. NaN and infinite values count as missing.
     channels
-        Names of the channels, in the order wanted; None takes all.
+        Which ones, in this order; None takes all.
+    need_all
+        Whether a channel without a score is an error.
 
     Returns
     -------
-    The scores (n_used, n_channels), which cells they are of (n_cells,), and the names of the channels left.
+    values
+        Float32, (cells used, channels used), finite, in C order.
+    used_cells
+        (cells,)
+    channels
+        Names of those used.
 
     Raises
     ------
     KeyError
         If the layer or a channel does not exist.
     ValueError
-        If nothing is left.
+        If no channel is asked for, one is named twice, or nothing with a score is left.
 
     Warns
     -----
     UserWarning
-        Names channels that have no score at all and are left out, channels whose scores are all the same (these are
-        kept), and says how many cells lack a score.
+        Names channels that are left out, the number of cells that are, and channels whose scores are all the same.
     """
     values = read_layer(adata, layer)
-    names = [str(name) for name in adata.var_names]
-    wanted = names if channels is None else [str(name) for name in channels]
-    if unknown := [name for name in wanted if name not in set(names)]:
-        near = sorted({close for name in unknown for close in get_close_matches(name, names)}) or names
-        raise KeyError(f"The table has no channel {', '.join(map(repr, unknown))}; the nearest names are {near}.")
-    matrix = np.asarray(values[:, [names.index(name) for name in wanted]], np.float32)
-    known = np.isfinite(matrix)
-    there = np.asarray(known.any(axis=0))
-    if not there.any():
-        raise ValueError(f"Layer {layer!r} has no score of any of the channels {wanted}; there is nothing to work on.")
-    if not there.all():
-        left_out = [name for name, one in zip(wanted, there, strict=True) if not one]
-        warnings.warn(f"No cell has a score of {left_out}; left out.", UserWarning, stacklevel=3)
-        matrix, known = matrix[:, there], known[:, there]
-        wanted = [name for name, one in zip(wanted, there, strict=True) if one]
-    used = np.asarray(known.all(axis=1))
+    names = _names(adata, channels)
+    values = values[:, adata.var_names.get_indexer(names)].astype(np.float32)
+    known = np.isfinite(values)
+    scored = known.any(axis=0)
+    empty = [name for name, one in zip(names, scored, strict=True) if not one]
+    if not scored.any():
+        raise ValueError(f"Layer {layer!r} has no score of any cell in channel(s) {_listed(names)}.")
+    if empty and need_all:
+        raise ValueError(f"Layer {layer!r} has no score of any cell in channel(s) {_listed(empty)}, which are needed.")
+    if empty:
+        _warn(f"Channel(s) {_listed(empty)} of layer {layer!r} are left out: no cell has a score there.")
+    names = [name for name, one in zip(names, scored, strict=True) if one]
+    values, known = values[:, scored], known[:, scored]
+    used = known.all(axis=1)
     if not used.any():
-        raise ValueError(f"In layer {layer!r}, no cell has a score of all of {wanted}; pass fewer channels.")
-    if not used.all():
-        warnings.warn(
-            f"{int((~used).sum())} of {len(used)} cells lack a score of some channel; they get no result.",
-            UserWarning,
-            stacklevel=3,
+        raise ValueError(
+            f"Layer {layer!r} has no cell with a score in each of {_listed(names)}. Name fewer as `channels`; scored "
+            f"cells in each: {', '.join(f'{name} {n:,}' for name, n in zip(names, known.sum(axis=0), strict=True))}."
         )
-        matrix = matrix[used]
-    if constant := [name for name, one in zip(wanted, np.ptp(matrix, axis=0) == 0, strict=True) if one]:
-        warnings.warn(f"The scores of {constant} are the same in all cells.", UserWarning, stacklevel=3)
-    return matrix, used, wanted
+    if not used.all():
+        missing = [name for name, one in zip(names, known.all(axis=0), strict=True) if not one]
+        _warn(
+            f"{int((~used).sum()):,} of {used.size:,} cells are left out: layer {layer!r} has no score of them in "
+            f"channel(s) {_listed(missing)}."
+        )
+    values = np.ascontiguousarray(values[used])
+    if constant := [name for name, low, high in zip(names, values.min(0), values.max(0), strict=True) if low == high]:
+        _warn(f"Channel(s) {_listed(constant)} of layer {layer!r} are the same in every cell: they tell nothing apart.")
+    return values, used, names
+
+
+def _names(adata: AnnData, channels: Sequence[str] | None) -> list[str]:
+    if not adata.var_names.is_unique:
+        twice = sorted(set(adata.var_names[adata.var_names.duplicated()]))
+        raise ValueError(
+            f"The table has more than one channel named {_listed(twice)}: `adata.var_names_make_unique()`."
+        )
+    there = [str(name) for name in adata.var_names]
+    if channels is None:
+        return there
+    names = [channels] if isinstance(channels, str) else [str(name) for name in channels]
+    if not names or len(set(names)) < len(names):
+        raise ValueError(f"`channels` is {names}; it must name at least one channel, and none twice.")
+    if unknown := [name for name in names if name not in there]:
+        folded = {name.lower(): name for name in there}
+        near = {name: get_close_matches(name.lower(), folded) for name in unknown}
+        said = [f"{name!r}" + (f" (near: {_listed([folded[n] for n in near[name]])})" if near[name] else "")
+                for name in unknown]  # fmt: skip
+        raise KeyError(f"There is no channel {', '.join(said)}; there are {there}.")
+    return names
+
+
+def _listed(names: Sequence[str]) -> str:
+    return ", ".join(map(repr, names))
+
+
+def _warn(message: str) -> None:
+    # This function, `scored_matrix`, the tool, its caller.
+    warnings.warn(message, UserWarning, stacklevel=4)

@@ -117,7 +117,7 @@ def cell_types(
     """
     check_limit(min_probability)
     columns = [key_added, f"{key_added}_probability", f"{key_added}_reason"]
-    check_key_added(adata, key_added, _TOOL, columns)
+    check_key_added(adata, key_added, _TOOL, [("obs", column) for column in columns])
     told = panel_signatures(adata, signatures, missing)
     scores, used, channels = scored_matrix(adata, layer, markers_of(told))
     tree = scored_tree(told, scores, channels, layer)

@@ -109,7 +109,7 @@ def apply(adata: AnnData, value: Metaclusters, groupby: str, *, key_added: str =
     """
     clusters = obs_columns(adata, groupby)[groupby]
     names = clusters.astype(object).map(str, na_action="ignore")
-    check_key_added(adata, key_added, _TOOL, [key_added])
+    check_key_added(adata, key_added, _TOOL, [("obs", key_added)])
     if unknown := sorted(set(names.dropna()) - set(value.mapping)):
         raise KeyError(
             f"obs[{groupby!r}] has the cluster(s) {unknown}, which these metaclusters do not know; they are of "
