@@ -109,7 +109,9 @@ def draw_detector(rng: np.random.Generator, unspecific: float = 0.0) -> Detector
             fold=fold,
             edge=edge,
         )
-    background = max(float(np.exp(rng.uniform(np.log(0.01), np.log(0.4)))), unspecific * float(rng.uniform(0.2, 1)))
+    # At times the background is as bright as the signal itself.
+    background = float(rng.uniform(0.4, 1.1) if rng.random() < 0.12 else np.exp(rng.uniform(np.log(0.01), np.log(0.4))))
+    background = max(background, unspecific * float(rng.uniform(0.2, 1)))
     haze = rng.random() < 0.2
     return Detector(
         gain=float(np.exp(rng.uniform(np.log(15), np.log(3000)))),

@@ -122,9 +122,10 @@ def draw_marker(rng: np.random.Generator) -> Marker:
     return Marker(
         localization=localization,
         prevalence=prevalence,
-        clustering=float(rng.choice([0.0, rng.uniform(0, 1), 1.0], p=[0.25, 0.5, 0.25])),
-        spread=float(rng.uniform(0.1, 0.45 if everybody else 0.6)),
-        dim_share=float(rng.choice([0.0, rng.uniform(0, 0.25)], p=[0.5, 0.5])),
+        # Nests and sheets mostly hold some cells of another kind.
+        clustering=float(rng.choice([0.0, rng.uniform(0, 0.8), 1.0], p=[0.2, 0.7, 0.1])),
+        spread=float(rng.uniform(0.1, 0.45 if everybody else 0.5)),
+        dim_share=float(rng.choice([0.0, rng.uniform(0, 0.15)], p=[0.6, 0.4])),
         unspecific=float(np.exp(rng.uniform(np.log(low), np.log(top)))),
         unspecific_in=unspecific_in,
         fill=float(rng.uniform(0.03, 0.4)) if localization == "membrane" or rng.random() < 0.3 else 0.0,
