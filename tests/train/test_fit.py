@@ -38,15 +38,35 @@ def test_the_loss_is_that_of_cells_and_half_of_pixels():
     labels = [1.0, 0.0, 1.0, 0.0, 0.0]
     logits = random_logits()
     scores, _ = cell_scores(logits, CELLS, 6)
+    # Two positive cells and a negative one in the first tile, two negative ones in the second.
+    rarity = np.sqrt([3 / 4, 3 / 2, 3 / 4, 1 / 2, 1 / 2])
     # The three cells of one tile count as the root of three, the two of the other as the root of two.
-    share = torch.tensor([1 / np.sqrt(3)] * 3 + [1 / np.sqrt(2)] * 2, dtype=torch.float32)
+    share = torch.tensor(rarity / np.sqrt([3, 3, 3, 2, 2]), dtype=torch.float32)
     per_cell = functional.binary_cross_entropy(scores[1:], torch.tensor(labels), reduction="none")
     of_cells = (per_cell * share).sum() / share.sum()
-    weight = torch.where(CELLS > 0, 1.0, 0.05)
+    weight = torch.tensor([0.05, *rarity], dtype=torch.float32)[CELLS]
     target = torch.tensor([0.0, *labels])[CELLS]
     per_pixel = functional.binary_cross_entropy_with_logits(logits[:, 0], target, reduction="none")
     expected = of_cells + 0.5 * (per_pixel * weight).sum() / weight.sum()
     torch.testing.assert_close(loss(logits, batch(labels)), expected)
+
+
+def test_a_rare_state_counts_more_but_not_without_bound():
+    def cost_of_a_miss(n: int) -> float:
+        """Loss by one wrong cell of its own state, over that by one of the n others."""
+        cells = torch.arange(1, n + 2).reshape(1, 1, -1)
+        labels = torch.tensor([0.5, 1.0, *[0.0] * n])
+        tile = Batch(torch.zeros(1, 2, 1, n + 1), cells, labels, torch.zeros(n + 2, dtype=torch.int64))
+        right = torch.where(labels[1:] > 0, 4.0, -4.0)[None, None, None]
+        wrong = [right.clone() for _ in range(2)]
+        wrong[0][..., 0] *= -1
+        wrong[1][..., 1] *= -1
+        miss, call = (float(loss(logits, tile) - loss(right, tile)) for logits in wrong)
+        return miss / call
+
+    assert cost_of_a_miss(1) == pytest.approx(1, rel=1e-4)
+    assert cost_of_a_miss(9) == pytest.approx(3, rel=1e-4)
+    assert cost_of_a_miss(2000) == pytest.approx(3 * np.sqrt(2), rel=0.01)
 
 
 def test_the_loss_falls_as_scores_come_close_to_the_labels():
