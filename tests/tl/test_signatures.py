@@ -48,7 +48,7 @@ def test_each_synonym_is_of_one_marker():
     "names",
     [
         ("CD8", "cd8", "CD8a", "CD8A", "CD 8", "CD-8a"),
-        ("PanCK", "Pan-Cytokeratin", "pan cytokeratin", "Cytokeratin", "PanKRT"),
+        ("PanCK", "Pan-Cytokeratin", "pan cytokeratin", "Cytokeratin", "PanKRT", "Keratin", "CK"),
         ("Ki67", "Ki-67", "MKI67", "ki 67"),
         ("HLA-DR", "HLADR", "HLA DR", "HLA_DR", "HLADRDPDQ"),
         ("SMA", "αSMA", "α-SMA", "ACTA2"),  # noqa: RUF001
