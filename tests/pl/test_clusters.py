@@ -272,6 +272,8 @@ def test_chosen_clusters_stand_out(clustered, labels):
         ns.pl.clusters(clustered, "cluster", "a_cells", groups=["z"])
     with pytest.raises(KeyError, match="no column 'leiden'"):
         ns.pl.clusters(clustered, "leiden", "a_cells")
+    with pytest.raises(TypeError, match="needs the tissue, a SpatialData, and was given AnnData"):
+        ns.pl.clusters(clustered["table"], "cluster", "a_cells")
 
 
 @pytest.fixture
