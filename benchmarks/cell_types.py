@@ -2,15 +2,16 @@
 
 Data: for each seed a cohort (10 regions, 15 types, 30 markers, three types at 0.5 %; masks grown from nuclei, so that
 neighbours spill over; looks of platforms, which training never draws), and the packaged example, clustered with each
-seed. Leiden and FlowSOM have equal settings on each layer: scores, mean intensities, and z-scores of their arcsinh.
-Signatures of the package are tried on scores and on calls by Otsu's threshold on the arcsinh.
+seed, without its counterstain and marker of proliferation. Leiden (some resolutions) and FlowSOM (as many metaclusters
+as types) have equal settings on each layer: scores, mean intensities, and z-scores of their arcsinh. Signatures of the
+package are tried on scores and on calls by Otsu's threshold on the arcsinh.
 
 A cluster is named after the type that more than half of its cells are of; a cell is assigned if its cluster has a name.
 Recall: share of the cells of rare types (1 % or less in the design) whose cluster is named after their type.
 
-Markers are scored one after the other, each in all regions at once, as normalisation is of the whole cohort. ``--cache``
-keeps them, by checksum of pixels, masks and model, so that a run that was stopped goes on. ``--attempts`` adds three
-ways to transform scores before clustering.
+Markers are scored one after the other, each in all regions at once, as normalisation is of the whole cohort.
+``--cache`` keeps them, by checksum of pixels, masks and model, so that a run that was stopped goes on. ``--attempts``
+adds three ways to transform scores before clustering.
 """
 
 from __future__ import annotations
@@ -56,6 +57,7 @@ PLACES = {
     "granules": {"GZMB", "MPO", "Tryptase", "CD68"},
     "cytoplasm": {"PanCK", "CK5", "CK8", "SMA", "Vimentin"},
 }
+OF_EXAMPLE = ["CD45", "CD3", "CD8", "CD20", "CD68", "PanCK"]
 SCORES, EXPRESSION = "nimbus", ("integrated_expression", "arcsinh_z")
 NEEDED = 0.05
 
@@ -148,29 +150,33 @@ def figures(types: pd.Series, clusters: pd.Series, found: pd.Series, rare: list[
     }
 
 
-def clusterings(adata: AnnData, layer: str, resolution: float, seed: int) -> Iterator[tuple[str, pd.Series]]:
+def clusterings(
+    adata: AnnData, layer: str, channels: list[str], resolutions: list[float], seed: int
+) -> Iterator[tuple[str, pd.Series]]:
     """Cluster a layer by each algorithm."""
-    ns.tl.leiden(adata, layer=layer, resolution=resolution, rng=seed, key_added="leiden")
-    yield "leiden", adata.obs["leiden"]
-    ns.tl.flowsom(adata, layer=layer, n_metaclusters=adata.obs["cell_type"].nunique(), rng=seed, key_added="flowsom")
+    given = {"layer": layer, "channels": channels, "rng": seed}
+    for resolution in resolutions:
+        ns.tl.leiden(adata, **given, resolution=resolution, key_added="leiden")
+        yield f"leiden {resolution:g}", adata.obs["leiden"]
+    ns.tl.flowsom(adata, **given, n_metaclusters=adata.obs["cell_type"].nunique(), key_added="flowsom")
     yield "flowsom", adata.obs["flowsom"]
 
 
-def compare(adata: AnnData, data: str, seed: int, resolution: float, rare: list[str], attempts: bool) -> list[dict]:
+def compare(
+    adata: AnnData, channels: list[str], rare: list[str], resolutions: list[float], seed: int, attempts: bool
+) -> Iterator[dict]:
     """Judge each layer with each algorithm, with equal settings, and signatures."""
     add_arcsinh(adata)
-    types, rows = adata.obs["cell_type"], []
+    types = adata.obs["cell_type"]
     for layer in (SCORES, *EXPRESSION, *(add_attempts(adata) if attempts else ())):
-        for algorithm, clusters in clusterings(adata, layer, resolution, seed):
-            row = {"data": data, "seed": seed, "algorithm": algorithm, "layer": layer}
-            rows.append(row | figures(types, clusters, named(types, clusters), rare))
+        for algorithm, clusters in clusterings(adata, layer, channels, resolutions, seed):
+            row = {"seed": seed, "algorithm": algorithm, "layer": layer}
+            yield row | figures(types, clusters, named(types, clusters), rare)
     for layer in (SCORES, "arcsinh_otsu"):
         ns.tl.cell_types(adata, layer=layer, missing="skip", key_added="type")
         groups = adata.obs["type"]
         found = groups.astype(object).where(~groups.isin(["unassigned", "ambiguous"]))
-        row = {"data": data, "seed": seed, "algorithm": "signatures", "layer": layer}
-        rows.append(row | figures(types, groups, found, rare))
-    return rows
+        yield {"seed": seed, "algorithm": "signatures", "layer": layer} | figures(types, groups, found, rare)
 
 
 def margins(table: pd.DataFrame) -> pd.DataFrame:
@@ -188,7 +194,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--regions", type=int, default=10)
     parser.add_argument("--side", type=int, default=512, help="of a region, in pixels of 0.5 um")
-    parser.add_argument("--resolution", type=float, default=1.0, help="of Leiden")
+    parser.add_argument("--resolutions", type=float, nargs="+", default=[0.1, 0.3, 1.0], help="of Leiden")
     parser.add_argument("--attempts", action="store_true", help="also cluster transformed scores")
     parser.add_argument("--cache", type=Path, help="folder that keeps scores, to go on from")
     parser.add_argument("--out", type=Path, help="write the table to this CSV file, anew after each seed")
@@ -196,17 +202,18 @@ def main() -> None:
     example = scored(ns.datasets.example(), options.model, options.cache)
     rows: list[dict] = []
     for seed in options.seeds:
-        rows += compare(example, "example", seed, options.resolution, [], options.attempts)
         adata = scored(cohort(seed, options.regions, options.side), options.model, options.cache)
-        rows += compare(adata, "cohort", seed, options.resolution, RARE, options.attempts)
+        for data, cells, channels, rare in (("example", example, OF_EXAMPLE, []), ("cohort", adata, MARKERS, RARE)):
+            found = compare(cells, channels, rare, options.resolutions, seed, options.attempts)
+            rows += [{"data": data, **row} for row in found]
         table = pd.DataFrame(rows)
         if options.out:
             table.to_csv(options.out, index=False)
         print(table[table["seed"] == seed].round(3).to_string(index=False), flush=True)
-    found = margins(table)
+    above = margins(table)
     print("\nadjusted Rand index above that of the best layer of expression:")
-    print(found.round(3).to_string())
-    for layer, column in found.items():
+    print(above.round(3).to_string())
+    for layer, column in above.items():
         enough = "everywhere" if (column >= NEEDED).all() else f"in {(column >= NEEDED).sum()} of {len(column)} cases"
         print(f"{layer}: at least {NEEDED} higher {enough}, lowest {column.min():+.3f}")
 

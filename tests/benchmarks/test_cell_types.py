@@ -22,7 +22,7 @@ def test_the_design_is_that_of_the_issue():
 
 
 def test_clusters_are_named_by_more_than_half_of_their_cells():
-    types = pd.Series(list("aaabbbrr") + ["a"], dtype="category")
+    types = pd.Series([*"aaabbbrr", "a"], dtype="category")
     clusters = pd.Series([*"0001112", "2", None], dtype="category")
     clusters[6] = "1"
     named = cell_types.named(types, clusters)
@@ -90,8 +90,9 @@ def test_every_layer_is_judged_by_every_algorithm(tiny):
     )
     adata.layers["nimbus"] += rng.uniform(-0.05, 0.05, adata.shape).astype(np.float32)
     np.clip(adata.layers["nimbus"], 0, 1, out=adata.layers["nimbus"])
-    found = pd.DataFrame(cell_types.compare(adata, "x", 3, 1.0, cell_types.RARE, attempts=True))
-    assert len(found) == 6 * 2 + 2 and set(found["seed"]) == {3}
+    given = {"channels": cell_types.MARKERS, "rare": cell_types.RARE, "seed": 3}
+    found = pd.DataFrame(cell_types.compare(adata, **given, resolutions=[0.3, 1], attempts=True)).assign(data="x")
+    assert len(found) == 6 * 3 + 2 and set(found["seed"]) == {3}
     assert found["ARI"].between(-0.5, 1).all() and found["assigned"].between(0, 1).all()
     np.testing.assert_allclose(adata.layers["arcsinh_z"].mean(axis=0), 0, atol=1e-4)
     assert set(cell_types.margins(found).columns) == {"nimbus", "scores_logit", "scores_called", "scores_stretched"}
