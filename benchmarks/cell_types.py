@@ -10,8 +10,8 @@ A cluster is named after the type that more than half of its cells are of; a cel
 Recall: share of the cells of rare types (1 % or less in the design) whose cluster is named after their type.
 
 Markers are scored one after the other, each in all regions at once, as normalisation is of the whole cohort.
-``--cache`` keeps them, by checksum of pixels, masks and model, so that a run that was stopped goes on. ``--attempts``
-adds three ways to transform scores before clustering.
+``--cache`` keeps them, by checksum of pixels, masks and the model with its rules, so that a run that was stopped goes
+on. ``--attempts`` adds three ways to transform scores before clustering.
 """
 
 from __future__ import annotations
@@ -101,8 +101,9 @@ def scored(sdata, model: str, cache: Path | None) -> AnnData:
 
 
 def _checksum(sdata, channel: int, model: str) -> str:
-    """Tell the pixels of a channel, the masks and the model apart from all others."""
-    digest = hashlib.sha256(ns.models.load(model).card.sha256.encode())
+    """Tell the pixels of a channel, the masks, the model and its normalisation apart from all others."""
+    card = ns.models.load(model).card
+    digest = hashlib.sha256(f"{card.sha256} {card.rule} {card.quantile} {card.pixel_size}".encode())
     for name in sorted(sdata.images):
         digest.update(np.ascontiguousarray(sdata.images[name][channel].to_numpy()).tobytes())
     for name in sorted(sdata.labels):
