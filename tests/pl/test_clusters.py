@@ -154,7 +154,7 @@ def som(**changes) -> AnnData:
         "codes": np.array([[1, 0], [1, 0.25], [0, 1], [0, 1], [0.5, 0], [0, 0.5]]),
         "counts": np.array([4, 1, 9, 0, 1, 1]),
         "channels": np.array(["CD3", "CD20"]),
-        "node_metacluster": np.array(["1", "1", "2", "2", "10", "2"]),
+        "metaclusters": np.array(["1", "1", "2", "2", "10", "2"]),
         "params": {"xdim": 3, "ydim": 2},
     } | changes
     return adata
@@ -177,6 +177,41 @@ def test_stars_lie_on_the_grid_and_show_codes():
     ]
     (cross,) = [line for line in ax.lines if line.get_marker() == "x"]
     assert cross.get_xydata().tolist() == [[1, 1]]
+
+
+@pytest.mark.parametrize("engine", ["minisom", "online", pytest.param("batch", marks=pytest.mark.slow)])
+def test_nodes_are_drawn_where_the_map_was_fitted(engine):
+    """Stars side by side are alike, as they are on the grid; in another order of the nodes they would not be."""
+    xdim, ydim = 9, 3
+    values = np.random.default_rng(0).random((2000, 2), np.float32)
+    adata = AnnData(obs=pd.DataFrame(index=np.arange(2000).astype(str)), var=pd.DataFrame(index=["CD3", "CD20"]))
+    adata.layers["nimbus"] = values
+    ns.tl.flowsom(adata, xdim=xdim, ydim=ydim, engine=engine, n_metaclusters=4)
+    ax = ns.pl.som_stars(adata)
+    squares, _, *stars = ax.collections[:4]
+    centres = np.array([path.vertices[:4].mean(axis=0) for path in squares.get_paths()])
+    codes = adata.uns["flowsom_nimbus"]["codes"]
+
+    def between(x, y):
+        """Mean distance of the codes of nodes that share a side."""
+        beside = np.abs(x[:, None] - x) + np.abs(y[:, None] - y) == 1
+        return np.linalg.norm(codes[:, None] - codes, axis=-1)[beside].mean()
+
+    drawn = between(*centres.round().astype(int).T)
+    node = np.arange(xdim * ydim)
+    assert drawn < 0.7 * between(node % xdim, node // xdim)
+    # Their stars are theirs: areas of wedges as the codes say, the largest star as reference.
+    counts = adata.uns["flowsom_nimbus"]["counts"]
+    for channel, wedges in enumerate(stars):
+        at = np.array([path.vertices[-2].round() for path in wedges.get_paths()])
+        np.testing.assert_array_equal(at, centres[(counts > 0) & (codes[:, channel] > 0)].round())
+        length = np.array([np.ptp(path.vertices[:, 0]) for path in wedges.get_paths()])
+        size = 0.27 + 0.2 * np.sqrt(counts / counts.max())
+        np.testing.assert_allclose(length, size * np.sqrt(codes[:, channel]), rtol=0.02)
+    # Each node's square has the colour of its metacluster.
+    colors = pd.Series([to_hex(color) for color in squares.get_facecolor()])
+    assert (colors.groupby(adata.uns["flowsom_nimbus"]["metaclusters"]).nunique() == 1).all()
+    assert colors.nunique() == 4
 
 
 def test_metaclusters_have_the_colours_of_their_column():
@@ -237,6 +272,8 @@ def test_chosen_clusters_stand_out(clustered, labels):
         ns.pl.clusters(clustered, "cluster", "a_cells", groups=["z"])
     with pytest.raises(KeyError, match="no column 'leiden'"):
         ns.pl.clusters(clustered, "leiden", "a_cells")
+    with pytest.raises(TypeError, match="needs the tissue, a SpatialData, and was given AnnData"):
+        ns.pl.clusters(clustered["table"], "cluster", "a_cells")
 
 
 @pytest.fixture

@@ -155,6 +155,9 @@ def test_cells_that_are_not_scored_are_not_counted():
         (("CD8a", "cd4", "x"), ["cd4, CD8a"]),
         (("Pan-Cytokeratin", "CD45"), ["Pan-Cytokeratin, CD45"]),
         (("kappa", "Lambda light chain", "CD45RA"), ["kappa, Lambda light chain"]),
+        # The names that signatures know, too.
+        (("PTPRC", "AE1/AE3"), ["AE1/AE3, PTPRC"]),
+        (("CD3ε", "MS4A1"), ["CD3ε, MS4A1"]),
         (("CD3", "CD45"), []),
     ],
 )

@@ -129,6 +129,8 @@ def test_what_cannot_be_mapped_is_said(typed_table):
         ({"n_metaclusters": 0}, "`n_metaclusters` is 0"),
         ({"n_metaclusters": 21}, "`n_metaclusters` is 21, but the grid has 20 nodes only"),
         ({"engine": "som"}, "`engine` is 'som'; it must be one of 'auto', 'online', 'batch', 'minisom'"),
+        ({"rng": None}, "`rng` is None; it must be a seed, from 0 to 2"),
+        ({"rng": -1}, "`rng` is -1"),
         ({"key_added": "nimbus"}, "kept for something else"),
     ],
 )

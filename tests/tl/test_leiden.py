@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import scanpy as sc
 from sklearn.metrics import adjusted_rand_score
+from spatialdata import SpatialData
 
 from nimbus_sd.tl import _neighbours, leiden
 
@@ -134,7 +135,12 @@ def test_results_survive_the_disk(typed_table, kind, tmp_path):
     [
         ({"n_neighbors": 1}, "`n_neighbors` is 1; it must be a whole number, 2 or more"),
         ({"n_neighbors": 260}, "Only 260 cells have all scores, which is too few"),
-        ({"resolution": 0}, "`resolution` is 0; it must be above 0"),
+        ({"resolution": 0}, "`resolution` is 0; it must be a number above 0"),
+        ({"resolution": np.inf}, "`resolution` is inf"),
+        ({"resolution": "high"}, "`resolution` is 'high'"),
+        ({"rng": None}, "`rng` is None; it must be a seed, from 0 to 2"),
+        ({"rng": -1}, "`rng` is -1"),
+        ({"rng": 1.5}, "`rng` is 1.5"),
         ({"transform": "log"}, "`transform` is 'log'; it must be None or 'logit'"),
         ({"transform": "logit", "layer": "counts"}, "for scores in \\[0, 1\\]; layer 'counts' has other values"),
         ({"key_added": "a/b"}, "cannot be written to disk"),
@@ -146,6 +152,20 @@ def test_what_cannot_be_done_is_said(typed_table, given, message):
     with pytest.raises(ValueError, match=message):
         leiden(adata, **given)
     assert "leiden_nimbus" not in adata.obs
+
+
+@pytest.mark.filterwarnings("ignore:.*the same in every cell")
+def test_cells_that_are_all_alike_have_no_clusters(typed_table):
+    adata = typed_table()
+    adata.layers["nimbus"][:] = 0.5
+    with pytest.raises(ValueError, match="All 260 cells have the same values in layer 'nimbus': there are no clusters"):
+        leiden(adata)
+    assert "leiden_nimbus" not in adata.obs
+
+
+def test_a_spatialdata_in_place_of_its_table_is_said():
+    with pytest.raises(TypeError, match=r"a table of cells \(AnnData\) and was given SpatialData.*sdata.tables"):
+        leiden(SpatialData())
 
 
 def test_without_igraph_it_says_what_to_install(typed_table, monkeypatch):

@@ -48,7 +48,7 @@ def test_each_synonym_is_of_one_marker():
     "names",
     [
         ("CD8", "cd8", "CD8a", "CD8A", "CD 8", "CD-8a"),
-        ("PanCK", "Pan-Cytokeratin", "pan cytokeratin", "Cytokeratin", "PanKRT"),
+        ("PanCK", "Pan-Cytokeratin", "pan cytokeratin", "Cytokeratin", "PanKRT", "Keratin", "CK"),
         ("Ki67", "Ki-67", "MKI67", "ki 67"),
         ("HLA-DR", "HLADR", "HLA DR", "HLA_DR", "HLADRDPDQ"),
         ("SMA", "αSMA", "α-SMA", "ACTA2"),  # noqa: RUF001
@@ -138,6 +138,18 @@ def test_all_problems_come_in_one_error():
     ):
         assert part in message
     assert "(8)" in message and "(9)" not in message
+
+
+def test_a_table_that_is_all_wrong_gives_a_short_error():
+    table = pd.DataFrame(1, index=[f"T{i}" for i in range(9)], columns=["parent", "CD3", "CD20", "CD4"])
+    with pytest.raises(ValueError, match=r"\(1\) 'T0' has '1' for 'CD3'; it must be '\+', '-' or empty.*and \d+ more"):
+        ns.tl.check_signatures(table.assign(parent=""))
+
+
+@pytest.mark.parametrize("name", ["a\x00b", "a\nb"])
+def test_names_of_types_that_cannot_be_written(name):
+    with pytest.raises(ValueError, match=r"The name of a type is .* cannot be written to disk"):
+        ns.tl.check_signatures(signatures({name: ("", "CD3+"), "B": ("", "CD20+ CD3-")}))
 
 
 def test_a_column_that_is_there_twice_in_a_file(tmp_path):

@@ -18,6 +18,15 @@ if TYPE_CHECKING:
 UNDETERMINED = 0.5
 
 
+def check_table(adata: object) -> None:
+    """Raise a TypeError, with what to do, if this is no AnnData: mostly it is the SpatialData that has one."""
+    if not hasattr(adata, "layers"):
+        raise TypeError(
+            f"This works on a table of cells (AnnData) and was given {type(adata).__name__}. The table of a "
+            "SpatialData is sdata.tables['table']."
+        )
+
+
 def layer(adata: AnnData, name: str) -> NDArray:
     """Return a layer as a dense array of numbers, cells x channels.
 
@@ -28,11 +37,7 @@ def layer(adata: AnnData, name: str) -> NDArray:
     TypeError
         If there are no layers at all, because this is no AnnData, or the layer does not hold numbers.
     """
-    if not hasattr(adata, "layers"):
-        raise TypeError(
-            f"This works on a table of cells (AnnData) and was given {type(adata).__name__}. The table of a "
-            "SpatialData is sdata.tables['table']."
-        )
+    check_table(adata)
     if name not in adata.layers:
         # anndata 0.13 lists X among the layers, under the key None.
         raise KeyError(f"There is no layer {name!r}; there are {sorted(key for key in adata.layers if key)}.")
@@ -101,7 +106,10 @@ def obs_columns(adata: AnnData, names: str | Sequence[str]) -> pd.DataFrame:
     ------
     KeyError
         If one does not exist; the message names those that do.
+    TypeError
+        If this is no AnnData.
     """
+    check_table(adata)
     wanted = layers_of(names)
     missing = [name for name in wanted if name not in adata.obs.columns]
     if missing:

@@ -19,6 +19,8 @@ WHOLE: Crop = (slice(None), slice(None))
 
 def table_of(sdata: SpatialData, table_key: str) -> AnnData:
     """Give a table, or say what there is."""
+    if not hasattr(sdata, "tables"):
+        raise TypeError(f"This picture needs the tissue, a SpatialData, and was given {type(sdata).__name__}.")
     if table_key not in sdata.tables:
         raise KeyError(f"There is no table {table_key!r}; there are {list(sdata.tables)}. Run `predict` first.")
     return sdata.tables[table_key]

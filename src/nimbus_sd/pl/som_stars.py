@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from anndata import AnnData
     from matplotlib.axes import Axes
 
-_NEEDED = ("codes", "counts", "channels", "node_metacluster", "params")
+_NEEDED = ("codes", "counts", "channels", "metaclusters", "params")
 # Of stars, in units of the grid; smaller ones cannot be read.
 _SMALLEST, _LARGEST = 0.27, 0.47
 
@@ -35,9 +35,8 @@ def som_stars(
     adata
         A table that ``tl.flowsom`` has clustered.
     key
-        Its ``uns`` entry: ``codes`` (nodes x channels), ``counts`` (cells of each node), ``channels``,
-        ``node_metacluster``, and ``xdim`` and ``ydim`` in ``params``; node i lies in column ``i // ydim``, row
-        ``i % ydim``.
+        Its ``uns`` entry: ``codes`` (nodes x channels), ``counts`` (cells of each node), ``channels``, ``metaclusters``
+        (of each node), and ``xdim`` and ``ydim`` in ``params``; node i lies in column ``i // ydim``, row ``i % ydim``.
     channels
         Markers to draw; all by default.
     ax
@@ -65,7 +64,7 @@ def som_stars(
     ...     "codes": np.array([[0.9, 0.1], [0.8, 0.2], [0.1, 0.9], [0.2, 0.7]]),
     ...     "counts": np.array([50, 20, 40, 5]),
     ...     "channels": ["CD3", "CD20"],
-    ...     "node_metacluster": ["1", "1", "2", "2"],
+    ...     "metaclusters": ["1", "1", "2", "2"],
     ...     "params": {"xdim": 2, "ydim": 2},
     ... }
     >>> ax = ns.pl.som_stars(adata)
@@ -81,7 +80,7 @@ def som_stars(
         raise KeyError(f"uns[{key!r}] has no channel {', '.join(map(repr, missing))}; it has {names}.")
     codes = _unit(np.asarray(found["codes"], float)[:, [names.index(name) for name in shown]])
     counts = np.asarray(found["counts"], float)
-    groups = pd.Series(np.asarray(found["node_metacluster"])).astype(str)
+    groups = pd.Series(np.asarray(found["metaclusters"])).astype(str)
     xdim, ydim = (int(found["params"][name]) for name in ("xdim", "ydim"))
     if len(codes) != xdim * ydim:
         raise ValueError(f"uns[{key!r}] has {len(codes)} nodes, which is not xdim x ydim = {xdim} x {ydim}.")

@@ -38,6 +38,13 @@ def seed_of(rng: int | np.random.Generator) -> int:
     return int(rng.integers(2**31)) if isinstance(rng, np.random.Generator) else int(rng)
 
 
+def check_rng(rng: object) -> None:
+    """Raise a ValueError if this is no seed and no generator: the same call must give the same again."""
+    whole = isinstance(rng, int | np.integer) and not isinstance(rng, bool) and 0 <= rng < 2**32
+    if not whole and not isinstance(rng, np.random.Generator):
+        raise ValueError(f"`rng` is {rng!r}; it must be a seed, from 0 to 2**32 - 1, or a numpy.random.Generator.")
+
+
 def check_count(name: str, value: object, least: int) -> None:
     """Raise a ValueError if a parameter is not a whole number of at least that."""
     if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < least:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from difflib import get_close_matches
 from itertools import product
+
+from nimbus_sd.tl._markers import canonical, nearest
 
 # Lineages of which a mature cell has one. Thymocytes have both CD4 and CD8, and tumour cells may gain or lose any of
 # these: a pair is a reason to look, no proof.
@@ -23,20 +24,6 @@ _PAIRS = (
     ("PanCK", "CD68"),
     ("PanCK", "CD31"),
 )
-# As compared: lower case, letters and digits only.
-_SYNONYMS = {
-    "CD3": ("cd3", "cd3e", "cd3d", "cd3epsilon"),
-    "CD4": ("cd4",),
-    "CD8": ("cd8", "cd8a", "cd8alpha"),
-    "CD19": ("cd19",),
-    "CD20": ("cd20", "ms4a1"),
-    "CD31": ("cd31", "pecam1"),
-    "CD45": ("cd45", "ptprc"),
-    "CD68": ("cd68",),
-    "Kappa": ("kappa", "kappalightchain", "igkappa", "igk"),
-    "Lambda": ("lambda", "lambdalightchain", "iglambda", "igl"),
-    "PanCK": ("panck", "pancytokeratin", "pankeratin", "cytokeratin", "keratin", "ck", "epithelialkeratin"),
-}
 
 
 def exclusive_pairs(channels: Sequence[str], wanted: Sequence[Sequence[str]] | None) -> list[tuple[str, str]]:
@@ -57,24 +44,21 @@ def exclusive_pairs(channels: Sequence[str], wanted: Sequence[Sequence[str]] | N
         If a pair is not one of two different markers.
     """
     if wanted is None:
-        named = {
-            marker: [name for name in channels if _plain(name) in synonyms] for marker, synonyms in _SYNONYMS.items()
-        }
-        return [pair for a, b in _PAIRS for pair in product(named[a], named[b])]
+        named: dict[str, list[str]] = {}
+        for name in channels:
+            named.setdefault(canonical(name), []).append(name)
+        known = [(named.get(canonical(a), []), named.get(canonical(b), [])) for a, b in _PAIRS]
+        return [pair for first, second in known for pair in product(first, second)]
     pairs = []
     for pair in wanted:
         names = [pair] if isinstance(pair, str) else [str(name) for name in pair]
         if len(set(names)) != 2 or len(names) != 2:
             raise ValueError(f"`exclusive` has {pair!r}; each entry must be two different markers, as ('CD3', 'CD20').")
         if missing := [name for name in names if name not in channels]:
-            near = [match for name in missing for match in get_close_matches(name, channels)]
+            near = [match for name in missing for match in nearest(name, channels)]
             raise KeyError(
                 f"`exclusive` names {', '.join(map(repr, missing))}, which the table does not have; it has "
                 f"{list(channels)}." + (f" Did you mean {', '.join(map(repr, near))}?" if near else "")
             )
         pairs.append((names[0], names[1]))
     return pairs
-
-
-def _plain(name: str) -> str:
-    return "".join(letter for letter in str(name).lower() if letter.isalnum())

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from nimbus_sd import keys
+from nimbus_sd.metrics._layers import check_table
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -46,10 +47,11 @@ def check_key_added(adata: AnnData, key_added: str, tool: str, also: Sequence[tu
     Raises
     ------
     TypeError
-        If it is not a text.
+        If it is not a text, or the table is none.
     ValueError
         In both cases, and if a SpatialData with that name could not be written.
     """
+    check_table(adata)
     if not isinstance(key_added, str):
         raise TypeError(f"`key_added` is {key_added!r}; it must be a text.")
     if not re.fullmatch(r"(?!__)[\w.-]+", key_added) or key_added in (".", "..", "_index"):

@@ -12,6 +12,8 @@ from nimbus_sd.tl._markers import match_markers, nearest
 from nimbus_sd.tl._signature_table import PARENT, Signatures, markers_of, read_table
 from nimbus_sd.tl._signature_tree import Rule, build_tree, tree_problems
 
+_MOST_TOLD = 20
+
 Missing: TypeAlias = Literal["error", "skip"]
 
 
@@ -100,4 +102,6 @@ def _near(name: str, channels: Sequence[str]) -> str:
 
 def _refuse(problems: Sequence[str], what: str) -> None:
     if problems:
-        raise ValueError(f"{what}: " + "; ".join(f"({i}) {one}" for i, one in enumerate(problems, 1)) + ".")
+        told = "; ".join(f"({i}) {one}" for i, one in enumerate(problems[:_MOST_TOLD], 1))
+        more = f"; and {len(problems) - _MOST_TOLD} more" if len(problems) > _MOST_TOLD else ""
+        raise ValueError(f"{what}: {told}{more}.")

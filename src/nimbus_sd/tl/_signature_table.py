@@ -11,6 +11,8 @@ from typing import TypeAlias
 import numpy as np
 import pandas as pd
 
+from nimbus_sd.tl.metaclusters.value import check_name
+
 Signatures: TypeAlias = "pd.DataFrame | str | Path | None"
 
 PARENT, SOURCE = "parent", "source"
@@ -101,5 +103,10 @@ def _name_problems(table: pd.DataFrame) -> Iterator[str]:
                 yield f"the {what} {name!r} is there twice"
         if (names == "").any():
             yield f"a {what} has no name"
+    for name in table.index[table.index != ""].unique():
+        try:
+            check_name(name, "type")
+        except ValueError as error:
+            yield str(error).rstrip(".")
     for name in table.index.intersection([UNASSIGNED, AMBIGUOUS]):
         yield f"{name!r} is kept for cells without a type"

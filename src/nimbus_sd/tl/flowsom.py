@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nimbus_sd import keys
-from nimbus_sd.tl._clusters import by_size, check_count, column
+from nimbus_sd.tl._clusters import by_size, check_count, check_rng, column
 from nimbus_sd.tl._consensus import consensus_labels, mean_silhouettes, numbers_to_try
 from nimbus_sd.tl._keys import check_key_added
 from nimbus_sd.tl._matrix import scored_matrix
@@ -107,6 +107,7 @@ def flowsom(
     n_nodes = xdim * ydim
     if n_nodes < 3:
         raise ValueError(f"`xdim` and `ydim` are {xdim} and {ydim}; a grid has at least 3 nodes.")
+    check_rng(rng)
     if n_metaclusters is not None:
         check_count("n_metaclusters", n_metaclusters, 1)
         if n_metaclusters > n_nodes:

@@ -12,7 +12,7 @@ from scipy import sparse
 from scipy.special import logit
 
 from nimbus_sd import keys
-from nimbus_sd.tl._clusters import by_size, check_count, column, seed_of
+from nimbus_sd.tl._clusters import by_size, check_count, check_rng, column, seed_of
 from nimbus_sd.tl._keys import check_key_added
 from nimbus_sd.tl._matrix import scored_matrix
 from nimbus_sd.tl._neighbours import with_neighbours
@@ -87,8 +87,8 @@ def leiden(
     KeyError
         If the layer or a channel does not exist.
     ValueError
-        If a parameter is out of its range, there are fewer cells than neighbours, or ``key_added`` holds something
-        else already or cannot be written.
+        If a parameter is out of its range, there are fewer cells than neighbours, all cells are the same, or
+        ``key_added`` holds something else already or cannot be written.
 
     Warns
     -----
@@ -106,8 +106,9 @@ def leiden(
     '0'
     """
     check_count("n_neighbors", n_neighbors, 2)
-    if not resolution > 0:
-        raise ValueError(f"`resolution` is {resolution!r}; it must be above 0.")
+    if not isinstance(resolution, int | float | np.number) or not 0 < resolution < np.inf:
+        raise ValueError(f"`resolution` is {resolution!r}; it must be a number above 0.")
+    check_rng(rng)
     if transform not in (None, "logit"):
         raise ValueError(f"`transform` is {transform!r}; it must be None or 'logit'. For others name a layer of yours.")
     _need_igraph()
@@ -118,6 +119,8 @@ def leiden(
         raise ValueError(
             f"Only {len(values)} cells have all scores, which is too few for `n_neighbors`={n_neighbors}; choose less."
         )
+    if (values == values[0]).all():
+        raise ValueError(f"All {len(values)} cells have the same values in layer {layer!r}: there are no clusters.")
     if transform == "logit":
         values = _logit(values, layer)
     seed = seed_of(rng)

@@ -1,3 +1,6 @@
+import copy
+import pickle
+
 import pytest
 
 from nimbus_sd.tl import metaclusters as mc
@@ -29,6 +32,13 @@ def test_a_value_never_changes(four):
         four.mapping["0"] = "x"
     with pytest.raises(AttributeError):
         four.steps = ()
+
+
+def test_a_value_can_be_copied_and_sent_to_another_process(four):
+    value = mc.merge(four, ["0", "1"], into="a")
+    for other in (copy.deepcopy(value), pickle.loads(pickle.dumps(value))):
+        assert other == value and hash(other) == hash(value) and mc.undo(other) == four
+        assert dict(other.mapping) == dict(value.mapping) and other.colors == value.colors
 
 
 def test_splitting_makes_a_new_metacluster_with_a_colour_of_its_own(four):

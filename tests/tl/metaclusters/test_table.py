@@ -74,6 +74,8 @@ def test_clusters_may_be_absent_but_not_unknown():
         mc.apply(adata, mc.start(["0"]), "leiden")
     with pytest.raises(KeyError, match="no column 'louvain'"):
         mc.from_table(adata, "louvain")
+    with pytest.raises(ValueError, match=r"obs\['leiden'\] has no cluster: every cell is missing"):
+        mc.from_table(table([None, None]), "leiden")
 
 
 def test_a_cluster_in_several_metaclusters():

@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, fields, replace
+from inspect import signature
 from io import StringIO
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
-from nimbus_sd.tl.metaclusters.edit import replay
-from nimbus_sd.tl.metaclusters.steps import STEPS, Step
-from nimbus_sd.tl.metaclusters.value import Metaclusters, start
+from nimbus_sd.tl.metaclusters.edit import EDITS, redo
+from nimbus_sd.tl.metaclusters.value import Metaclusters, Step, start
 
 _FORMAT = "nimbus_sd.metaclusters"
 _VERSION = 1
@@ -39,7 +38,7 @@ def to_json(value: Metaclusters) -> str:
         "version": _VERSION,
         "start": dict(value.initial),
         "colors": dict(value.initial_colors),
-        "steps": [{"do": step.do, **asdict(step)} for step in value.steps],
+        "steps": [{"do": step.do, **dict(step.given)} for step in value.steps],
     }
     return json.dumps(content, ensure_ascii=False, indent=1)
 
@@ -68,9 +67,8 @@ def from_json(text: str) -> Metaclusters:
     begun = start(parts[0], parts[1])
     # The order of colours is that of the metaclusters, which the order of clusters need not be.
     ordered = {name: dict(begun.initial_colors)[name] for name in [*parts[1], *dict(begun.initial_colors)]}
-    steps = tuple(_step(number, entry) for number, entry in enumerate(parts[2], 1))
-    value = Metaclusters(begun.initial, tuple(ordered.items()))
-    return replay(replace(value, steps=steps), onto=value)
+    steps = [_step(number, entry) for number, entry in enumerate(parts[2], 1)]
+    return redo(steps, Metaclusters(begun.initial, tuple(ordered.items())))
 
 
 def save(value: Metaclusters, path: str | Path) -> None:
@@ -142,18 +140,20 @@ def _from_csv(text: str, path: Path) -> Metaclusters:
 
 
 def _step(number: int, entry: Any) -> Step:
-    kind = STEPS.get(str(entry.get("do"))) if isinstance(entry, Mapping) else None
-    if kind is None:
-        raise ValueError(f'Step {number} is {entry!r}; it must have a "do" that is one of {list(STEPS)}.')
-    lists = [one.name for one in fields(kind) if str(one.type).startswith("tuple")]
-    wanted = {one.name: list if one.name in lists else str for one in fields(kind)}
-    given = {name: value for name, value in entry.items() if name != "do"}
-    fits = given.keys() == wanted.keys() and all(isinstance(given[name], kind) for name, kind in wanted.items())
-    if not fits or not all(isinstance(item, str) for name in lists for item in given[name]):
-        described = ", ".join(f"{name!r} ({'a list of texts' if name in lists else 'a text'})" for name in wanted)
+    do = str(entry.get("do")) if isinstance(entry, Mapping) else ""
+    if do not in EDITS:
+        raise ValueError(f'Step {number} is {entry!r}; it must have a "do" that is one of {list(EDITS)}.')
+    # All that an editing function is given beside the value; names in the plural are lists.
+    wanted = [name for name in signature(EDITS[do][0]).parameters if name != "value"]
+    given = {name: entry.get(name) for name in wanted}
+    fits = set(entry) == {"do", *wanted}
+    for name, one in given.items():
+        texts = one if isinstance(one, list) else [one]
+        fits = fits and isinstance(one, list) == name.endswith("s") and all(isinstance(text, str) for text in texts)
+    if not fits:
+        described = ", ".join(f"{name!r} ({'a list of texts' if name.endswith('s') else 'a text'})" for name in wanted)
         raise ValueError(f"Step {number} is {entry!r}; besides 'do', it must have {described} and nothing else.")
-    arguments: dict[str, Any] = {name: tuple(value) if name in lists else value for name, value in given.items()}
-    return kind(**arguments)
+    return Step(do, tuple((name, tuple(one) if isinstance(one, list) else one) for name, one in given.items()))
 
 
 def _known(path: str | Path) -> Path:

@@ -44,7 +44,7 @@ def from_table(adata: AnnData, groupby: str, metaclusters: str | None = None) ->
     KeyError
         If a column does not exist.
     ValueError
-        If a cluster has cells of several metaclusters, or a name cannot be written to disk.
+        If no cell has a cluster, a cluster has cells of several metaclusters, or a name cannot be written to disk.
 
     Examples
     --------
@@ -56,6 +56,8 @@ def from_table(adata: AnnData, groupby: str, metaclusters: str | None = None) ->
     named = groupby if metaclusters is None else metaclusters
     columns = obs_columns(adata, list(dict.fromkeys([groupby, named]))).dropna()
     pairs = columns.astype(str).drop_duplicates()
+    if pairs.empty:
+        raise ValueError(f"obs[{groupby!r}] has no cluster: every cell is missing there.")
     if several := sorted(set(pairs[groupby][pairs[groupby].duplicated()])):
         raise ValueError(f"Cluster(s) {several} of obs[{groupby!r}] have cells of several groups of obs[{named!r}].")
     order = pd.Categorical(columns[groupby]).categories.astype(str)
