@@ -96,10 +96,16 @@ class CellSums:
         self._ids: list[NDArray] = []
         self._rows: list[NDArray[np.float64]] = []
 
-    def add(self, footprint: Footprint, expression: NDArray[np.float64], scores: NDArray[np.float64]) -> None:
-        """Add the sums of a tile's core, ``expression`` and ``scores`` of shape (n, c)."""
-        self._ids.append(footprint.ids)
-        self._rows.append(np.concatenate([footprint.geometry, expression, scores], axis=1))
+    def add(
+        self,
+        ids: NDArray,
+        geometry: NDArray[np.float64],
+        expression: NDArray[np.float64],
+        scores: NDArray[np.float64],
+    ) -> None:
+        """Add the sums of a tile's core: ``ids`` and ``geometry`` of its footprint, the others of shape (n, c)."""
+        self._ids.append(ids)
+        self._rows.append(np.concatenate([geometry, expression, scores], axis=1))
 
     def result(
         self,
