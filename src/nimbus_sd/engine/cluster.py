@@ -80,7 +80,7 @@ def run_on_client(
         names={kind: future.key for kind, future in sent.items()},
     )
     try:
-        for future in as_completed(futures):
+        for future in as_completed(futures, loop=client.loop):
             result = future.result()
             on_share(1.0)
             yield result

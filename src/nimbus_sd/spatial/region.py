@@ -96,7 +96,8 @@ class Region:
         except Unreadable as error:
             damaged = [channel for channel in channels if self._fails(channel, rows, cols)] or channels
             names = ", ".join(repr(self.channels[channel]) for channel in damaged)
-            raise unreadable(f"Image {self.image_key!r}, channel(s) {names},", rows, cols, error) from error.__cause__
+            what = f"Image {self.image_key!r}, channel(s) {names},"
+            raise unreadable(what, self.shape, rows, cols, error) from error.__cause__
         window = window if wanted == ordered else window[[ordered.index(index) for index in wanted]]
         return np.ascontiguousarray(window, self.dtype)
 
@@ -123,7 +124,7 @@ class Region:
         try:
             window = read_window(self._labels, self.labels_repeat, self.shape, rows, cols)
         except Unreadable as error:
-            raise unreadable(f"Labels {self.labels_key!r}", rows, cols, error) from error.__cause__
+            raise unreadable(f"Labels {self.labels_key!r}", self.shape, rows, cols, error) from error.__cause__
         if window.size and (window.min() < 0 or window.max() > _INT64.max):
             raise ValueError(
                 f"Labels {self.labels_key!r} hold ids from {window.min()} to {window.max()}; ids must lie "

@@ -11,11 +11,12 @@ class Unreadable(Exception):
     """Some pixels cannot be read, for whatever reason: its cause."""
 
 
-def unreadable(what: str, rows: slice, cols: slice, error: Unreadable) -> OSError:
+def unreadable(what: str, shape: tuple[int, int], rows: slice, cols: slice, error: Unreadable) -> OSError:
     """Build the error that names what could not be read, where and why."""
+    (top, bottom, _), (left, right, _) = rows.indices(shape[0]), cols.indices(shape[1])
     cause = error.__cause__
     return OSError(
-        f"{what} cannot be read in rows {rows.start} to {rows.stop}, columns {cols.start} to {cols.stop} "
+        f"{what} cannot be read in rows {top} to {bottom}, columns {left} to {right} "
         f"({type(cause).__name__}: {cause}). Its data are damaged or out of reach; restore them and try again."
     )
 
