@@ -20,7 +20,7 @@ test: .venv/test
 weights: .venv/test
 	$(BIN)/python -m nimbus_sd.train.compact runs/compact
 
-# The bundled model on 100 simulated images that were fixed before it was trained.
+# The bundled model on 200 simulated images that were fixed before it was trained.
 benchmark: .venv/test
 	$(BIN)/python benchmarks/bundled_model.py
 
@@ -32,7 +32,7 @@ benchmark: .venv/test
 	touch $@
 
 .venv/test: .venv/package
-	$(INSTALL) --editable '.[train,test]'
+	$(INSTALL) --editable '.[train,leiden,flowsom,test]'
 	touch $@
 
 clean:

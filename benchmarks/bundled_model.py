@@ -76,8 +76,11 @@ def best_f1(values: np.ndarray, positive: np.ndarray) -> float:
     return float((2 * hits / (calls + positive.sum()))[last_of_ties].max())
 
 
-def evaluate(model: str, mask: str | None = None) -> pd.DataFrame:
-    """Score all images, each on its own as a user would, and compare per image; ``mask`` as for `simulated_image`."""
+def evaluate(model: str, mask: str | None = None, images: int | None = None) -> pd.DataFrame:
+    """Score all images, each on its own as a user would, and compare per image.
+
+    ``mask`` is as for `simulated_image`; ``images`` takes the first ones only.
+    """
     from sklearn.metrics import roc_auc_score
     from spatialdata import SpatialData
     from spatialdata.models import Image2DModel, Labels2DModel
@@ -86,7 +89,7 @@ def evaluate(model: str, mask: str | None = None) -> pd.DataFrame:
     from nimbus_sd.metrics import find_threshold
 
     rows = []
-    for number in range(N_IMAGES):
+    for number in range(images or N_IMAGES):
         image, labels, known, look = simulated_image(number, mask)
         sdata = SpatialData(
             images={"image": Image2DModel.parse(image[None], dims=("c", "y", "x"), c_coords=["marker"])},

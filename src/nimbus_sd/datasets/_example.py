@@ -60,4 +60,4 @@ def example() -> SpatialData:
     8
     """
     segmentation = Segmentation("cell", wobble=0.3, merged=0.02, split=0.02)
-    return simulate(_PANEL, _TYPES, n_regions=2, radius=5.0, segmentation=segmentation, rng=3)
+    return simulate(_PANEL, _TYPES, n_regions=2, radius=5.0, segmentation=segmentation, rng=38)

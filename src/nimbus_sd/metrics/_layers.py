@@ -107,3 +107,33 @@ def obs_columns(adata: AnnData, names: str | Sequence[str]) -> pd.DataFrame:
     if missing:
         raise KeyError(f"`obs` has no column {', '.join(map(repr, missing))}; it has {list(adata.obs.columns)}.")
     return adata.obs[wanted]
+
+
+def clusters_of(adata: AnnData, groupby: str) -> pd.Categorical:
+    """Return a column of ``obs`` as clusters: categories of text without empty ones, missing where it is missing.
+
+    Raises
+    ------
+    KeyError
+        If it does not exist.
+    ValueError
+        If it holds numbers with decimals, or no cell has a cluster.
+    """
+    column = obs_columns(adata, groupby)[groupby]
+    if isinstance(column.dtype, pd.CategoricalDtype):
+        found = column.cat.remove_unused_categories().array
+    else:
+        known = column.dropna()
+        if known.dtype.kind == "f":
+            if (known % 1 != 0).any():
+                raise ValueError(
+                    f"obs[{groupby!r}] holds numbers such as {known.iloc[0]:g}; it must hold the names of clusters."
+                )
+            column = column.astype("Int64")
+        found = pd.Categorical(column)
+    if not len(found.categories):
+        raise ValueError(f"obs[{groupby!r}] has no cluster: every cell is missing there.")
+    names = [str(name) for name in found.categories]
+    if len(set(names)) < len(names):
+        raise ValueError(f"obs[{groupby!r}] has clusters whose names are the same as text: {names}.")
+    return pd.Categorical.from_codes(found.codes, names)

@@ -22,9 +22,8 @@ CALLED = {"dim": "positive", "bright": "negative"}
 def extremes(adata: AnnData, kind: str, channels: list[str], layer: str, n_cells: int) -> pd.DataFrame:
     """Find the most extreme cells: channel, score, relative mean, region, instance, x and y of each."""
     check_channels(adata, channels)
-    if keys.SPATIAL not in adata.obsm:
-        raise KeyError(f"The table has no obsm[{keys.SPATIAL!r}], where x and y of its cells should be, in pixels.")
-    large = _large(adata)
+    check_places(adata)
+    large = large_enough(adata)
     found = []
     comparable = False
     for channel in channels:
@@ -45,7 +44,7 @@ def extremes(adata: AnnData, kind: str, channels: list[str], layer: str, n_cells
     if picked.empty:
         side = "below" if kind == "dim" else "above"
         raise ValueError(f"No cell called {CALLED[kind]} for {names} has a relative mean {side} 0.5: nothing to show.")
-    return _with_places(adata, picked)
+    return with_places(adata, picked)
 
 
 def _relative(score: NDArray, mean: NDArray) -> NDArray | None:
@@ -58,7 +57,7 @@ def _relative(score: NDArray, mean: NDArray) -> NDArray | None:
     return (mean - low) / (high - low) if high > low else None
 
 
-def _large(adata: AnnData) -> NDArray[np.bool_]:
+def large_enough(adata: AnnData) -> NDArray[np.bool_]:
     """Leave out slivers, where the table knows areas."""
     if keys.AREA not in adata.obs:
         return np.ones(adata.n_obs, bool)
@@ -66,7 +65,14 @@ def _large(adata: AnnData) -> NDArray[np.bool_]:
     return ~(area < np.nanmedian(area) / 3)
 
 
-def _with_places(adata: AnnData, picked: pd.DataFrame) -> pd.DataFrame:
+def check_places(adata: AnnData) -> None:
+    """Raise a KeyError if the table does not say where its cells are."""
+    if keys.SPATIAL not in adata.obsm:
+        raise KeyError(f"The table has no obsm[{keys.SPATIAL!r}], where x and y of its cells should be, in pixels.")
+
+
+def with_places(adata: AnnData, picked: pd.DataFrame) -> pd.DataFrame:
+    """Add region, instance, x and y to picked cells, given by their ``row`` in the table."""
     regions = regions_of(adata)
     if regions is None:
         raise KeyError("The table does not say which labels its rows are in; see spatialdata's TableModel.parse.")

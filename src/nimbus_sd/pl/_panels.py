@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, TypeAlias
 
 from nimbus_sd.spatial import Region, find_regions
@@ -23,8 +24,10 @@ def table_of(sdata: SpatialData, table_key: str) -> AnnData:
     return sdata.tables[table_key]
 
 
-def region_of(sdata: SpatialData, channel: str, labels_key: str | None = None, image_key: str | None = None) -> Region:
-    """Find the region that a picture shows, or say which there are."""
+def region_of(
+    sdata: SpatialData, channel: str | Sequence[str] | None, labels_key: str | None = None, image_key: str | None = None
+) -> Region:
+    """Find the region that a picture shows, with these channels or all, or say which regions there are."""
     if labels_key is None:
         if len(sdata.labels) != 1:
             raise ValueError(f"Which cells? Pass `labels_key`, one of {list(sdata.labels)}.")
@@ -32,7 +35,8 @@ def region_of(sdata: SpatialData, channel: str, labels_key: str | None = None, i
     with warnings.catch_warnings():
         # Nothing here depends on the pixel size, so nobody needs to hear that it is unknown.
         warnings.simplefilter("ignore", UserWarning)
-        return find_regions(sdata, image_key, labels_key, channels=[channel])[0]
+        channels = [channel] if isinstance(channel, str) else channel
+        return find_regions(sdata, image_key, labels_key, channels=channels)[0]
 
 
 def panel(ax: Axes | None) -> Axes:

@@ -5,14 +5,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import numpy as np
-import pandas as pd
-from numpy.typing import NDArray
 
 from nimbus_sd import keys
 from nimbus_sd.pl._layers import column, factor_of, holds_scores
 from nimbus_sd.pl._panels import WHOLE, Crop, panel, region_of, table_of
 from nimbus_sd.pl._style import title
-from nimbus_sd.spatial.rows import rows_of
+from nimbus_sd.pl._tissue import draw_borders, read_rows
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -77,12 +75,9 @@ def cells(
     adata = table_of(sdata, table_key)
     region = region_of(sdata, channel, labels_key, image_key)
     all_values = column(adata, layer, channel)
-    rows, ids = rows_of(adata, region.labels_key)
-    labels = region.read_labels(*crop)
-    present, where = np.unique(labels, return_inverse=True)
+    labels, row = read_rows(adata, region, crop)
     # A label without a row is at -1, where the NaN is.
-    value = np.append(all_values[rows], np.nan)[pd.Index(ids).get_indexer(pd.Index(present))]
-    shown = np.ma.masked_array(value[where].reshape(labels.shape), labels == 0)
+    shown = np.ma.masked_array(np.append(all_values, np.nan)[row], labels == 0)
 
     top, name_of_top = scale_of(adata, layer, channel)
     new, ax = ax is None, panel(ax)
@@ -92,9 +87,7 @@ def cells(
     unscored = np.ma.masked_equal(np.isnan(shown.filled(0)), 0)
     if unscored.count():
         ax.imshow(unscored, cmap=ListedColormap([_NOT_SCORED]), interpolation="nearest")
-    borders = np.ma.masked_equal(_borders(labels), 0)
-    if borders.count():
-        ax.imshow(borders, cmap=ListedColormap(["black"]), alpha=0.7, interpolation="nearest")
+    draw_borders(ax, labels)
     if new:
         meaning = f"{title(layer)}, 0 to the {name_of_top}" if name_of_top else UNIT
         ax.figure.colorbar(drawn, ax=ax, label=meaning, extend="max" if name_of_top else "neither", shrink=0.7)
@@ -113,14 +106,3 @@ def scale_of(adata: AnnData, layer: str, channel: str) -> tuple[float, str]:
     known = values[np.isfinite(values)]
     top = float(np.quantile(known, 0.999)) if known.size else 1.0
     return (top if top > 0 else 1.0), "99.9 % quantile"
-
-
-def _borders(labels: NDArray[np.int64]) -> NDArray[np.bool_]:
-    """Mark the pixels that have another cell to the right or below: borders one pixel wide."""
-    found = np.zeros(labels.shape, bool)
-    for here, there, at in (
-        (labels[:, :-1], labels[:, 1:], found[:, :-1]),
-        (labels[:-1], labels[1:], found[:-1]),
-    ):
-        at |= (here != there) & (here > 0) & (there > 0)
-    return found

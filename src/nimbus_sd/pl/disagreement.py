@@ -10,13 +10,13 @@ import numpy as np
 from nimbus_sd import keys
 from nimbus_sd.pl._extremes import CALLED, extremes
 from nimbus_sd.pl._panels import region_of, table_of
+from nimbus_sd.pl._tissue import crop_around, draw_outline
 from nimbus_sd.pl.image import image
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from spatialdata import SpatialData
 
-_OUTLINE = "#e69f00"
 # A score that is called at 0.5 must not be shown as the other side of it.
 _HALF = "0.50"
 
@@ -109,21 +109,9 @@ def _draw(
     ax: Axes,
 ) -> None:
     """Draw a crop around a place in the image's pixels, with the outline of a cell."""
-    region = region_of(sdata, channel, labels_key)
-    # Cells at the image's edge are off-centre rather than in a smaller crop.
-    top, left = (
-        max(0, min(int(at * region.image_repeat) - width // 2, size - width))
-        for at, size in zip(centre, region.shape, strict=True)
-    )
-    crop = (slice(top, top + width), slice(left, left + width))
-    inside = region.read_labels(*crop) == instance
-    if not inside.any():
-        raise ValueError(
-            f"Cell {instance} of {labels_key!r} is not around its place in obsm[{keys.SPATIAL!r}], {centre[1]:g}, "
-            f"{centre[0]:g}; it must be x and y in pixels of the image {region.image_key!r}."
-        )
+    crop, inside = crop_around(region_of(sdata, channel, labels_key), instance, centre, width)
     image(sdata, channel, labels_key, crop=crop, outlines=False, table_key=table_key, ax=ax)
-    ax.contour(inside, [0.5], colors=[_OUTLINE], linewidths=1.2)
+    draw_outline(ax, inside)
 
 
 def _grid(n: int) -> np.ndarray:

@@ -109,7 +109,7 @@ def draw_detector(rng: np.random.Generator, unspecific: float = 0.0) -> Detector
             fold=fold,
             edge=edge,
         )
-    background = max(float(np.exp(rng.uniform(np.log(0.01), np.log(0.8)))), unspecific * float(rng.uniform(0.2, 1)))
+    background = max(float(np.exp(rng.uniform(np.log(0.01), np.log(0.4)))), unspecific * float(rng.uniform(0.2, 1)))
     haze = rng.random() < 0.2
     return Detector(
         gain=float(np.exp(rng.uniform(np.log(15), np.log(3000)))),
@@ -119,7 +119,7 @@ def draw_detector(rng: np.random.Generator, unspecific: float = 0.0) -> Detector
         background=background,
         read_noise=float(np.exp(rng.uniform(np.log(0.001), np.log(0.05)))),
         clumps=clumps,
-        dots=float(rng.choice([0.0, np.exp(rng.uniform(np.log(5), np.log(300)))], p=[0.82, 0.18])),
+        dots=float(rng.choice([0.0, np.exp(rng.uniform(np.log(5), np.log(300)))], p=[0.75, 0.25])),
         hot=float(rng.choice([0.0, 2e-4], p=[0.8, 0.2])),
         shading=float(rng.choice([0.0, rng.uniform(0.05, 0.3)])),
         cutoff=float(rng.choice([0.0, rng.uniform(0.02, 0.2)], p=[0.85, 0.15])),

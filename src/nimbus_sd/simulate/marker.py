@@ -98,7 +98,7 @@ class Stain:
 def draw_marker(rng: np.random.Generator) -> Marker:
     """Draw a marker at random: the variety that the bundled model is trained on."""
     # Most markers of a panel are on a minority of cells.
-    kind = rng.choice(6, p=[0.12, 0.1, 0.44, 0.2, 0.07, 0.07])
+    kind = rng.choice(6, p=[0.15, 0.1, 0.45, 0.18, 0.06, 0.06])
     prevalence = float(
         (
             lambda: 0.0,
@@ -117,14 +117,14 @@ def draw_marker(rng: np.random.Generator) -> Marker:
     ]
     unspecific_in = LOCALIZATIONS[rng.choice(5, p=[0.05, 0.2, 0.35, 0.08, 0.32])]
     # A haze of all cells is common, most of all in nuclei. As bright as positive ones it would be a counterstain.
-    top = 0.1 if everybody else 0.35 if unspecific_in == localization else 0.6
-    low = 0.04 if not everybody and rng.random() < 0.6 else 0.004
+    top = 0.1 if everybody else 0.25 if unspecific_in == localization else 0.35
+    low = 0.04 if not everybody and rng.random() < 0.8 else 0.004
     return Marker(
         localization=localization,
         prevalence=prevalence,
         clustering=float(rng.choice([0.0, rng.uniform(0, 1), 1.0], p=[0.25, 0.5, 0.25])),
-        spread=float(rng.uniform(0.1, 0.45 if everybody else 0.8)),
-        dim_share=float(rng.choice([0.0, rng.uniform(0, 0.4)], p=[0.3, 0.7])),
+        spread=float(rng.uniform(0.1, 0.45 if everybody else 0.6)),
+        dim_share=float(rng.choice([0.0, rng.uniform(0, 0.25)], p=[0.5, 0.5])),
         unspecific=float(np.exp(rng.uniform(np.log(low), np.log(top)))),
         unspecific_in=unspecific_in,
         fill=float(rng.uniform(0.03, 0.4)) if localization == "membrane" or rng.random() < 0.3 else 0.0,

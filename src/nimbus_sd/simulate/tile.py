@@ -125,12 +125,12 @@ def draw_factor(
     own = histogram.quantile(quantile) if histogram.total else 1.0
     few = (known == 1).sum() < 3
     if few and rng.random() < 0.85:
-        own = max(own, float(np.exp(rng.normal(0.2, 0.5))))
+        own = max(own, float(np.exp(rng.normal(0.3, 0.4))))
     factor = own * float(np.exp(rng.normal(0, 0.2)))
-    if rng.random() < 0.25:
+    if rng.random() < 0.2:
         # What all cells show is no outlier: a stain of everybody would be a haze if it were much dimmer.
         everybody = (known == 1).sum() > 4 * (known == 0).sum()
         factor *= float(np.exp(rng.uniform(0, np.log(1.5 if everybody else 3))))
-    elif rng.random() < 0.1:
-        factor *= rng.uniform(0.3, 1.0)
+    elif rng.random() < 0.06:
+        factor *= rng.uniform(0.4, 1.0)
     return factor

@@ -15,6 +15,8 @@ from nimbus_sd.simulate.tissue import Tissue
 # from a negative one by anybody: undetermined.
 _DETECTABLE = 2.5
 _BACKGROUND_DOUBT = 0.2
+# By eye nobody calls a cell that is this much dimmer than the image's typical positive one.
+_DIMMEST = 0.2
 
 
 def truth(stained: Stain, tissue: Tissue, detector: Detector, cells: NDArray[np.int64]) -> NDArray[np.float32]:
@@ -29,8 +31,8 @@ def truth(stained: Stain, tissue: Tissue, detector: Detector, cells: NDArray[np.
 
     Returns
     -------
-    float32 of shape (n + 1,): 1 positive, 0 negative, 0.5 undetermined (below the detection limit, or two cells of
-    different state merged into one); row 0 is 0.
+    float32 of shape (n + 1,): 1 positive, 0 negative, 0.5 undetermined (below the detection limit, under a fifth
+    of a typical positive cell's level, or two cells of different state merged into one); row 0 is 0.
     """
     n = tissue.n_cells + 1
     owner = tissue.owner.ravel()
@@ -44,7 +46,11 @@ def truth(stained: Stain, tissue: Tissue, detector: Detector, cells: NDArray[np.
     noise = ((level + background) / detector.gain + detector.read_noise**2) / np.maximum(pixels, 1)
     seen = np.unique(owner)
     differ = _spread(background[seen[seen > 0]])
-    visible = level > _DETECTABLE * np.sqrt(noise + (_BACKGROUND_DOUBT * background) ** 2 + differ**2)
+    positives = np.intersect1d(seen, np.flatnonzero(stained.positive))
+    typical = float(np.median(level[positives])) if positives.size else 0.0
+    visible = (level > _DIMMEST * typical) & (
+        level > _DETECTABLE * np.sqrt(noise + (_BACKGROUND_DOUBT * background) ** 2 + differ**2)
+    )
 
     state = np.where(stained.positive, np.where(visible, 1.0, 0.5), 0.0)
     state[0] = 0

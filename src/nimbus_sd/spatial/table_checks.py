@@ -48,8 +48,8 @@ def check_keys(
         A name is not allowed or taken by something else; or the table under ``table_key`` does not annotate
         these regions by (region, instance id), or is of something else than these channels.
     """
-    _check_name("table_key", table_key)
-    _check_name("key_added", key_added)
+    check_name("table_key", table_key)
+    check_name("key_added", key_added)
     if _variant(_TAKEN, key_added):
         raise ValueError(f"`key_added` is {key_added!r}, which is kept for something else; pass another name.")
     others = [*sdata.images, *sdata.labels, *sdata.shapes, *sdata.points, *(set(sdata.tables) - {table_key})]
@@ -164,7 +164,14 @@ def _variant(keys: Iterable[str], key: str) -> str | None:
     return next((other for other in keys if other.lower() == key.lower()), None)
 
 
-def _check_name(argument: str, name: str) -> None:
+def check_name(argument: str, name: str) -> None:
+    """Refuse a name that an element, a layer or a column cannot have on disk.
+
+    Raises
+    ------
+    ValueError
+        If it has other letters than SpatialData allows.
+    """
     allowed = isinstance(name, str) and name and all(letter.isalnum() or letter in "_-." for letter in name)
     if not allowed or name in (".", "..", "_index") or name.startswith("__"):
         raise ValueError(

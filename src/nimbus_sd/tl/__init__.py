@@ -1,10 +1,31 @@
 """Tools on tables: each adds its result to the table under a key."""
 
+from nimbus_sd.tl import metaclusters
 from nimbus_sd.tl.calibrate import calibrate
 from nimbus_sd.tl.calls import call_positive
+from nimbus_sd.tl.cell_types import cell_types
+from nimbus_sd.tl.cluster_checks import cluster_checks
 from nimbus_sd.tl.features import cell_features
+from nimbus_sd.tl.flowsom import flowsom
+from nimbus_sd.tl.leiden import leiden
+from nimbus_sd.tl.signatures import check_signatures, signatures
+from nimbus_sd.tl.som_mapping import map_to_som
+from nimbus_sd.tl.suggest_types import suggest_types
 
-__all__ = ["calibrate", "call_positive", "cell_features"]
+__all__ = [
+    "calibrate",
+    "call_positive",
+    "cell_features",
+    "cell_types",
+    "check_signatures",
+    "cluster_checks",
+    "flowsom",
+    "leiden",
+    "map_to_som",
+    "metaclusters",
+    "signatures",
+    "suggest_types",
+]
 
 
 def __dir__() -> list[str]:

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import logging
+import re
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from nimbus_sd import keys
 
 if TYPE_CHECKING:
     from anndata import AnnData
+
+logger = logging.getLogger("nimbus_sd")
 
 _KEPT = (
     keys.NIMBUS,
@@ -20,24 +24,56 @@ _KEPT = (
     keys.POSITIVE_PIXELS,
     keys.CELL_FEATURES,
 )
+_SLOTS = ("layers", "varm", "uns", "obsm")
 
 
-def check_key_added(adata: AnnData, key_added: str, tool: str) -> None:
+def check_key_added(adata: AnnData, key_added: str, tool: str, also: Sequence[tuple[str, str]] = ()) -> None:
     """Refuse a name that is kept for other results, or that holds something which this tool did not make.
+
+    Results of the same tool may be overwritten; the log says so.
+
+    Parameters
+    ----------
+    adata
+        The table.
+    key_added
+        The name, looked for in ``layers``, ``varm``, ``uns`` and ``obsm``.
+    tool
+        What ``uns[key_added]["tool"]`` is for results of the tool that asks.
+    also
+        Other places that the tool writes, as (slot, name), such as ``("obs", key_added)``.
 
     Raises
     ------
+    TypeError
+        If it is not a text.
     ValueError
-        In both cases.
+        In both cases, and if a SpatialData with that name could not be written.
     """
+    if not isinstance(key_added, str):
+        raise TypeError(f"`key_added` is {key_added!r}; it must be a text.")
+    if not re.fullmatch(r"(?!__)[\w.-]+", key_added) or key_added in (".", "..", "_index"):
+        raise ValueError(
+            f"`key_added` is {key_added!r}, which cannot be written to disk: a name has letters, digits, '_', '-' and "
+            "'.' only, and does not start with '__'."
+        )
     if key_added in _KEPT:
         raise ValueError(f"`key_added` is {key_added!r}, which is kept for something else; choose another name.")
     entry = adata.uns.get(key_added)
     mine = isinstance(entry, Mapping) and entry.get("tool") == tool
-    slots = ("layers", "varm", "uns", "obsm")
-    there = [f"{slot}[{key_added!r}]" for slot in slots if key_added in getattr(adata, slot)]
+    places = [*((slot, key_added) for slot in _SLOTS), *also]
+    there = [f"{slot}[{name!r}]" for slot, name in places if name in getattr(adata, slot)]
     if there and not mine:
         raise ValueError(
             f"`key_added` is {key_added!r}, but the table has {' and '.join(there)}, which `tl.{tool}` did not make. "
             "Choose another name, or delete that first."
         )
+    for slot, name in places:
+        # anndata 0.13 lists X among the layers, under the key None.
+        if alike := [one for one in getattr(adata, slot) if one and one != name and one.lower() == name.lower()]:
+            raise ValueError(
+                f"`key_added` is {key_added!r}, but {slot} has {alike[0]!r}: a SpatialData with names that differ in "
+                "upper and lower case only cannot be written. Choose another name."
+            )
+    if there:
+        logger.info("overwriting %s of an earlier `tl.%s`", ", ".join(there), tool)

@@ -1,0 +1,71 @@
+"""Cells that stand for their cluster, and cells that hardly belong to it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+from scipy.spatial.distance import cdist
+
+from nimbus_sd.metrics._layers import clusters_of
+from nimbus_sd.metrics._layers import layer as read_layer
+from nimbus_sd.pl._extremes import large_enough, with_places
+
+if TYPE_CHECKING:
+    from anndata import AnnData
+
+
+def typical_and_doubtful(
+    adata: AnnData, groupby: str, layer: str, wanted: Sequence[str], n_cells: int
+) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Pick cells of each cluster by their distance to the means of clusters, over the channels that are scored.
+
+    Returns
+    -------
+    picked
+        ``cluster``, ``kind`` ("typical" or "doubtful"), ``row``, ``nearest`` (the nearest other cluster, empty where
+        there is none), ``region``, ``instance``, ``x`` and ``y``; the most typical and the most doubtful first.
+    means
+        Clusters x channels, without channels that have no score.
+    """
+    clusters = clusters_of(adata, groupby)
+    values = read_layer(adata, layer)
+    scored = np.isfinite(values).any(axis=0)
+    values, channels = values[:, scored], adata.var_names[scored]
+    frame = pd.DataFrame(values, columns=channels).groupby(np.asarray(clusters.codes)).mean()
+    means = frame.reindex(range(len(clusters.categories))).set_axis(clusters.categories)
+    fit = large_enough(adata) & np.isfinite(values).all(axis=1)
+    found = []
+    for name in wanted:
+        own = clusters.categories.get_loc(name)
+        rows = np.flatnonzero(fit & (clusters.codes == own))
+        near, margin = _distances(values[rows], means.to_numpy(), own)
+        found += _rows(name, "typical", rows[np.argsort(near, kind="stable")[:n_cells]], {})
+        if margin is not None:
+            other, excess = margin
+            first = np.argsort(-excess, kind="stable")[:n_cells]
+            nearest = dict(zip(rows[first], clusters.categories[other[first]], strict=True))
+            found += _rows(name, "doubtful", rows[first], nearest)
+    if not found:
+        raise ValueError(f"No cell of obs[{groupby!r}] has a score in every channel: there is nothing to show.")
+    return with_places(adata, pd.DataFrame(found, columns=["cluster", "kind", "row", "nearest"])), means
+
+
+def _distances(
+    values: NDArray, means: NDArray, own: int
+) -> tuple[NDArray[np.float64], tuple[NDArray[np.intp], NDArray[np.float64]] | None]:
+    """Distance to the own mean; nearest other cluster, and by how much it is nearer (below 0: farther)."""
+    distance = np.nan_to_num(cdist(values, means), nan=np.inf)
+    near = distance[:, own].copy()
+    distance[:, own] = np.inf
+    if not np.isfinite(distance).any():
+        return near, None
+    other = distance.argmin(axis=1)
+    return near, (other, near - distance.min(axis=1))
+
+
+def _rows(name: str, kind: str, rows: NDArray[np.intp], nearest: dict) -> list[tuple[str, str, int, str]]:
+    return [(name, kind, int(row), str(nearest.get(row, ""))) for row in rows]

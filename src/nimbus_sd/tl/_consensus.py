@@ -1,0 +1,78 @@
+"""Metaclusters: nodes of a map that resampling keeps together, and how many of them there are."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.cluster.hierarchy import linkage
+from scipy.spatial.distance import pdist, squareform
+
+_RESAMPLES, _SHARE = 100, 0.9
+_MOST = 40
+
+
+def numbers_to_try(n_nodes: int) -> NDArray[np.int64]:
+    """Return the numbers of metaclusters that a suggestion compares: 2 to 40, and fewer than nodes."""
+    return np.arange(2, min(_MOST, n_nodes - 1) + 1)
+
+
+def consensus_labels(
+    codes: NDArray[np.float32], numbers: NDArray[np.int64], rng: np.random.Generator
+) -> NDArray[np.int64]:
+    """Cluster nodes by how often they stay together (consensus clustering, Monti et al. 2003, as FlowSOM does it).
+
+    100 times, 90 % of the nodes are clustered hierarchically (average linkage of Euclidean distances). The share of
+    times that two nodes were in one cluster, of those that had both, is their likeness for a last such clustering.
+
+    Parameters
+    ----------
+    codes
+        (nodes, channels), at least 2 nodes.
+    numbers
+        Of clusters, each from 1 to the number of nodes.
+    rng
+        Source of the resampling.
+
+    Returns
+    -------
+    Labels from 0, (numbers, nodes), each row with exactly that many clusters.
+    """
+    n = len(codes)
+    size = max(2, int(_SHARE * n))
+    together = np.zeros((len(numbers), n, n), np.uint8)
+    drawn = np.zeros((n, n), np.uint8)
+    for _ in range(_RESAMPLES):
+        part = np.sort(rng.choice(n, size, replace=False))
+        drawn[np.ix_(part, part)] += 1
+        # Nodes that are not drawn are each alone.
+        cuts = np.tile(np.arange(-n, 0), (len(numbers), 1))
+        cuts[:, part] = _cuts(linkage(codes[part].astype(np.float64), "average"), np.minimum(numbers, size))
+        for one, cut in zip(together, cuts, strict=True):
+            one += cut[:, None] == cut
+    labels = np.empty((len(numbers), n), np.int64)
+    for i, number in enumerate(numbers):
+        apart = 1 - together[i] / np.maximum(drawn, 1)
+        np.fill_diagonal(apart, 0)
+        labels[i] = _cuts(linkage(squareform(apart, checks=False), "average"), np.array([number]))[0]
+    return labels
+
+
+def _cuts(tree: NDArray[np.float64], numbers: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Cut a tree to exact numbers of clusters, ties or not; labels from 0, (numbers, leaves)."""
+    n = len(tree) + 1
+    labels = np.arange(n)
+    found = np.empty((len(numbers), n), np.int64)
+    for merged in range(n):
+        for row in np.flatnonzero(numbers == n - merged):
+            found[row] = np.unique(labels, return_inverse=True)[1]
+        if merged < n - 1:
+            labels[np.isin(labels, tree[merged, :2])] = n + merged
+    return found
+
+
+def mean_silhouettes(codes: NDArray[np.float32], labels: NDArray[np.int64]) -> NDArray[np.float64]:
+    """Return the mean silhouette of the nodes for each row of labels: how much nearer their own cluster is."""
+    from sklearn.metrics import silhouette_score
+
+    distances = squareform(pdist(codes.astype(np.float64)))
+    return np.array([silhouette_score(distances, one, metric="precomputed") for one in labels])

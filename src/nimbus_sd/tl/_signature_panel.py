@@ -1,0 +1,103 @@
+"""Signatures for a panel: checked, named as its channels, without the markers that it lacks."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterable, Sequence
+from typing import Literal, TypeAlias
+
+import pandas as pd
+
+from nimbus_sd.tl._markers import match_markers, nearest
+from nimbus_sd.tl._signature_table import PARENT, Signatures, markers_of, read_table
+from nimbus_sd.tl._signature_tree import Rule, build_tree, tree_problems
+
+Missing: TypeAlias = Literal["error", "skip"]
+
+
+def checked_table(signatures: Signatures) -> pd.DataFrame:
+    """Read a signature table and refuse one that contradicts itself, with all that is wrong in one error."""
+    table, problems = read_table(signatures)
+    _refuse([*problems, *tree_problems(table)], "The signature table cannot be used")
+    return table
+
+
+def on_panel(
+    table: pd.DataFrame, channels: Sequence[str], missing: Missing, empty: Iterable[str] = (), stacklevel: int = 3
+) -> pd.DataFrame:
+    """Rename the markers to channels; leave out those that are missing, and the types that are lost with them.
+
+    Parameters
+    ----------
+    table
+        From `checked_table`.
+    channels
+        Names of the panel's channels.
+    missing
+        ``"error"`` refuses markers that no channel is of, ``"skip"`` leaves them out.
+    empty
+        Channels without any score, left out too.
+    stacklevel
+        For the warning.
+
+    Returns
+    -------
+    The table as far as it can be told with these channels.
+    """
+    if missing not in ("error", "skip"):
+        raise ValueError(f"`missing` is {missing!r}; it must be 'error' or 'skip'.")
+    # A column without any sign asks for nothing.
+    asked = [marker for marker in markers_of(table) if (table[marker] != "").any()]
+    found, lost = match_markers(asked, channels)
+    if lost and missing == "error":
+        hints = [f"{name!r} ({_near(name, channels)})" for name in lost]
+        raise KeyError(
+            f"The table has no channel for the marker(s) {', '.join(hints)}. Rename them in the signatures, or pass "
+            "missing='skip' to do without them and the types that need them."
+        )
+    lost += [marker for marker, channel in found.items() if channel in set(empty)]
+    kept, gone = _without(table[[*table.columns.difference(markers_of(table), sort=False), *asked]], lost)
+    if kept.empty:
+        raise ValueError(f"Without the marker(s) {lost}, the signatures tell no type apart; the panel has {channels}.")
+    if lost:
+        looser = [one for one in kept.index if (table.loc[one, lost] == "-").any()]
+        left_out = f" Left out, as they need them: {gone}." if gone else ""
+        wider = f" Wider, as something to be negative is not asked of them: {looser}." if looser else ""
+        message = f"There are no scores of the marker(s) {lost}.{left_out}{wider}"
+        warnings.warn(message, UserWarning, stacklevel=stacklevel)
+    _refuse(list(tree_problems(kept)), f"Without the marker(s) {lost}, the signatures cannot be used")
+    return kept.rename(columns=found)
+
+
+def _without(table: pd.DataFrame, lost: Sequence[str]) -> tuple[pd.DataFrame, list[str]]:
+    """Drop markers, and types whose own positive marker is among them or that have no rule left.
+
+    The subtypes of such a type move to its parent and keep its other rules.
+    """
+    kept = table.drop(columns=list(lost))
+    gone = []
+    handed_down: dict[str, list[Rule]] = {}
+    for one in build_tree(table):
+        left = [rule for rule in one.added if rule[0] not in lost]
+        needed = any(positive and marker in lost for marker, positive in one.added)
+        down = handed_down.pop(one.name, [])
+        if left and not needed:
+            for marker, positive in down:
+                kept.loc[one.name, marker] = "+" if positive else "-"
+            continue
+        gone.append(one.name)
+        for child in kept.index[kept[PARENT] == one.name]:
+            kept.loc[child, PARENT] = kept.loc[one.name, PARENT]
+            handed_down[child] = down + left
+        kept = kept.drop(index=one.name)
+    return kept, gone
+
+
+def _near(name: str, channels: Sequence[str]) -> str:
+    near = nearest(name, channels)
+    return f"nearest: {', '.join(map(repr, near))}" if near else "nothing like it"
+
+
+def _refuse(problems: Sequence[str], what: str) -> None:
+    if problems:
+        raise ValueError(f"{what}: " + "; ".join(f"({i}) {one}" for i, one in enumerate(problems, 1)) + ".")

@@ -1,0 +1,105 @@
+"""Signature tables: read in any of their spellings, returned in one."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from importlib.resources import files
+from io import StringIO
+from pathlib import Path
+from typing import TypeAlias
+
+import numpy as np
+import pandas as pd
+
+Signatures: TypeAlias = "pd.DataFrame | str | Path | None"
+
+PARENT, SOURCE = "parent", "source"
+UNASSIGNED, AMBIGUOUS = "unassigned", "ambiguous"
+
+_WORDS = {
+    "+": ("+", "pos", "positive"),
+    "-": ("-", "\N{MINUS SIGN}", "\N{EN DASH}", "neg", "negative"),
+    "": ("", "any"),
+}
+_SIGN = {word: sign for sign, words in _WORDS.items() for word in words}
+
+
+def read_table(signatures: Signatures) -> tuple[pd.DataFrame, list[str]]:
+    """Read a signature table, and say what is wrong with its cells and names.
+
+    Parameters
+    ----------
+    signatures
+        DataFrame or CSV file, types x (``parent``, ``source``, markers); None for the one that comes with the package.
+
+    Returns
+    -------
+    Types x (``parent``, ``source``, markers) of texts: ``"+"``, ``"-"`` or ``""`` for each marker, ``""`` for no
+    parent; and a sentence for each problem. Of types and markers that are there twice, it has the first.
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is no such file.
+    TypeError
+        If it is no DataFrame or path.
+    ValueError
+        If there are no types, no markers or no column ``parent``.
+    """
+    table = _texts(signatures)
+    table.columns = table.columns.map(_text)
+    table.index = table.index.map(_text)
+    if PARENT not in table.columns:
+        raise ValueError(
+            f"A signature table needs a column {PARENT!r}, empty for types without one; this has "
+            f"{list(table.columns)[:10]}. A CSV file must be separated by commas."
+        )
+    problems = list(_name_problems(table))
+    table = table.loc[(table.index != "") & ~table.index.duplicated(), ~table.columns.duplicated()]
+    markers = [name for name in table.columns if name not in (PARENT, SOURCE, "")]
+    if not len(table) or not markers:
+        raise ValueError(
+            f"A signature table needs types as rows and markers as columns; this has {len(table)} types and "
+            f"{len(markers)} markers."
+        )
+    parent = table[PARENT].map(_text)
+    source = table[SOURCE].map(_text) if SOURCE in table.columns else parent.map(lambda _: "")
+    found = table[markers].map(lambda value: _SIGN.get(_text(value).casefold(), "?"))
+    for i, j in np.argwhere(found.to_numpy() == "?"):
+        name, marker = table.index[i], markers[j]
+        problems.append(f"{name!r} has {_text(table.loc[name, marker])!r} for {marker!r}; it must be '+', '-' or empty")
+    return pd.concat([parent.rename(PARENT), source.rename(SOURCE), found.replace("?", "")], axis=1), problems
+
+
+def markers_of(table: pd.DataFrame) -> list[str]:
+    """Names of the markers of a table that was read."""
+    return [name for name in table.columns if name not in (PARENT, SOURCE)]
+
+
+def _texts(signatures: Signatures) -> pd.DataFrame:
+    if isinstance(signatures, pd.DataFrame):
+        return signatures.copy()
+    if not isinstance(signatures, str | Path | None):
+        raise TypeError(
+            f"`signatures` is a {type(signatures).__name__}; it must be a DataFrame, the path of a CSV file, or None."
+        )
+    path = files("nimbus_sd.tl").joinpath("data/signatures.csv") if signatures is None else Path(signatures)
+    # Without a header, for pandas would give the second of two equal columns another name.
+    rows = pd.read_csv(StringIO(path.read_bytes().decode("utf-8-sig")), header=None, dtype=str, keep_default_na=False)
+    table = rows.iloc[1:, 1:].set_axis(rows.iloc[0, 1:].to_list(), axis=1)
+    return table.set_axis(rows.iloc[1:, 0].to_list(), axis=0)
+
+
+def _text(value: object) -> str:
+    return "" if value is None or value is pd.NA or value != value else str(value).strip()
+
+
+def _name_problems(table: pd.DataFrame) -> Iterator[str]:
+    for names, what in ((table.index, "type"), (table.columns, "column")):
+        for name in names[names.duplicated()].unique():
+            if name:
+                yield f"the {what} {name!r} is there twice"
+        if (names == "").any():
+            yield f"a {what} has no name"
+    for name in table.index.intersection([UNASSIGNED, AMBIGUOUS]):
+        yield f"{name!r} is kept for cells without a type"

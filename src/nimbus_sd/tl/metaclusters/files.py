@@ -1,0 +1,163 @@
+"""Metaclusters on disk: JSON with every step, CSV with the mapping alone."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, fields, replace
+from io import StringIO
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from nimbus_sd.tl.metaclusters.edit import replay
+from nimbus_sd.tl.metaclusters.steps import STEPS, Step
+from nimbus_sd.tl.metaclusters.value import Metaclusters, start
+
+_FORMAT = "nimbus_sd.metaclusters"
+_VERSION = 1
+_COLUMNS = ["cluster", "metacluster", "color"]
+
+
+def to_frame(value: Metaclusters) -> pd.DataFrame:
+    """List the clusters.
+
+    Returns
+    -------
+    DataFrame
+        One row for each cluster: ``cluster``, ``metacluster``, ``color`` (of the metacluster, ``#rrggbb``).
+    """
+    rows = [(cluster, name, value.colors[name]) for cluster, name in value.mapping.items()]
+    return pd.DataFrame(rows, columns=_COLUMNS)
+
+
+def to_json(value: Metaclusters) -> str:
+    """Write metaclusters and the steps that led to them as JSON, readable and the same each time."""
+    content = {
+        "format": _FORMAT,
+        "version": _VERSION,
+        "start": dict(value.initial),
+        "colors": dict(value.initial_colors),
+        "steps": [{"do": step.do, **asdict(step)} for step in value.steps],
+    }
+    return json.dumps(content, ensure_ascii=False, indent=1)
+
+
+def from_json(text: str) -> Metaclusters:
+    """Read what `to_json` wrote, doing every step again.
+
+    Raises
+    ------
+    KeyError, TypeError, ValueError
+        If it is not such a text, or a step cannot be done; the message says which.
+    """
+    try:
+        content = json.loads(text)
+    except json.JSONDecodeError as error:
+        raise ValueError(f"This is not JSON: {error}.") from error
+    if not isinstance(content, Mapping) or content.get("format") != _FORMAT:
+        raise ValueError(f'This JSON is not of metaclusters: it must have "format": "{_FORMAT}", as `save` writes it.')
+    if content.get("version") != _VERSION:
+        raise ValueError(
+            f"These metaclusters are of version {content.get('version')!r}; this nimbus-sd reads version {_VERSION}."
+        )
+    parts = content.get("start"), content.get("colors"), content.get("steps")
+    if not (isinstance(parts[0], Mapping) and isinstance(parts[1], Mapping) and isinstance(parts[2], list)):
+        raise ValueError("These metaclusters are not complete; they must have 'start', 'colors' and 'steps'.")
+    begun = start(parts[0], parts[1])
+    # The order of colours is that of the metaclusters, which the order of clusters need not be.
+    ordered = {name: dict(begun.initial_colors)[name] for name in [*parts[1], *dict(begun.initial_colors)]}
+    steps = tuple(_step(number, entry) for number, entry in enumerate(parts[2], 1))
+    value = Metaclusters(begun.initial, tuple(ordered.items()))
+    return replay(replace(value, steps=steps), onto=value)
+
+
+def save(value: Metaclusters, path: str | Path) -> None:
+    """Write metaclusters to a file: ``.json`` with all steps, ``.csv`` the mapping as :func:`to_frame` lists it.
+
+    Parameters
+    ----------
+    value
+        The metaclusters.
+    path
+        The file, which is replaced if it exists.
+
+    Raises
+    ------
+    ValueError
+        If it ends in neither.
+    """
+    path = _known(path)
+    text = to_json(value) if path.suffix == ".json" else to_frame(value).to_csv(index=False, lineterminator="\n")
+    path.write_bytes(text.encode())
+
+
+def load(path: str | Path) -> Metaclusters:
+    """Read metaclusters from a file.
+
+    Parameters
+    ----------
+    path
+        What :func:`save` wrote, or a CSV file with the columns ``cluster``, ``metacluster`` and, if wanted, ``color``.
+
+    Returns
+    -------
+    Metaclusters
+        From JSON with all steps; from CSV without any, as a start.
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is no such file.
+    KeyError, TypeError, ValueError
+        If it is not of metaclusters, or a step cannot be done; the message says which.
+
+    Examples
+    --------
+    >>> import nimbus_sd as ns
+    >>> mc = ns.tl.metaclusters
+    >>> mc.save(mc.start(["0", "1"]), "metaclusters.json")  # doctest: +SKIP
+    >>> mc.load("metaclusters.json").names  # doctest: +SKIP
+    ('0', '1')
+    """
+    path = _known(path)
+    # Spreadsheets put a byte order mark in front.
+    text = path.read_bytes().decode("utf-8-sig")
+    return from_json(text) if path.suffix == ".json" else _from_csv(text, path)
+
+
+def _from_csv(text: str, path: Path) -> Metaclusters:
+    table = pd.read_csv(StringIO(text), dtype=str, keep_default_na=False)
+    if lacking := [name for name in _COLUMNS[:2] if name not in table.columns]:
+        raise ValueError(f"{path} has no column {lacking}; it has {list(table.columns)}, and must have {_COLUMNS[:2]}.")
+    if table["cluster"].duplicated().any():
+        raise ValueError(f"{path} has clusters twice: {sorted(set(table['cluster'][table['cluster'].duplicated()]))}.")
+    colored = table[table["color"] != ""] if "color" in table.columns else table.iloc[:0].assign(color="")
+    pairs = colored[["metacluster", "color"]].drop_duplicates()
+    if twice := sorted(set(pairs["metacluster"][pairs["metacluster"].duplicated()])):
+        raise ValueError(f"{path} gives the metacluster(s) {twice} several colors; each must have one.")
+    mapping = dict(zip(table["cluster"], table["metacluster"], strict=True))
+    return start(mapping, dict(zip(pairs["metacluster"], pairs["color"], strict=True)))
+
+
+def _step(number: int, entry: Any) -> Step:
+    kind = STEPS.get(str(entry.get("do"))) if isinstance(entry, Mapping) else None
+    if kind is None:
+        raise ValueError(f'Step {number} is {entry!r}; it must have a "do" that is one of {list(STEPS)}.')
+    lists = [one.name for one in fields(kind) if str(one.type).startswith("tuple")]
+    wanted = {one.name: list if one.name in lists else str for one in fields(kind)}
+    given = {name: value for name, value in entry.items() if name != "do"}
+    fits = given.keys() == wanted.keys() and all(isinstance(given[name], kind) for name, kind in wanted.items())
+    if not fits or not all(isinstance(item, str) for name in lists for item in given[name]):
+        described = ", ".join(f"{name!r} ({'a list of texts' if name in lists else 'a text'})" for name in wanted)
+        raise ValueError(f"Step {number} is {entry!r}; besides 'do', it must have {described} and nothing else.")
+    arguments: dict[str, Any] = {name: tuple(value) if name in lists else value for name, value in given.items()}
+    return kind(**arguments)
+
+
+def _known(path: str | Path) -> Path:
+    path = Path(path)
+    if path.suffix not in (".json", ".csv"):
+        raise ValueError(f"`path` is {str(path)!r}; it must end in '.json' (with all steps) or '.csv' (the mapping).")
+    return path

@@ -1,0 +1,125 @@
+"""Metaclusters and tables of cells: from clusters in ``obs``, and back as a column with its colours."""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+
+from nimbus_sd.metrics._layers import obs_columns
+from nimbus_sd.tl._keys import check_key_added
+from nimbus_sd.tl.metaclusters.files import to_json
+from nimbus_sd.tl.metaclusters.value import Metaclusters, start
+
+if TYPE_CHECKING:
+    from anndata import AnnData
+
+logger = logging.getLogger("nimbus_sd")
+
+_TOOL = "metaclusters.apply"
+
+
+def from_table(adata: AnnData, groupby: str, metaclusters: str | None = None) -> Metaclusters:
+    """Begin with the clusters of a table.
+
+    Parameters
+    ----------
+    adata
+        The table.
+    groupby
+        Column of ``obs`` with the clusters.
+    metaclusters
+        Column of ``obs`` with the metacluster of each cell, the same for all cells of a cluster. None makes each
+        cluster one. Colours in ``uns`` are kept.
+
+    Returns
+    -------
+    Metaclusters
+        Without steps.
+
+    Raises
+    ------
+    KeyError
+        If a column does not exist.
+    ValueError
+        If a cluster has cells of several metaclusters, or a name cannot be written to disk.
+
+    Examples
+    --------
+    >>> import nimbus_sd as ns
+    >>> adata = ns.datasets.example().tables["table"]
+    >>> len(ns.tl.metaclusters.from_table(adata, "cell_type").names)
+    6
+    """
+    named = groupby if metaclusters is None else metaclusters
+    columns = obs_columns(adata, list(dict.fromkeys([groupby, named]))).dropna()
+    pairs = columns.astype(str).drop_duplicates()
+    if several := sorted(set(pairs[groupby][pairs[groupby].duplicated()])):
+        raise ValueError(f"Cluster(s) {several} of obs[{groupby!r}] have cells of several groups of obs[{named!r}].")
+    order = pd.Categorical(columns[groupby]).categories.astype(str)
+    mapping = dict(zip(pairs[groupby], pairs[named], strict=True))
+    mapping = {cluster: mapping[cluster] for cluster in order if cluster in mapping}
+    categories = pd.Categorical(adata.obs[named]).categories.astype(str)
+    colors = adata.uns.get(f"{named}_colors", ())
+    kept = dict(zip(categories, map(str, colors), strict=True)) if len(colors) == len(categories) else {}
+    return start(mapping, {name: color for name, color in kept.items() if name in set(mapping.values())})
+
+
+def apply(adata: AnnData, value: Metaclusters, groupby: str, *, key_added: str = "metacluster_nimbus") -> None:
+    """Write the metacluster of each cell to a table.
+
+    Parameters
+    ----------
+    adata
+        The table.
+    value
+        The metaclusters.
+    groupby
+        Column of ``obs`` with the clusters. Clusters that have no cell here are no matter.
+    key_added
+        Name of the result.
+
+    Returns
+    -------
+    None
+        Sets in ``adata``:
+
+        - ``obs[key_added]``: categorical, the largest metacluster first, missing for cells without a cluster
+        - ``uns[f"{key_added}_colors"]``: their colours, where scanpy looks for them
+        - ``uns[key_added]``: ``tool``, ``params``, and ``steps``, a text for :func:`from_json` with all that was done
+
+    Raises
+    ------
+    KeyError
+        If the column does not exist, or it has clusters that ``value`` does not know.
+    ValueError
+        If ``key_added`` holds something else, or cannot be written to disk.
+
+    Examples
+    --------
+    >>> import nimbus_sd as ns
+    >>> mc = ns.tl.metaclusters
+    >>> adata = ns.datasets.example().tables["table"]
+    >>> value = mc.merge(mc.from_table(adata, "cell_type"), ["CD4 T cell", "CD8 T cell"], into="T cell")
+    >>> mc.apply(adata, value, "cell_type")
+    >>> adata.obs["metacluster_nimbus"].cat.categories.to_list()
+    ['T cell', 'B cell', 'epithelium', 'macrophage', 'other']
+    """
+    clusters = obs_columns(adata, groupby)[groupby]
+    names = clusters.astype(object).map(str, na_action="ignore")
+    check_key_added(adata, key_added, _TOOL, [("obs", key_added)])
+    if unknown := sorted(set(names.dropna()) - set(value.mapping)):
+        raise KeyError(
+            f"obs[{groupby!r}] has the cluster(s) {unknown}, which these metaclusters do not know; they are of "
+            f"{list(value.mapping)}."
+        )
+    found = names.map(value.mapping)
+    cells = found.value_counts()
+    # By name where they are as large, so that the same table gives the same order.
+    order = sorted(cells.index, key=lambda name: (-cells[name], value.names.index(name)))
+    adata.obs[key_added] = pd.Categorical(found, categories=order)
+    adata.uns[f"{key_added}_colors"] = np.array([value.colors[name] for name in order], dtype=object)
+    adata.uns[key_added] = {"tool": _TOOL, "params": {"groupby": groupby}, "steps": to_json(value)}
+    logger.info("added obs[%r]: %d metaclusters of %d clusters", key_added, len(order), names.nunique())

@@ -1,0 +1,30 @@
+"""Tables of cells whose type is known."""
+
+import numpy as np
+import pandas as pd
+import pytest
+from anndata import AnnData
+
+CHANNELS = ("CD3", "CD8", "CD20", "CD68", "PanCK")
+TYPES = {"T": (0,), "CD8 T": (0, 1), "B": (2,), "macrophage": (3,), "epithelium": (4,)}
+
+
+def typed_table(counts=(80, 60, 50, 40, 30), seed=0, spread=0.05):
+    """Scores near 0.9 or 0.1 in layers["nimbus"]; X says something else."""
+    rng = np.random.default_rng(seed)
+    kind = rng.permutation(np.repeat(list(TYPES), counts))
+    scores = np.full((len(kind), len(CHANNELS)), 0.1)
+    for name, positive in TYPES.items():
+        scores[np.ix_(kind == name, positive)] = 0.9
+    scores = np.clip(scores + rng.normal(0, spread, scores.shape), 0, 1).astype(np.float32)
+    return AnnData(
+        rng.permutation(scores),
+        obs=pd.DataFrame({"type": pd.Categorical(kind)}, index=[f"cell{i}" for i in range(len(kind))]),
+        var=pd.DataFrame(index=list(CHANNELS)),
+        layers={"nimbus": scores},
+    )
+
+
+@pytest.fixture(name="typed_table")
+def _typed_table():
+    return typed_table

@@ -1,0 +1,299 @@
+"""Checks of clusters: numbers that can be told by hand, and simulated tissue whose truth is known."""
+
+import anndata
+import numpy as np
+import pandas as pd
+import pytest
+from anndata import AnnData
+from scipy import ndimage, sparse
+
+import nimbus_sd as ns
+
+LEAK = 0.4
+LIGHT = 100.0
+
+
+def touching(clusters, shares, scores, light, region=None) -> AnnData:
+    """Cells of one marker, each with a bright positive neighbour of its own in cluster "source".
+
+    They share ``shares`` of the perimeter. To ``light``, the cells' own, the neighbour adds its part; background is 10.
+    """
+    n = len(clusters)
+    shares = np.array(shares, float)
+    own = np.array(light, float) + LEAK * shares * LIGHT + 10
+    if region is not None:
+        own += 1000 * np.array(region)
+    sources = np.full(n, LIGHT + 10) + (0 if region is None else 1000 * np.array(region))
+    boundary = sparse.lil_matrix((2 * n, 2 * n), dtype=np.float32)
+    for i, share in enumerate(shares):
+        boundary[i, n + i] = boundary[n + i, i] = 20 * share
+    adata = AnnData(
+        obs=pd.DataFrame(
+            {"cluster": pd.Categorical([*clusters, *["source"] * n]), "perimeter": 20.0},
+            index=[f"c{i}" for i in range(2 * n)],
+        ),
+        var=pd.DataFrame(index=["CD3"]),
+        layers={
+            "nimbus": np.array([*scores, *[0.9] * n], np.float32)[:, None],
+            "integrated_expression": np.concatenate([own, sources]).astype(np.float32)[:, None],
+        },
+        obsp={"boundary": boundary.tocsr()},
+    )
+    if region is not None:
+        adata.obs["region"] = pd.Categorical([f"r{i}" for i in region] * 2)
+    return adata
+
+
+def spilled() -> AnnData:
+    """Cluster "none": negative, 30 without and 30 with contact. "made": positive by contact only. "real": own light."""
+    return touching(
+        ["none"] * 60 + ["made"] * 10 + ["real"] * 10,
+        [0] * 30 + [0.5] * 30 + [0.75] * 10 + [0.5] * 10,
+        [0.1] * 60 + [0.8] * 20,
+        [0] * 70 + [80] * 10,
+    )
+
+
+def test_signal_that_neighbours_explain_is_spill_over():
+    adata = spilled()
+    table = ns.tl.cluster_checks(adata, "cluster", checks=["spill_over"])
+    (row,) = table.itertuples(index=False)
+    assert (row.cluster, row.check, row.markers, row.cells, row.concern) == ("made", "spill_over", "CD3", 10, 1)
+    assert row.value == pytest.approx(1)
+    # Light of 80 sources; the real ones' 80 + 20, of which 20 comes over; and the made ones' 30. Both are positive and
+    # shine back on ten sources each.
+    explained = 10 * (20 + 30) + 10 * LEAK * (0.5 * 100 + 0.75 * 30)
+    assert row.expected == pytest.approx(explained / (80 * 100 + 10 * 100 + 10 * 30), rel=1e-5)
+    assert row.reason.startswith("10 of the 10 cells positive for CD3 owe more than half of its signal to positive")
+    assert adata.uns["cluster_checks"]["leak"].loc["CD3", "leak"] == pytest.approx(LEAK, rel=1e-5)
+
+
+def test_neighbours_of_the_same_cluster_explain_nothing():
+    adata = spilled()
+    joined = adata.obs["cluster"].astype(str).replace("source", "made")
+    adata.obs["cluster"] = pd.Categorical(joined)
+    table = ns.tl.cluster_checks(adata, "cluster", checks=["spill_over"])
+    # Those without contact are real, and their neighbours are of another cluster.
+    assert "made" not in set(table["cluster"])
+
+
+def test_cells_without_a_cluster_spill_over_too_and_are_in_none():
+    adata = spilled()
+    adata.obs["cluster"] = adata.obs["cluster"].cat.remove_categories("source")
+    table = ns.tl.cluster_checks(adata, "cluster", checks=["spill_over"])
+    assert table[["cluster", "cells"]].to_numpy().tolist() == [["made", 10]]
+
+
+def test_each_region_has_its_own_background():
+    clusters = ["none"] * 60 + ["made"] * 10
+    shares, scores, light = [0] * 30 + [0.5] * 30 + [0.75] * 10, [0.1] * 60 + [0.8] * 10, [0] * 70
+    adata = touching(clusters * 2, shares * 2, scores * 2, light * 2, [0] * 70 + [1] * 70)
+    table = ns.tl.cluster_checks(adata, "cluster", checks=["spill_over"])
+    assert table["value"].tolist() == [pytest.approx(1)] and table["cells"].tolist() == [20]
+    assert adata.uns["cluster_checks"]["leak"].loc["CD3", "leak"] == pytest.approx(LEAK, rel=1e-4)
+
+
+def test_dim_cells_without_contact_are_listed_as_dim():
+    adata = touching(
+        ["none"] * 60 + ["dim"] * 8 + ["bright"] * 12,
+        [0] * 30 + [0.5] * 30 + [0] * 20,
+        [0.1] * 60 + [0.8] * 20,
+        [0] * 60 + [20] * 8 + [100] * 12,
+    )
+    table = ns.tl.cluster_checks(adata, "cluster", checks=["dim", "spill_over"])
+    (row,) = table.itertuples(index=False)
+    assert (row.cluster, row.check, row.markers, row.cells, row.value) == ("dim", "dim", "CD3", 8, 1)
+    # All positive cells: 8, 12, and 80 sources.
+    assert row.expected == pytest.approx(8 / 100)
+    # The same cells with a positive neighbour at a tenth of the perimeter are no longer without contact.
+    boundary = adata.obsp["boundary"].tolil()
+    boundary[60:68] = boundary[30:38]
+    adata.obsp["boundary"] = boundary.tocsr()
+    assert ns.tl.cluster_checks(adata, "cluster", checks=["dim"]).empty
+
+
+def calls(**markers) -> AnnData:
+    """Cells of cluster "a" (the first 20) and "b" (the next 80), positive for a marker where its text has a 1."""
+    scores = np.array([[float(letter) for letter in text] for text in markers.values()], np.float32).T
+    return AnnData(
+        obs=pd.DataFrame({"cluster": ["a"] * 20 + ["b"] * 80}, index=[f"c{i}" for i in range(100)]),
+        var=pd.DataFrame(index=list(markers)),
+        layers={"nimbus": scores},
+    )
+
+
+def test_cells_with_markers_that_exclude_each_other():
+    adata = calls(CD3="1" * 20 + "0" * 80, CD20="1" * 8 + "0" * 12 + "1" * 80, CD31="0" * 100)
+    (row,) = ns.tl.cluster_checks(adata, "cluster", checks=["contradiction"]).itertuples(index=False)
+    assert (row.cluster, row.check, row.markers, row.cells) == ("a", "contradiction", "CD3, CD20", 8)
+    assert (row.value, row.expected, row.concern) == (0.4, 0.08, 0.4)
+    assert row.reason == (
+        "8 of 20 cells (40%) are positive for both CD3 and CD20, which exclude each other; 8% over all clusters"
+    )
+
+
+def test_a_cluster_of_two_types_is_a_mixture():
+    adata = calls(CD4="1" * 10 + "0" * 90, CD8="0" * 10 + "1" * 10 + "0" * 80)
+    (row,) = ns.tl.cluster_checks(adata, "cluster", checks=["contradiction"]).itertuples(index=False)
+    assert (row.cluster, row.check, row.markers, row.cells) == ("a", "mixture", "CD4, CD8", 10)
+    # Half have the one, half the other: a quarter would have each alone by chance.
+    assert (row.value, row.expected) == (0.5, 0.25)
+
+
+def test_cells_that_are_not_scored_are_not_counted():
+    adata = calls(CD3="1" * 20 + "0" * 80, CD20="1" * 8 + "0" * 92)
+    adata.layers["nimbus"][:4, 1] = np.nan
+    table = ns.tl.cluster_checks(adata, "cluster", checks=["contradiction"], min_cells=4)
+    assert table[["cells", "value"]].to_numpy().tolist() == [[4, 0.25]]
+    assert ns.tl.cluster_checks(adata, "cluster", checks=["contradiction"], min_cells=5).empty
+    assert ns.tl.cluster_checks(adata, "cluster", checks=["contradiction"], min_cells=1, min_share=0.3).empty
+
+
+@pytest.mark.parametrize(
+    ("names", "pairs"),
+    [
+        (("CD8a", "cd4", "x"), ["cd4, CD8a"]),
+        (("Pan-Cytokeratin", "CD45"), ["Pan-Cytokeratin, CD45"]),
+        (("kappa", "Lambda light chain", "CD45RA"), ["kappa, Lambda light chain"]),
+        (("CD3", "CD45"), []),
+    ],
+)
+def test_known_pairs_are_found_under_their_names(names, pairs):
+    adata = calls(**dict.fromkeys(names, "0" * 100))
+    ns.tl.cluster_checks(adata, "cluster", checks=["contradiction"])
+    assert adata.uns["cluster_checks"]["params"]["exclusive"] == pairs
+
+
+def test_stability_is_the_best_jaccard_index():
+    adata = calls(CD3="0" * 100)
+    adata.obs["same"] = adata.obs["cluster"].map({"a": "x", "b": "y"})
+    adata.obs["split"] = ["x"] * 12 + ["y"] * 10 + ["z"] * 78
+    adata.obs["coarse"] = ["x"] * 60 + ["y"] * 40
+    check = {"checks": ["stability"]}
+    (row,) = ns.tl.cluster_checks(adata, "cluster", others="split", **check).itertuples(index=False)
+    # "b" has 78 of its 80 cells in "z".
+    assert (row.cluster, row.check, row.markers, row.cells) == ("a", "stability", "", 8)
+    assert (row.value, row.concern) == (0.6, 0.4)
+    # A shuffled "z", 78 of 100 cells, has about 15.6 of the 20.
+    assert row.expected == pytest.approx(15.6 / (20 + 78 - 15.6), abs=0.02)
+    assert "the best match, 'x', has 12 of the 20 cells and 0 of other clusters (Jaccard index 0.60)" in row.reason
+    table = ns.tl.cluster_checks(adata, "cluster", others=["same", "split", "coarse"], **check).set_index("cluster")
+    assert table.loc["a", "value"] == pytest.approx((1 + 0.6 + 20 / 60) / 3)
+    assert "in obs['coarse'] the best match, 'x', has 20 of the 20 cells and 40 of" in table.loc["a", "reason"]
+    assert ns.tl.cluster_checks(adata, "cluster", others="same", **check).empty
+
+
+def test_cells_that_one_clustering_lacks_do_not_count_against_stability():
+    adata = calls(CD3="0" * 100)
+    adata.obs["partly"] = ["x"] * 10 + [None] * 60 + ["y"] * 30
+    assert ns.tl.cluster_checks(adata, "cluster", checks=["stability"], others="partly").empty
+
+
+def test_the_worst_comes_first_and_the_same_call_gives_the_same():
+    adata = spilled()
+    rng = np.random.default_rng(0)
+    adata.obs["other"] = rng.permutation(adata.obs["cluster"].astype(str))
+    tables = [ns.tl.cluster_checks(adata, "cluster", others="other") for _ in range(2)]
+    pd.testing.assert_frame_equal(*tables)
+    assert tables[0]["concern"].is_monotonic_decreasing and set(tables[0]["check"]) == {"spill_over", "stability"}
+    kept = adata.uns["cluster_checks"]["table"]
+    pd.testing.assert_frame_equal(kept.reset_index(drop=True), tables[0])
+
+
+@pytest.mark.parametrize("checks", [["contradiction"], ["spill_over", "dim", "contradiction", "stability"]])
+def test_results_survive_being_written(tmp_path, checks):
+    adata = spilled()
+    adata.obs["other"] = "x"
+    table = ns.tl.cluster_checks(adata, "cluster", checks=checks, others="other", key_added="kept")
+    assert table.empty == (checks == ["contradiction"])
+    adata.write_h5ad(tmp_path / "a.h5ad")
+    adata.write_zarr(tmp_path / "a.zarr")
+    for read in (anndata.read_h5ad(tmp_path / "a.h5ad"), anndata.read_zarr(tmp_path / "a.zarr")):
+        entry = read.uns["kept"]
+        assert entry["tool"] == "cluster_checks" and list(entry["params"]["checks"]) == checks
+        assert entry["table"]["reason"].tolist() == table["reason"].tolist()
+        # What was read is still known as ours.
+        ns.tl.cluster_checks(read, "cluster", checks=checks, others="other", key_added="kept")
+
+
+def test_few_cells_in_contact_leave_a_marker_unchecked(caplog):
+    adata = touching(["none"] * 40, [0.5] * 19 + [0] * 21, [0.1] * 40, [0] * 40)
+    assert ns.tl.cluster_checks(adata, "cluster", checks=["spill_over", "dim"]).empty
+    assert adata.uns["cluster_checks"]["not_checked"] == ["CD3"]
+    assert "no spill-over is known of CD3" in caplog.text
+
+
+def test_what_is_missing_is_said():
+    adata = spilled()
+    for places, key in ((adata.obsp, "boundary"), (adata.obs, "perimeter")):
+        kept = places[key]
+        del places[key]
+        with pytest.raises(KeyError, match=rf"'{key}'.*tl.cell_features\(sdata\)"):
+            ns.tl.cluster_checks(adata, "cluster")
+        assert ns.tl.cluster_checks(adata, "cluster", checks=["contradiction"]).empty
+        places[key] = kept
+    with pytest.raises(KeyError, match="no column 'leiden'"):
+        ns.tl.cluster_checks(adata, "leiden")
+    with pytest.raises(KeyError, match=r"'CD4', which the table does not have.*Did you mean 'CD3'"):
+        ns.tl.cluster_checks(adata, "cluster", exclusive=[("CD3", "CD4")])
+
+
+@pytest.mark.parametrize(
+    ("what", "words"),
+    [
+        ({"checks": ["spill"]}, r"`checks` has \['spill'\]; there are \['spill_over'"),
+        ({"threshold": 0}, "`threshold` is 0"),
+        ({"min_share": 1.5}, "`min_share` is 1.5"),
+        ({"min_cells": 0}, "`min_cells` is 0"),
+        ({"others": "cluster"}, r"`others` names obs\['cluster'\] itself"),
+        ({"exclusive": ["CD3"]}, "must be two different markers"),
+        ({"exclusive": [("CD3", "CD3")]}, "must be two different markers"),
+        ({"key_added": "gold"}, "kept for something else"),
+        ({"key_added": "mine"}, "did not make"),
+    ],
+)
+def test_wrong_arguments(what, words):
+    adata = spilled()
+    adata.uns["mine"] = {"tool": "another"}
+    with pytest.raises(ValueError, match=words):
+        ns.tl.cluster_checks(adata, "cluster", **what)
+
+
+def test_what_is_no_clustering():
+    adata = spilled()
+    adata.obs["size"] = 0.5
+    adata.obs["none"] = np.nan
+    adata.obs["number"] = [1.0, np.nan] * (adata.n_obs // 2)
+    for name, words in (("size", "numbers such as 0.5"), ("none", "no cluster")):
+        with pytest.raises(ValueError, match=words):
+            ns.tl.cluster_checks(adata, name)
+    # Whole numbers with gaps are what pandas makes of clusters that some cells lack.
+    ns.tl.cluster_checks(adata, "number", others="cluster", checks=["stability"])
+    assert set(adata.uns["number_checks"]["table"]["cluster"]) == {"1"}
+
+
+def test_on_tissue_the_cells_made_positive_by_neighbours_are_found():
+    """Calls by brightness alone: where no cell of a type has the marker, positive ones are spill-over."""
+    sdata = ns.datasets.example()
+    adata = ns.tl.cell_features(sdata, channels=["CD45", "CD20"], progress=False)
+    means, bright = (np.full(adata.shape, np.nan, np.float32) for _ in range(2))
+    for name in ("CD45", "CD20"):
+        i = adata.var_names.get_loc(name)
+        for fov in ("fov1", "fov2"):
+            here = (adata.obs["region"] == f"{fov}_labels").to_numpy()
+            pixels, labels = sdata[fov].sel(c=name).to_numpy(), sdata[f"{fov}_labels"].to_numpy()
+            means[here, i] = ndimage.mean(pixels.astype(float), labels, adata.obs["instance_id"][here])
+        gold = adata.layers["gold"][:, i]
+        bright[:, i] = means[:, i] > (np.median(means[gold > 0.5, i]) + np.median(means[gold < 0.5, i])) / 4
+    adata.layers["integrated_expression"], adata.layers["bright"] = means, bright
+
+    table = ns.tl.cluster_checks(adata, "cell_type", layer="bright", checks=["spill_over"])
+    found = table.set_index(["cluster", "markers"])
+    for cell_type in ("epithelium", "other"):
+        assert found.loc[(cell_type, "CD45"), "value"] > 2 * found.loc[(cell_type, "CD45"), "expected"]
+    # Nearly all of those that express it do not owe it to others, though they touch each other.
+    for cell_type in ("CD4 T cell", "CD8 T cell", "B cell", "macrophage"):
+        assert (cell_type, "CD45") not in found.index
+    entry = adata.uns["cell_type_checks"]
+    assert 0.1 < entry["leak"].loc["CD45", "leak"] < 0.9
+    assert set(entry["not_checked"]) == set(adata.var_names) - {"CD45", "CD20"}

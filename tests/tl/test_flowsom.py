@@ -1,0 +1,171 @@
+"""FlowSOM: nodes, metaclusters, a suggested number, new cells on the map."""
+
+import sys
+
+import anndata
+import numpy as np
+import pytest
+from scipy.spatial.distance import cdist
+from sklearn.metrics import adjusted_rand_score
+
+from nimbus_sd.tl import _som, flowsom, map_to_som
+from nimbus_sd.tl._consensus import consensus_labels, mean_silhouettes, numbers_to_try
+
+SMALL = {"xdim": 5, "ydim": 4, "engine": "minisom"}
+
+
+@pytest.mark.parametrize("engine", ["minisom", "online", pytest.param("batch", marks=pytest.mark.slow)])
+def test_metaclusters_are_the_types_and_the_number_is_suggested(typed_table, engine, no_warning):
+    adata = typed_table()
+    state = np.random.get_state()[1].copy()  # noqa: NPY002
+    assert flowsom(adata, xdim=5, ydim=4, engine=engine) is None
+    np.testing.assert_array_equal(np.random.get_state()[1], state)  # noqa: NPY002
+    found = adata.obs["flowsom_nimbus"]
+    assert adjusted_rand_score(adata.obs["type"], found) == 1
+    assert found.value_counts()[["0", "1", "2", "3", "4"]].to_list() == [80, 60, 50, 40, 30]
+    entry = adata.uns["flowsom_nimbus"]
+    assert entry["suggestion"]["suggested"] == 5 == entry["params"]["n_metaclusters"]
+    assert entry["params"]["engine"] == engine
+    again = typed_table()
+    flowsom(again, xdim=5, ydim=4, engine=engine)
+    assert again.uns["flowsom_nimbus"]["codes"].tobytes() == entry["codes"].tobytes()
+    assert again.obs["flowsom_nimbus_node"].equals(adata.obs["flowsom_nimbus_node"])
+
+
+def test_nodes_codes_and_counts_fit_together(typed_table):
+    adata = typed_table(spread=0.2)
+    flowsom(adata, **SMALL, n_metaclusters=6, channels=["CD20", "CD3", "CD8"])
+    entry = adata.uns["flowsom_nimbus"]
+    assert entry["codes"].shape == (20, 3) and entry["codes"].dtype == np.float32
+    assert list(entry["channels"]) == ["CD20", "CD3", "CD8"] and "suggestion" not in entry
+    distance = cdist(adata.layers["nimbus"][:, [2, 0, 1]], entry["codes"])
+    node = adata.obs["flowsom_nimbus_node"].cat.codes.to_numpy()
+    np.testing.assert_array_equal(node, distance.argmin(axis=1))
+    assert entry["mean_distance"] == pytest.approx(distance.min(axis=1).mean(), rel=1e-5)
+    np.testing.assert_array_equal(entry["counts"], np.bincount(node, minlength=20))
+    np.testing.assert_array_equal(entry["metaclusters"][node], adata.obs["flowsom_nimbus"].astype(str))
+    sizes = adata.obs["flowsom_nimbus"].value_counts()
+    assert len(sizes) == 6 and (np.diff(sizes[list("012345")]) <= 0).all()
+    assert set(entry["metaclusters"]) == set("012345")
+
+
+def test_neighbours_on_the_grid_are_alike(typed_table):
+    """The map is one: codes of nodes side by side differ less than those of nodes far apart."""
+    adata = typed_table(spread=0.2)
+    flowsom(adata, xdim=6, ydim=6, engine="minisom", n_metaclusters=3)
+    grid = np.stack(np.divmod(np.arange(36), 6), axis=1)
+    apart = cdist(grid, grid, "chebyshev")
+    codes = adata.uns["flowsom_nimbus"]["codes"]
+    between = cdist(codes, codes)
+    assert between[apart == 1].mean() < 0.8 * between[apart >= 3].mean()
+
+
+def test_rare_cells_count_where_there_are_more_cells_than_steps(monkeypatch, typed_table):
+    """MiniSom alone would fit to the first cells only; here these are of one type."""
+    monkeypatch.setattr(_som, "_MOST_STEPS", 1000)
+    adata = typed_table(counts=(4000, 0, 0, 0, 1000))
+    adata = adata[np.argsort(adata.obs["type"] == "epithelium", kind="stable")].copy()
+    flowsom(adata, **SMALL, n_metaclusters=2, channels=["CD3", "PanCK"])
+    assert adjusted_rand_score(adata.obs["type"], adata.obs["flowsom_nimbus"]) == 1
+
+
+def test_missing_scores_get_no_cluster(typed_table):
+    adata = typed_table()
+    adata.layers["nimbus"][:, 1] = np.nan
+    adata.layers["nimbus"][[0, 9], 2] = np.nan
+    with pytest.warns(UserWarning) as caught:
+        flowsom(adata, **SMALL)
+    assert [one.filename for one in caught] == [__file__] * 2 and "'CD8'" in str(caught[0].message)
+    for key in ("flowsom_nimbus", "flowsom_nimbus_node"):
+        assert list(np.flatnonzero(adata.obs[key].isna())) == [0, 9]
+    assert "CD8" not in adata.uns["flowsom_nimbus"]["channels"] and adata.uns["flowsom_nimbus"]["counts"].sum() == 258
+
+
+@pytest.mark.parametrize("kind", ["h5ad", "zarr"])
+def test_new_cells_on_a_map_read_from_disk(typed_table, kind, tmp_path):
+    adata = typed_table()
+    flowsom(adata, **SMALL)
+    getattr(adata, f"write_{kind}")(tmp_path / "table")
+    reference = getattr(anndata, f"read_{kind}")(tmp_path / "table")
+    assert reference.obs["flowsom_nimbus"].equals(adata.obs["flowsom_nimbus"])
+    same = typed_table()
+    assert map_to_som(same, reference, key_added="mapped") is None
+    for end in ("", "_node"):
+        assert same.obs[f"mapped{end}"].equals(adata.obs[f"flowsom_nimbus{end}"].rename(f"mapped{end}"))
+    assert same.uns["mapped"]["mean_distance"] == pytest.approx(adata.uns["flowsom_nimbus"]["mean_distance"])
+
+    new = typed_table(counts=(5, 40, 0, 10, 0), seed=1)
+    names = dict(zip(adata.obs["type"], adata.obs["flowsom_nimbus"], strict=True))
+    new = new[:, ::-1].copy()
+    new.layers["other"] = new.layers["nimbus"]
+    del new.layers["nimbus"]
+    map_to_som(new, reference, layer="other")
+    assert list(new.obs["flowsom_nimbus"]) == [names[kind] for kind in new.obs["type"]]
+    assert list(new.obs["flowsom_nimbus"].cat.categories) == ["0", "1", "2", "3", "4"]
+    assert new.uns["flowsom_nimbus"]["counts"].sum() == 55 and len(new.uns["flowsom_nimbus"]["counts"]) == 20
+
+
+def test_what_cannot_be_mapped_is_said(typed_table):
+    adata = typed_table()
+    flowsom(adata, **SMALL, n_metaclusters=4)
+    with pytest.raises(KeyError, match=r"no map uns\['x'\] of `tl.flowsom`; it has \['flowsom_nimbus'\]"):
+        map_to_som(typed_table(), adata, key="x")
+    with pytest.raises(KeyError, match="no channel 'CD8'"):
+        map_to_som(typed_table()[:, ["CD3", "CD20", "CD68", "PanCK"]].copy(), adata)
+    with pytest.raises(ValueError, match=r"`tl\.map_to_som` did not make"):
+        map_to_som(adata, adata)
+    new = typed_table()
+    new.layers["nimbus"][:, 0] = np.nan
+    with pytest.raises(ValueError, match=r"no score of any cell in channel\(s\) 'CD3', which are needed"):
+        map_to_som(new, adata)
+
+
+@pytest.mark.parametrize(
+    "given, message",
+    [
+        ({"xdim": 0}, "`xdim` is 0; it must be a whole number, 1 or more"),
+        ({"xdim": 2, "ydim": 1}, "a grid has at least 3 nodes"),
+        ({"xdim": 20, "ydim": 20}, "260 cells have all scores, fewer than the 400 nodes of a grid of 20 x 20"),
+        ({"n_metaclusters": 0}, "`n_metaclusters` is 0"),
+        ({"n_metaclusters": 21}, "`n_metaclusters` is 21, but the grid has 20 nodes only"),
+        ({"engine": "som"}, "`engine` is 'som'; it must be one of 'auto', 'online', 'batch', 'minisom'"),
+        ({"key_added": "nimbus"}, "kept for something else"),
+    ],
+)
+def test_what_cannot_be_done_is_said(typed_table, given, message):
+    adata = typed_table()
+    with pytest.raises(ValueError, match=message):
+        flowsom(adata, **{**SMALL, **given})
+    assert not adata.uns
+
+
+def test_cells_that_are_all_alike(typed_table):
+    adata = typed_table()
+    adata.layers["nimbus"][:] = 0.5
+    with pytest.warns(UserWarning, match="the same in every cell"), pytest.raises(ValueError, match="Only 1 nodes"):
+        flowsom(adata, **SMALL)
+
+
+def test_without_the_package_it_says_what_to_do(typed_table, monkeypatch):
+    monkeypatch.setitem(sys.modules, "flowsom", None)
+    for engine in ("auto", "online", "batch"):
+        with pytest.raises(ImportError, match=r"'nimbus-sd\[flowsom\]'. engine='minisom' does without"):
+            flowsom(typed_table(), engine=engine)
+    flowsom(typed_table(), **SMALL)
+
+
+def test_the_faster_engine_by_the_number_of_cells():
+    assert _som.engine_for("auto", 99_999) == "online" and _som.engine_for("auto", 100_000) == "batch"
+
+
+def test_consensus_finds_groups_and_gives_exact_numbers():
+    rng = np.random.default_rng(0)
+    truth = np.repeat([0, 1, 2], [20, 10, 5])
+    codes = (np.eye(3)[truth] + rng.normal(0, 0.1, (35, 3))).astype(np.float32)
+    numbers = numbers_to_try(35)
+    assert numbers.tolist() == list(range(2, 35)) and numbers_to_try(200).max() == 40
+    labels = consensus_labels(codes, numbers, np.random.default_rng(1))
+    assert [len(set(row)) for row in labels] == numbers.tolist()
+    assert adjusted_rand_score(truth, labels[1]) == 1 and mean_silhouettes(codes, labels).argmax() == 1
+    same = np.zeros((6, 2), np.float32)
+    assert [len(set(row)) for row in consensus_labels(same, np.array([1, 3, 6]), rng)] == [1, 3, 6]
