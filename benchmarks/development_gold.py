@@ -236,7 +236,7 @@ def _mean_f1(table: pd.DataFrame, names: list[str], draws: int = 500) -> pd.Seri
             values.append(np.where(total > 0, 2 * hit / np.maximum(total, 1), np.nan))
         return np.nanmean(values, axis=0)
 
-    low, high = np.quantile([mean(True) for _ in range(draws)], [0.025, 0.975], axis=0)
+    low, high = np.nanquantile([mean(True) for _ in range(draws)], [0.025, 0.975], axis=0)
     return pd.Series(
         [f"{m:.2f} [{a:.2f}, {b:.2f}]" for m, a, b in zip(mean(False), low, high, strict=True)], index=names
     )
