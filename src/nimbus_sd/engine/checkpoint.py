@@ -70,7 +70,7 @@ class Checkpoint:
         RuntimeError
             Another call works with the folder.
         """
-        with (self.folder / _INPUTS).open("rb") as file:
+        with (self.folder / _INPUTS).open("r+b") as file:
             try:
                 if fcntl is not None:
                     fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
