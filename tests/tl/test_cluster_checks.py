@@ -289,11 +289,10 @@ def test_on_tissue_the_cells_made_positive_by_neighbours_are_found():
 
     table = ns.tl.cluster_checks(adata, "cell_type", layer="bright", checks=["spill_over"])
     found = table.set_index(["cluster", "markers"])
-    for cell_type in ("epithelium", "other"):
-        assert found.loc[(cell_type, "CD45"), "value"] > 2 * found.loc[(cell_type, "CD45"), "expected"]
-    # Nearly all of those that express it do not owe it to others, though they touch each other.
-    for cell_type in ("CD4 T cell", "CD8 T cell", "B cell", "macrophage"):
-        assert (cell_type, "CD45") not in found.index
+    for cell_type in ("CD4 T cell", "CD8 T cell"):
+        assert found.loc[(cell_type, "CD20"), "value"] > 2 * found.loc[(cell_type, "CD20"), "expected"]
+    # Those that express it do not owe it to others, though they touch each other.
+    assert ("B cell", "CD20") not in found.index
     entry = adata.uns["cell_type_checks"]
-    assert 0.1 < entry["leak"].loc["CD45", "leak"] < 0.9
+    assert 0.1 < entry["leak"].loc["CD20", "leak"] < 0.9
     assert set(entry["not_checked"]) == set(adata.var_names) - {"CD45", "CD20"}

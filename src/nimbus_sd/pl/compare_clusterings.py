@@ -52,7 +52,7 @@ def compare_clusterings(adata: AnnData, a: str, b: str, *, cmap: str = "Blues", 
     >>> adata = ns.datasets.example().tables["table"]
     >>> adata.obs["immune"] = adata.obs["cell_type"].isin(["epithelium", "other"]).map({True: "no", False: "yes"})
     >>> ns.pl.compare_clusterings(adata, "cell_type", "immune").get_title()
-    'adjusted Rand index 0.27'
+    'adjusted Rand index 0.30'
     """
     import matplotlib.pyplot as plt
     from sklearn.metrics import adjusted_rand_score

@@ -133,9 +133,9 @@ def cluster_checks(
     >>> pairs = [("CD3", "CD8"), ("CD3", "CD20")]
     >>> found = ns.tl.cluster_checks(adata, "cell_type", layer="gold", checks=["contradiction"], exclusive=pairs)
     >>> found[["cluster", "markers", "cells"]].values.tolist()
-    [['CD8 T cell', 'CD3, CD8', 231]]
+    [['CD8 T cell', 'CD3, CD8', 205]]
     >>> found["reason"].iloc[0]
-    '231 of 231 cells (100%) are positive for both CD3 and CD8, which exclude each other; 17% over all clusters'
+    '205 of 205 cells (100%) are positive for both CD3 and CD8, which exclude each other; 13% over all clusters'
     """
     checks = layers_of(checks)
     others = layers_of(others)

@@ -100,7 +100,7 @@ def flowsom(
     >>> adata.layers["nimbus"] = adata.layers["gold"]
     >>> ns.tl.flowsom(adata, channels=["CD3", "CD20", "CD68", "PanCK"], xdim=5, ydim=5, engine="minisom")
     >>> len(adata.obs["flowsom_nimbus"].cat.categories)
-    5
+    4
     """
     check_count("xdim", xdim, 1)
     check_count("ydim", ydim, 1)

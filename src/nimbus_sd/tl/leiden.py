@@ -99,6 +99,7 @@ def leiden(
     --------
     >>> import nimbus_sd as ns
     >>> adata = ns.datasets.example().tables["table"]
+    >>> adata.layers["integrated_expression"] = adata.X
     >>> ns.tl.leiden(adata, layer="integrated_expression", channels=["CD3", "CD20", "PanCK"], key_added="leiden")
     >>> adata.obs["leiden"].cat.categories[0]
     '0'

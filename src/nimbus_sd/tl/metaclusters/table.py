@@ -105,7 +105,7 @@ def apply(adata: AnnData, value: Metaclusters, groupby: str, *, key_added: str =
     >>> value = mc.merge(mc.from_table(adata, "cell_type"), ["CD4 T cell", "CD8 T cell"], into="T cell")
     >>> mc.apply(adata, value, "cell_type")
     >>> adata.obs["metacluster_nimbus"].cat.categories.to_list()
-    ['T cell', 'B cell', 'epithelium', 'macrophage', 'other']
+    ['T cell', 'epithelium', 'B cell', 'other', 'macrophage']
     """
     clusters = obs_columns(adata, groupby)[groupby]
     names = clusters.astype(object).map(str, na_action="ignore")
