@@ -8,7 +8,7 @@ import pytest
 import scanpy as sc
 from sklearn.metrics import adjusted_rand_score
 
-from nimbus_sd.tl import leiden
+from nimbus_sd.tl import _neighbours, leiden
 
 
 def test_clusters_are_the_types_and_named_by_size(typed_table, no_warning):
@@ -46,6 +46,20 @@ def test_scanpy_finds_the_graph_and_its_values(typed_table):
     assert again.n_neighbors == 15
     params = adata.uns["leiden_nimbus"]["params"]
     assert params["random_state"] == 0 and params["resolution"] == 0.5 and params["layer"] == "nimbus"
+
+
+@pytest.mark.slow
+def test_approximate_neighbours_of_many_cells_are_nearly_the_exact_ones(typed_table, monkeypatch):
+    """From 8,192 cells on scanpy's neighbours are approximate, by a package whose matrices scanpy may not take."""
+    exact, found, again = typed_table(spread=0.2), typed_table(spread=0.2), typed_table(spread=0.2)
+    leiden(exact, resolution=0.1)
+    monkeypatch.setattr(_neighbours, "_EXACT_BELOW", 100)
+    leiden(found, resolution=0.1)
+    leiden(again, resolution=0.1)
+    name = "leiden_nimbus_neighbors_connectivities"
+    assert found.obsp[name].data.tobytes() == again.obsp[name].data.tobytes()
+    assert abs(found.obsp[name] - exact.obsp[name]).sum() < 0.02 * exact.obsp[name].sum()
+    assert adjusted_rand_score(exact.obs["leiden_nimbus"], found.obs["leiden_nimbus"]) > 0.95
 
 
 def test_what_was_there_stays_and_a_second_call_overwrites_its_own(typed_table, caplog):

@@ -13,7 +13,7 @@ from scipy.spatial.distance import pdist
 Engine = Literal["auto", "online", "batch", "minisom"]
 ENGINES = ("auto", "online", "batch", "minisom")
 
-# Compiling `batch` takes 15 s of one core and `online` 2 s; then they take 35 us and 180 us per cell with 40 channels.
+# Compiling `batch` takes 15 s of one core and `online` 2 s; then they take 30 us and 180 us per cell with 40 channels.
 _BATCH_FROM = 100_000
 # Batches are maps of their own that are joined; below this size joined maps fit worse than one.
 _CELLS_OF_BATCH, _MOST_BATCHES = 100_000, 10

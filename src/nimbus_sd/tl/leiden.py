@@ -15,6 +15,7 @@ from nimbus_sd import keys
 from nimbus_sd.tl._clusters import by_size, check_count, column, seed_of
 from nimbus_sd.tl._keys import check_key_added
 from nimbus_sd.tl._matrix import scored_matrix
+from nimbus_sd.tl._neighbours import with_neighbours
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -99,9 +100,9 @@ def leiden(
     --------
     >>> import nimbus_sd as ns
     >>> adata = ns.datasets.example().tables["table"]
-    >>> adata.layers["integrated_expression"] = adata.X
-    >>> ns.tl.leiden(adata, layer="integrated_expression", channels=["CD3", "CD20", "PanCK"], key_added="leiden")
-    >>> adata.obs["leiden"].cat.categories[0]
+    >>> adata.layers["nimbus"] = adata.layers["gold"]
+    >>> ns.tl.leiden(adata, channels=["CD3", "CD20", "CD68", "PanCK"], resolution=0.2)
+    >>> adata.obs["leiden_nimbus"].cat.categories[0]
     '0'
     """
     check_count("n_neighbors", n_neighbors, 2)
@@ -172,10 +173,8 @@ def _logit(values: NDArray[np.float32], layer: str) -> NDArray[np.float32]:
 def _cluster(values: NDArray[np.float32], n_neighbors: int, resolution: float, seed: int) -> tuple:
     """Return labels (cells,), the graph's connectivities and distances, and its parameters."""
     import scanpy as sc
-    from anndata import AnnData
 
-    plain = AnnData(values)
-    sc.pp.neighbors(plain, n_neighbors, use_rep="X", random_state=seed)
+    plain = with_neighbours(values, n_neighbors, seed)
     sc.tl.leiden(
         plain, resolution, random_state=seed, flavor="igraph", n_iterations=_ITERATIONS, directed=False, key_added="own"
     )
