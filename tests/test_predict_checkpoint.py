@@ -1,10 +1,13 @@
 """Finished tiles are kept, found again, and refused where they are of something else."""
 
+import errno
 import os
 import signal
+import stat
 import subprocess
 import sys
 import warnings
+from contextlib import nullcontext
 from pathlib import Path
 
 import dask.array as da
@@ -203,6 +206,22 @@ def test_a_full_disk_leaves_the_tiles_that_are_there(sdata, small, tmp_path):
     assert_same_bytes(resumed, predict(sdata, small))
 
 
+@pytest.mark.skipif(os.name != "posix", reason="folders are forced to disk on POSIX")
+@pytest.mark.parametrize("reason, kept", [(errno.EINVAL, TILES), (errno.EIO, None)], ids=["EINVAL", "EIO"])
+def test_file_systems_that_force_files_to_disk_but_no_folders(sdata, small, tmp_path, monkeypatch, reason, kept):
+    sync = os.fsync
+
+    def fsync(descriptor):
+        if stat.S_ISDIR(os.fstat(descriptor).st_mode):
+            raise OSError(reason, os.strerror(reason))
+        sync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    with nullcontext() if kept else pytest.raises(OSError, match="The checkpoint cannot be written"):
+        predict(sdata, small, tmp_path)
+        assert len(tiles(tmp_path)) == kept
+
+
 def test_a_damaged_tile_is_named(sdata, small, tmp_path):
     predict(sdata, small, tmp_path)
     path = tmp_path / "tile-0000003.npz"
@@ -238,7 +257,7 @@ def test_two_calls_at_a_time_do_not_share_a_checkpoint(two, sdata, make_sdata, s
 
     def another():
         if not refused:
-            with pytest.raises(RuntimeError, match="Another call works with the checkpoint") as error:
+            with pytest.raises(BlockingIOError, match="Another call works with the checkpoint") as error:
                 predict(sdata, small, tmp_path)
             refused.append(error)
 

@@ -71,7 +71,7 @@ def predict(
     """Score how sure it is that a cell is positive, for every cell and marker.
 
     A U-Net looks at one channel and the cell mask at a time (Rumberger et al., "Nimbus model design" and "Model
-    inference"), and its per-pixel confidence is averaged over each cell. Nothing on disk changes, and the table stays
+    inference"), and its per-pixel confidence is averaged over each cell. No store on disk changes, and the table stays
     as it was until all is done.
 
     Parameters
@@ -142,11 +142,18 @@ def predict(
         Image and labels do not fit; the table is of something else; a name is taken; a model file is not readable; no
         region has a cell; the checkpoint is of other inputs (it says which).
     OSError
-        Pixels cannot be read, such as those of a damaged chunk; the checkpoint cannot be written.
+        Pixels cannot be read, such as those of a damaged chunk; the checkpoint cannot be written, or another call works
+        with it.
     FileNotFoundError
         A model file, or its card, does not exist.
     ConnectionError
-        ``model="nimbus"`` has never been fetched and no hub can be reached.
+        ``model="nimbus"`` has never been fetched and no hub can be reached; the cluster was closed.
+    MemoryError
+        The device's memory is too small for one tile of one channel.
+    RuntimeError
+        A tile took several workers down with it.
+    KeyboardInterrupt
+        The user stopped it; the message says how to go on.
 
     Warns
     -----

@@ -211,6 +211,7 @@ def test_other_arrays_are_refused(model, images, interior, message):
 MEMORY_ERRORS = [
     torch.cuda.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB."),
     RuntimeError("MPS backend out of memory (MPS allocated: 9 GB, max allowed: 9 GB)."),
+    RuntimeError("cuDNN error: CUDNN_STATUS_ALLOC_FAILED"),
     RuntimeError("[enforce fail at alloc_cpu.cpp:127] DefaultCPUAllocator: can't allocate memory: you tried to ..."),
 ]
 
@@ -252,7 +253,7 @@ def test_an_image_that_does_not_fit_alone_is_an_error_that_says_what_to_do(model
     images, interior = data(SQUARE)
     with (
         pytest.warns(UserWarning, match="half as many"),
-        pytest.raises(RuntimeError, match=r"An image of 24 x 24 pixels does not fit .* Pass a smaller `tile_size`"),
+        pytest.raises(MemoryError, match=r"An image of 24 x 24 pixels does not fit .* Pass a smaller `tile_size`"),
     ):
         scorer(images, interior)
     assert sizes == [2, 1]

@@ -31,7 +31,7 @@ def plain_messages() -> Iterator[None]:
         warnings.showwarning = lambda message, *_, **__: _say(f"Warning: {message}", "yellow")
         try:
             yield
-        except (ValueError, KeyError, TypeError, OSError) as error:
+        except (ValueError, KeyError, TypeError, OSError, MemoryError) as error:
             text = error.args[0] if isinstance(error, KeyError) and error.args else error
             _say(" ".join([f"Error: {text}", *getattr(error, "__notes__", [])]), "red")
             raise typer.Exit(2) from error

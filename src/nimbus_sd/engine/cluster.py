@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
 # A tile is tried again so often after an error, such as of a file system that hiccups.
 _RETRIES = 2
+# A tile that has waited so many seconds for a worker is handed out anew, as another worker may be idle.
+_PATIENCE = 5.0
 # Bytes to send to each worker above which the user is told of a better way.
 _MUCH = 2**28
 
@@ -61,10 +63,12 @@ def run_on_client(
     ------
     OSError, ValueError
         As for :func:`run_here`.
+    ConnectionError
+        The cluster was closed.
     RuntimeError
         A tile took several workers down with it.
     """
-    from distributed import KilledWorker, as_completed
+    from distributed import CancelledError, KilledWorker, as_completed
 
     logger.info("%d tiles run on a cluster of %d workers", len(jobs), len(client.nthreads()))
     sent = {"plan": _sent(client, plan), "scorer": _sent(client, (model, settings))}
@@ -90,6 +94,8 @@ def run_on_client(
             f"A tile took {error.allowed_failures + 1} workers down with it, one after the other; most often their "
             "memory is too small. Give them more, or fewer threads each, or pass a smaller `tile_size`."
         ) from error
+    except CancelledError as error:
+        raise ConnectionError("The cluster was closed, or cannot be reached any more, before all was done.") from error
     finally:
         # Nobody waits for the rest any more, which the scheduler then drops.
         for future in futures:
@@ -140,15 +146,19 @@ def _compute(
     number: int, digests: NDArray | None, *, plan: bytes, scorer: bytes, names: dict[str, str]
 ) -> tuple[int, TileSums | None]:
     """Compute a tile, on a worker."""
-    from distributed import get_worker
+    from distributed import Reschedule, get_worker
     from distributed.protocol import pickle
 
     bench = _BENCHES.setdefault(get_worker(), _Bench())
-    with bench.room:
+    if not bench.room.acquire(timeout=_PATIENCE):
+        raise Reschedule
+    try:
         opened = bench.opened("plan", names["plan"], lambda: pickle.loads(plan))
         model, turn = bench.opened("scorer", names["scorer"], lambda: _scorer(scorer))
         (result,) = run_here(opened, [Job(number, digests)], lambda share: None, scorer=model, turn=turn)
         return result
+    finally:
+        bench.room.release()
 
 
 def _scorer(data: bytes) -> tuple[Scorer, Any]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterator, Sequence
-from contextlib import AbstractContextManager, closing, nullcontext
+from contextlib import AbstractContextManager, closing, contextmanager, nullcontext
 from typing import Protocol
 
 from numpy.typing import NDArray
@@ -30,8 +30,8 @@ class Memory:
     def __init__(self) -> None:
         self._tiles: dict[int, TileSums] = {}
 
-    def alone(self) -> AbstractContextManager[None]:
-        """Nobody else knows of it."""
+    def opened(self) -> AbstractContextManager[None]:
+        """Nothing is to be opened."""
         return nullcontext()
 
     def there(self) -> dict[int, NDArray]:
@@ -96,21 +96,26 @@ def score(
             bad.add(plan.regions[position].channels, sums.not_finite, sums.negative)
             yield sums
 
+    with store.opened(), _told_how_to_go_on(store, plan), closing(run(plan, _jobs(plan, store), on_share)) as finished:
+        for number, sums in finished:
+            if sums is not None:
+                store.save(number, sums)
+            position, _ = plan.tiles[number]
+            missing[position] -= 1
+            if not missing[position]:
+                results[position] = joined(plan.regions[position], parts(position))
+    return [results[position] for position in range(len(plan.regions))]
+
+
+@contextmanager
+def _told_how_to_go_on(store: Memory | Checkpoint, plan: Plan) -> Iterator[None]:
     try:
-        with store.alone(), closing(run(plan, _jobs(plan, store), on_share)) as finished:
-            for number, sums in finished:
-                if sums is not None:
-                    store.save(number, sums)
-                position, _ = plan.tiles[number]
-                missing[position] -= 1
-                if not missing[position]:
-                    results[position] = joined(plan.regions[position], parts(position))
+        yield
     except KeyboardInterrupt:
         raise KeyboardInterrupt(f"Stopped. {store.how_to_go_on(len(plan.tiles))}") from None
     except Exception as error:
         error.add_note(store.how_to_go_on(len(plan.tiles)))
         raise
-    return [results[position] for position in range(len(plan.regions))]
 
 
 def _jobs(plan: Plan, store: Memory | Checkpoint) -> list[Job]:

@@ -142,7 +142,7 @@ class Scorer:
         ------
         ValueError
             If a shape or dtype is not as above.
-        RuntimeError
+        MemoryError
             If not even one image fits into the device's memory.
         """
         _check(images, interior, self.card.stride)
@@ -179,7 +179,7 @@ class Scorer:
     def _halve(self, size: int, shape: tuple[int, ...]) -> None:
         """Let half as many images pass the network at once, from now on; say so the first time."""
         if size == 1:
-            raise RuntimeError(
+            raise MemoryError(
                 f"An image of {shape[0]} x {shape[1]} pixels does not fit into the memory of {str(self.device)!r} "
                 "together with what is there already. Pass a smaller `tile_size`, or another `device`."
             )
@@ -220,7 +220,7 @@ def _to_float32(_: nn.Module, inputs: tuple[Tensor]) -> Tensor:
 
 def _out_of_memory(error: RuntimeError) -> bool:
     """Tell whether an error, which is of a class of its own for CUDA only, says that memory is full."""
-    signs = ("out of memory", "can't allocate memory", "not enough memory")
+    signs = ("out of memory", "can't allocate memory", "not enough memory", "alloc_failed")
     return isinstance(error, torch.cuda.OutOfMemoryError) or any(sign in str(error).lower() for sign in signs)
 
 
