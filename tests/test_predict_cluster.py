@@ -222,16 +222,27 @@ def wait_until(condition):
 
 def test_a_cluster_that_is_closed_is_an_error_that_says_how_to_go_on(data, make_sdata, small, tmp_path):
     image, labels = data
+    folder, reading, closed = tmp_path / "checkpoint", tmp_path / "reading", tmp_path / "closed"
+
+    def hold():
+        reading.touch()
+        wait_until(closed.exists)
+
+    def close():
+        wait_until(reading.exists)
+        client.close()
+        closed.touch()
+
+    sdata = make_sdata(when_read(image, hold), labels)
     with (
         LocalCluster(n_workers=1, threads_per_worker=1, processes=False, dashboard_address=":0") as lost,
         Client(lost, set_as_default=False) as client,
     ):
-        closing = threading.Thread(target=client.close)
-        sdata = make_sdata(when_read(image, closing.start), labels)
+        threading.Thread(target=close, daemon=True).start()
         with pytest.raises(ConnectionError, match="The cluster was closed, or cannot be reached") as error:
-            predict(sdata, small, client, checkpoint=tmp_path)
-        closing.join()
-    kept = list(tmp_path.glob("tile-*.npz"))
+            predict(sdata, small, client, checkpoint=folder)
+        wait_until(closed.exists)
+    kept = list(folder.glob("tile-*.npz"))
     assert len(kept) < 35 and f"{len(kept)} of 35 tiles are kept" in error.value.__notes__[0]
 
 
