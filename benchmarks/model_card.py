@@ -124,7 +124,7 @@ def main() -> None:
 | --- | --- |
 | network | residual U-Net, {card.root_filters} root filters, depth {card.depth}, patches of {card.patch} x {card.patch} |
 | pixel size | {card.pixel_size} um |
-| normalisation | {card.quantile} quantile of positive pixels, {card.rule} |
+| normalisation | {"five times Otsu's threshold of cells' intensities" if card.quantile is None else f"{card.quantile} quantile of positive pixels"} ({card.rule}) |
 | licence | {card.license} |
 | weights | sha256 {card.sha256} |
 

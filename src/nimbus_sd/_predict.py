@@ -222,7 +222,7 @@ def _factors(
 ) -> pd.DataFrame:
     if normalization is not None:
         return given_factors(normalization, regions)
-    with tqdm(total=block_count(regions), desc="Normalisation", unit="block", disable=not progress) as bar:
+    with tqdm(total=block_count(regions, card), desc="Normalisation", unit="block", disable=not progress) as bar:
         return measured_factors(regions, card, bad, bar.update)
 
 

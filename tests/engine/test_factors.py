@@ -15,6 +15,7 @@ from nimbus_sd.spatial import find_regions
 
 MEAN = replace(PUBLISHED, quantile=0.9)
 POOLED = replace(MEAN, rule="pooled")
+OTSU = replace(MEAN, rule="otsu", quantile=None)
 
 
 def pixels(seed, shape=(2, 60, 50), dtype=np.uint16):
@@ -50,7 +51,7 @@ def test_every_pixel_is_read_whatever_the_blocks(regions, monkeypatch, card):
     chunked = regions(da.from_array(image, chunks=(2, 13, 29)))
     calls = []
     pd.testing.assert_frame_equal(measured_factors(chunked, card, BadPixels(), lambda: calls.append(1)), whole)
-    assert len(calls) == block_count(chunked) == 4 * 3
+    assert len(calls) == block_count(chunked, card) == 4 * 3
 
 
 def test_images_without_a_positive_pixel_are_left_out_of_the_mean(regions, no_warning):
@@ -91,7 +92,7 @@ def test_an_image_with_two_labels_elements_counts_once(make_sdata, card, no_warn
     regions = find_regions(sdata, ["a", "a", "b"], ["a_cells", "a_nuclei", "b_cells"], pixel_size=0.5)
     twice = measured(regions, card)
     once = measured(find_regions(sdata, ["a", "b"], ["a_cells", "b_cells"], pixel_size=0.5), card)
-    assert block_count(regions) == 2
+    assert block_count(regions, card) == 2
     pd.testing.assert_frame_equal(twice[once.columns], once)
     pd.testing.assert_series_equal(twice["a_nuclei"], twice["a_cells"], check_names=False)
 
@@ -124,6 +125,72 @@ def test_bad_pixels_are_counted_and_left_out(regions):
     table = measured(regions(image), bad=bad)
     assert table.loc["DAPI", "factor"] == pytest.approx(expected, rel=1e-4)
     assert (dict(bad.not_finite), bad.negative["CD3"], bad.negative["DAPI"]) == ({"DAPI": 50, "CD3": 0}, 6, 0)
+
+
+def cells_of(seed, bright, shape=(320, 288)):
+    """Cells of 16 x 16 pixels, some of them ten times brighter, beside glass."""
+    rng = np.random.default_rng(seed)
+    labels = np.arange(20 * 18).reshape(20, 18) + 1
+    labels[:, 14:] = 0
+    level = np.where(rng.random(labels.shape) < bright, 1000, 100)
+    image = np.kron(np.where(labels > 0, level, 3), np.ones((16, 16), int))
+    return np.stack([image, image // 2]).astype(np.uint16), np.kron(labels, np.ones((16, 16), np.int32))
+
+
+def test_otsu_lies_between_dim_and_bright_cells_of_all_regions(regions, no_warning):
+    fovs = [cells_of(0, 0.3), cells_of(1, 0.02), cells_of(2, 0.5)]
+    fovs[0][0][0, 0, ::40] = 60_000
+    table = measured(regions(*(f[0] for f in fovs), labels=[f[1] for f in fovs]), OTSU)
+    assert list(table.columns) == ["fov0_cells", "fov1_cells", "fov2_cells", "factor"]
+    assert table["factor"].to_numpy() == pytest.approx([5 * 550, 5 * 275], rel=0.05)
+    # A region on its own.
+    alone = measured(regions(fovs[2][0], labels=[fovs[2][1]]), OTSU)
+    assert alone["factor"].to_numpy() == pytest.approx(table["fov2_cells"].to_numpy(), rel=1e-9)
+
+
+def test_otsu_whatever_the_blocks(regions, monkeypatch):
+    image, labels = cells_of(0, 0.3)
+    whole = measured(regions(image, labels=[labels], pixel_size=0.3), OTSU)
+    # Windows are whole squares, of 27 pixels.
+    monkeypatch.setattr(factors, "_BLOCK", 60)
+    cut = regions(da.from_array(image, chunks=(1, 50, 70)), labels=[labels], pixel_size=0.3)
+    calls = []
+    pd.testing.assert_frame_equal(measured_factors(cut, OTSU, BadPixels(), lambda: calls.append(1)), whole)
+    assert len(calls) == block_count(cut, OTSU) == 6 * 6
+
+
+def test_otsu_on_images_coarser_or_finer_than_their_labels(make_sdata):
+    image, labels = cells_of(0, 0.3)
+    half, double = (Scale([k, k], axes=("y", "x")) for k in (0.5, 2))
+    fine = make_sdata({"a": image}, {"a_cells": labels})
+    factor = measured(find_regions(fine, pixel_size=0.5), OTSU)["factor"]
+    coarse = make_sdata({"a": image[:, ::2, ::2]}, {"a_cells": labels}, transformations={"a_cells": {"a": half}})
+    np.testing.assert_allclose(measured(find_regions(coarse, pixel_size=1.0), OTSU)["factor"], factor, rtol=1e-3)
+    masks = make_sdata({"a": image}, {"a_cells": labels[::2, ::2]}, transformations={"a_cells": {"a": double}})
+    np.testing.assert_allclose(measured(find_regions(masks, pixel_size=0.5), OTSU)["factor"], factor, rtol=1e-3)
+
+
+def test_otsu_on_few_cells_or_none_says_so(regions):
+    image, labels = cells_of(0, 0.5)
+    image[1][labels > 0] = 0
+    with pytest.warns(UserWarning, match=r"No pixel above 0 in a cell in channel\(s\) 'CD3'"):
+        table = measured(regions(image, labels=[labels]), OTSU)
+    assert table["factor"].notna().tolist() == [True, False]
+    few = np.where(labels <= 3, labels, 0)
+    with pytest.warns(UserWarning, match=r"'DAPI' \(\d+ squares of cells above 0 in 'all images'\).* on a handful"):
+        measured(regions(cells_of(0, 0.5)[0], labels=[few]), OTSU)
+
+
+def test_otsu_counts_bad_pixels_once_with_two_labels_elements(make_sdata):
+    image, labels = cells_of(0, 0.5)
+    image = image.astype(np.float32)
+    image[0, :2, :3] = np.nan
+    cells = {"a_cells": labels, "a_nuclei": np.where(labels % 2, labels, 0)}
+    sdata = make_sdata({"a": image}, cells, transformations={"a_nuclei": {"a": Scale([1, 1], ("y", "x"))}})
+    bad = BadPixels()
+    table = measured(find_regions(sdata, ["a", "a"], ["a_cells", "a_nuclei"], pixel_size=0.5), OTSU, bad)
+    assert bad.not_finite["DAPI"] == 6
+    assert table["factor"].notna().all() and list(table.columns) == ["a_cells", "a_nuclei", "factor"]
 
 
 GIVEN = {"CD3": 2.0, "DAPI": 3.0, "other": 9.0}

@@ -44,6 +44,7 @@ def test_optional_keys_may_be_absent():
         ("rule", "median"),
         ("quantile", 0.0),
         ("quantile", 99.9),
+        ("quantile", None),
         ("tta", 1),
         ("license", None),
         ("figures", {"f1": "good"}),

@@ -119,3 +119,34 @@ def test_bins_are_the_values_that_occur():
         assert counts.tolist() == [2, 1, 1]
     assert exact.bins()[0].tolist() == [5, 9, 70]
     assert all(part.size == 0 for part in Histogram(np.dtype(np.uint8)).bins())
+
+
+@pytest.mark.parametrize("zeros", [0, 300])
+def test_otsu_agrees_with_scikit_image(zeros):
+    from skimage.filters import threshold_otsu
+
+    rng = np.random.default_rng(3)
+    values = np.concatenate([rng.normal(25, 7, 9000), rng.normal(60, 12, 3000), np.zeros(zeros), [-4.0] * 5])
+    values = values.astype(np.float32)
+    histogram = Histogram(values.dtype)
+    for part in np.array_split(values, 3):
+        other = Histogram(values.dtype)
+        other.add(part, zeros=True)
+        histogram.update(other)
+    # Negative values count as 0.
+    assert histogram.otsu() == pytest.approx(threshold_otsu(np.maximum(values, 0), nbins=4000), rel=0.02)
+    plain = Histogram(values.dtype)
+    plain.add(values)
+    assert plain.otsu() == pytest.approx(threshold_otsu(values[values > 0], nbins=4000), rel=0.02)
+
+
+def test_otsu_of_few_values():
+    histogram = Histogram(np.dtype(np.uint8))
+    histogram.add(np.zeros(4, np.uint8), zeros=True)
+    assert np.isnan(histogram.otsu())
+    # One bright value among zeros: half-way.
+    histogram.add(np.array([8], np.uint8), zeros=True)
+    assert histogram.otsu() == 4
+    alike = Histogram(np.dtype(np.uint8))
+    alike.add(np.full(9, 8, np.uint8), zeros=True)
+    assert 0 < alike.otsu() <= 8

@@ -5,7 +5,8 @@ from nimbus_sd.engine.checkpoint import Checkpoint
 from nimbus_sd.engine.client import find_client
 from nimbus_sd.engine.cluster import run_on_client
 from nimbus_sd.engine.concerns import check_cell_size, check_cells, check_pixels
-from nimbus_sd.engine.factors import block_count, given_factors, measured_factors
+from nimbus_sd.engine.factors import block_count, measured_factors
+from nimbus_sd.engine.given_factors import given_factors
 from nimbus_sd.engine.inputs import described
 from nimbus_sd.engine.local import run_here
 from nimbus_sd.engine.maps import map_keys, score_map

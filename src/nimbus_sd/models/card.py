@@ -9,7 +9,7 @@ from typing import Any, Literal, get_args
 
 from nimbus_sd.models.unet import MAX_DEPTH, MAX_PATCH, MIN_DEPTH, Padding
 
-Rule = Literal["mean_of_regions", "pooled"]
+Rule = Literal["mean_of_regions", "pooled", "otsu"]
 
 
 @dataclass(frozen=True)
@@ -25,10 +25,11 @@ class Card:
     pixel_size
         Width of a pixel that the model was trained on, in um.
     rule
-        How quantiles of several regions become one factor per channel: ``"mean_of_regions"`` averages the
-        quantile of each, ``"pooled"`` takes the quantile of the pixels of all.
+        Which level of a channel becomes 1: ``"mean_of_regions"`` the mean of each region's quantile, ``"pooled"`` the
+        quantile of the pixels of all regions, ``"otsu"`` five times Otsu's threshold of the mean intensities of cells
+        of all regions, taken in squares of 8 um, so that neither single bright pixels nor glass count.
     quantile
-        Quantile, in (0, 1], of the pixels above 0 that becomes 1.
+        Quantile, in (0, 1], of the pixels above 0; None by the rule ``"otsu"``.
     tta
         Whether the eight views of a tile (flips, quarter turns) are averaged by default.
     license
@@ -63,7 +64,7 @@ class Card:
     padding: Padding
     pixel_size: float
     rule: Rule
-    quantile: float
+    quantile: float | None
     tta: bool
     license: str
     description: str
@@ -86,7 +87,7 @@ class Card:
             "padding": (self.padding in get_args(Padding), f"one of {', '.join(get_args(Padding))}"),
             "pixel_size": (_is_number(self.pixel_size) and self.pixel_size > 0, "um per pixel, above 0"),
             "rule": (self.rule in get_args(Rule), f"one of {', '.join(get_args(Rule))}"),
-            "quantile": (_is_number(self.quantile) and 0 < self.quantile <= 1, "in (0, 1]"),
+            "quantile": (_fits(self.quantile, self.rule), "in (0, 1], or null where the rule is 'otsu'"),
             "tta": (isinstance(self.tta, bool), "true or false"),
             "figures": (_is_figures(self.figures), "numbers by name"),
             "ranges": (_is_ranges(self.ranges), "low <= high and false_alarm in [0, 1] by name"),
@@ -158,6 +159,12 @@ class Card:
     def read(cls, path: str | Path) -> "Card":
         """Read a card from a JSON file, see :meth:`from_json`."""
         return cls.from_json(Path(path).read_bytes(), where=str(path))
+
+
+def _fits(quantile: Any, rule: str) -> bool:
+    if rule == "otsu":
+        return quantile is None
+    return _is_number(quantile) and 0 < quantile <= 1
 
 
 def _is_text(value: Any) -> bool:

@@ -4,10 +4,13 @@ from nimbus_sd.pixels.grid import Grid, interior, resize_image, resize_labels
 from nimbus_sd.pixels.medians import cell_medians
 from nimbus_sd.pixels.outlines import Outlines
 from nimbus_sd.pixels.quantiles import Histogram, normalize
+from nimbus_sd.pixels.squares import OTSU_LEVELS, SQUARE_UM, square_means
 from nimbus_sd.pixels.sums import CellSums, Footprint
 from nimbus_sd.pixels.tiling import Tile, tiles
 
 __all__ = [
+    "OTSU_LEVELS",
+    "SQUARE_UM",
     "CellSums",
     "Footprint",
     "Grid",
@@ -19,5 +22,6 @@ __all__ = [
     "normalize",
     "resize_image",
     "resize_labels",
+    "square_means",
     "tiles",
 ]

@@ -1,4 +1,4 @@
-"""Normalisation factors: exact quantiles of a channel's positive pixels, from counts that add up over chunks."""
+"""Levels that become 1: quantiles and thresholds of a channel's positive values, counted over chunks."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ class Histogram:
     """Counts of a channel's positive values, to which chunks are added in any order.
 
     Integers up to 16 bit are counted by value, so quantiles are exact; other types (as float32) within 5e-5 relative.
-    NaN, infinite, zero and negative values are left out.
+    NaN and infinite values are left out; zero and negative ones too, but for :meth:`otsu` where asked.
 
     Parameters
     ----------
@@ -26,9 +26,12 @@ class Histogram:
         self.exact = all(np.dtype(dtype).kind in "uib" and np.dtype(dtype).itemsize <= 2 for dtype in dtypes)
         self._first = 0
         self._counts = np.zeros(0, np.int64)
+        self._zeros = 0
 
-    def add(self, values: NDArray) -> None:
-        """Count an array of any shape."""
+    def add(self, values: NDArray, *, zeros: bool = False) -> None:
+        """Count an array of any shape; values that are not above 0 too, as zeros, where asked."""
+        if zeros:
+            self._zeros += int(np.count_nonzero(~(values > 0)))
         if self.exact:
             bins = values[values > 0].astype(np.int64)
         else:
@@ -40,6 +43,7 @@ class Histogram:
 
     def update(self, other: Histogram) -> None:
         """Add the counts of another histogram, made for the same dtypes."""
+        self._zeros += other._zeros
         if other.total:
             self._merge(other._first, other._counts)
 
@@ -76,6 +80,22 @@ class Histogram:
         below, above = np.searchsorted(cumulated, [low, min(low + 1, total - 1)], side="right")
         lower, upper = self._value(self._first + int(below)), self._value(self._first + int(above))
         return lower + (upper - lower) * (rank - low)
+
+    def otsu(self) -> float:
+        """Return Otsu's threshold of the positive values and the counted zeros; NaN if no value is positive.
+
+        It lies half-way between the means of the two classes, as the best threshold of a smooth distribution does.
+        """
+        values, counts = self.bins()
+        if not values.size:
+            return float("nan")
+        values, counts = np.append(0.0, values), np.append(self._zeros, counts)
+        below, above = np.cumsum(counts)[:-1], np.cumsum(counts[::-1])[::-1][1:]
+        sums = np.cumsum(counts * values)
+        low = np.divide(sums[:-1], below, out=np.zeros(len(below)), where=below > 0)
+        high = (sums[-1] - sums[:-1]) / above
+        best = int(np.argmax(below * above.astype(np.float64) * (high - low) ** 2))
+        return float(low[best] + high[best]) / 2
 
     def _value(self, index: int) -> float:
         if self.exact:

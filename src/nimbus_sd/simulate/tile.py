@@ -8,7 +8,17 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from nimbus_sd.pixels import Grid, Histogram, interior, normalize, resize_image, resize_labels
+from nimbus_sd.pixels import (
+    OTSU_LEVELS,
+    SQUARE_UM,
+    Grid,
+    Histogram,
+    interior,
+    normalize,
+    resize_image,
+    resize_labels,
+    square_means,
+)
 from nimbus_sd.simulate.detector import draw_detector, expose
 from nimbus_sd.simulate.marker import Marker, draw_marker, stain
 from nimbus_sd.simulate.masks import draw_segmentation, segment
@@ -48,12 +58,12 @@ def training_tiles(
     rng: np.random.Generator,
     size: int = 288,
     model_pixel_size: float = 0.5,
-    quantile: float = 0.999,
     markers: int = 4,
+    regions: int = 3,
     *,
     counterstain: float = 0.0,
 ) -> Iterator[TrainingTile]:
-    """Draw a tissue and yield one tile for each of several markers on it.
+    """Draw some tissues and yield a tile of each for several markers, ``markers * regions`` in all.
 
     Parameters
     ----------
@@ -63,10 +73,11 @@ def training_tiles(
         Side in model pixels.
     model_pixel_size
         Micrometres per model pixel.
-    quantile
-        Quantile of the normalisation.
     markers
-        Number of tiles to yield.
+        Number of markers.
+    regions
+        Number of tissues that share markers, the way their images are taken and the normalisation, as the regions of a
+        data set do.
     counterstain
         Share of images, beyond those that are drawn anyway, in which all cells are positive, mostly in the nucleus.
 
@@ -78,26 +89,49 @@ def training_tiles(
     scale = pixel_size / model_pixel_size
     side = round(size / scale)
     grid = Grid((side, side), scale, 1)
-    tissue = draw_tissue(grid.shape, pixel_size, rng)
+    tissues = [draw_tissue(grid.shape, pixel_size, rng) for _ in range(regions)]
     index = (np.arange(size), np.arange(size))
     for number in range(markers):
         if number % 2 == 0:
-            labels, cells = segment(tissue, draw_segmentation(rng), rng)
-            inner = resize_labels(interior(labels), grid, index, (0, 0))
-            at_model = resize_labels(labels, grid, index, (0, 0))
+            masks = [segment(tissue, draw_segmentation(rng), rng) for tissue in tissues]
         marker = draw_marker(rng)
         if counterstain and rng.random() < counterstain:
             marker = _counterstain(marker, rng)
-        stained, detector = stain(tissue, marker, rng), draw_detector(rng, marker.unspecific)
-        image = expose(stained.own + stained.rest, tissue, detector, rng)
-        known = truth(stained, tissue, detector, cells)
-        factor = draw_factor(image, known, quantile, rng)
-        scaled = normalize(image[None], np.array([factor]))
-        area = np.maximum(np.bincount(labels.ravel(), minlength=len(known)), 1)
-        expression = np.bincount(labels.ravel(), image.ravel(), minlength=len(known)) / area / factor
-        yield TrainingTile(
-            resize_image(scaled, grid, index, (0, 0))[0], inner, at_model, known, expression.astype(np.float32)
-        )
+        detector = draw_detector(rng, marker.unspecific)
+        images, known = [], []
+        for tissue, (_, cells) in zip(tissues, masks, strict=True):
+            stained = stain(tissue, replace(marker, prevalence=_local_prevalence(marker.prevalence, rng)), rng)
+            images.append(expose(stained.own + stained.rest, tissue, detector, rng))
+            known.append(truth(stained, tissue, detector, cells))
+        factor = level_factor(images, [labels for labels, _ in masks], pixel_size) * float(np.exp(rng.normal(0, 0.1)))
+        for image, (labels, _), states in zip(images, masks, known, strict=True):
+            scaled = normalize(image[None], np.array([factor]))
+            area = np.maximum(np.bincount(labels.ravel(), minlength=len(states)), 1)
+            expression = np.bincount(labels.ravel(), image.ravel(), minlength=len(states)) / area / factor
+            yield TrainingTile(
+                resize_image(scaled, grid, index, (0, 0))[0],
+                resize_labels(interior(labels), grid, index, (0, 0)),
+                resize_labels(labels, grid, index, (0, 0)),
+                states,
+                expression.astype(np.float32),
+            )
+
+
+def level_factor(images: list[NDArray[np.float32]], labels: list[NDArray[np.int32]], pixel_size: float) -> float:
+    """Normalisation factor of images of one data set, by the rule ``"otsu"`` (see :class:`nimbus_sd.models.Card`)."""
+    histogram = Histogram(np.dtype(np.float32))
+    for image, cells in zip(images, labels, strict=True):
+        means = square_means(image[None], cells > 0, max(1, round(SQUARE_UM / pixel_size)))
+        histogram.add(means, zeros=True)
+    level = histogram.otsu()
+    return OTSU_LEVELS * level if level > 0 else 1.0
+
+
+def _local_prevalence(prevalence: float, rng: np.random.Generator) -> float:
+    """Share of positive cells in one region of a data set; where it is rare, some have none."""
+    if prevalence >= 0.6:
+        return prevalence
+    return 0.0 if rng.random() < 0.15 else min(1.0, prevalence * float(np.exp(rng.normal(0, 0.7))))
 
 
 def _counterstain(marker: Marker, rng: np.random.Generator) -> Marker:
@@ -110,27 +144,3 @@ def _counterstain(marker: Marker, rng: np.random.Generator) -> Marker:
         dim_share=float(rng.choice([0.0, rng.uniform(0, 0.2)], p=[0.7, 0.3])),
         unspecific=min(marker.unspecific, 0.1),
     )
-
-
-def draw_factor(
-    image: NDArray[np.float32], known: NDArray[np.float32], quantile: float, rng: np.random.Generator
-) -> float:
-    """Normalisation factor of a tile that is part of a larger image.
-
-    The tile's own quantile where it has positive cells; often that of brighter cells elsewhere where it has few; at
-    times far off, as outliers make it in reality.
-    """
-    histogram = Histogram(image.dtype)
-    histogram.add(image)
-    own = histogram.quantile(quantile) if histogram.total else 1.0
-    few = (known == 1).sum() < 3
-    if few and rng.random() < 0.85:
-        own = max(own, float(np.exp(rng.normal(0.3, 0.4))))
-    factor = own * float(np.exp(rng.normal(0, 0.2)))
-    if rng.random() < 0.2:
-        # What all cells show is no outlier: a stain of everybody would be a haze if it were much dimmer.
-        everybody = (known == 1).sum() > 4 * (known == 0).sum()
-        factor *= float(np.exp(rng.uniform(0, np.log(1.5 if everybody else 3))))
-    elif rng.random() < 0.06:
-        factor *= rng.uniform(0.4, 1.0)
-    return factor

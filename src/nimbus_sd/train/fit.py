@@ -159,7 +159,7 @@ def fit(
         If the folder's checkpoint is of a run of another number of steps: its learning rate cannot go on.
     """
     # Faster on processors, and on GPUs in half precision.
-    network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    network.train().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     folder = Path(folder)
     last = folder / "last.ckpt"
     tiles = copy.copy(tiles)

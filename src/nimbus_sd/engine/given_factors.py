@@ -1,0 +1,80 @@
+"""Normalisation factors that the user passed."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import pandas as pd
+
+from nimbus_sd.engine.factors import FACTOR, blocks, names, one_per_image, read, warn
+from nimbus_sd.spatial import Region
+
+
+def given_factors(
+    normalization: Mapping[str, float] | pd.Series | pd.DataFrame, regions: Sequence[Region]
+) -> pd.DataFrame:
+    """Check factors that the user passed.
+
+    Parameters
+    ----------
+    normalization
+        Channel -> factor, or a DataFrame with channels as its index and a column ``"factor"``.
+    regions
+        What will be scored. Their images are read up to each channel's first pixel above 0.
+
+    Returns
+    -------
+    DataFrame with the column ``"factor"``, as :func:`measured_factors`.
+
+    Raises
+    ------
+    KeyError
+        If a channel has no factor.
+    ValueError
+        If a factor is negative or infinite, or the DataFrame has no column ``"factor"``.
+
+    Warns
+    -----
+    UserWarning
+        Names channels whose factor is 0 or NaN, or that have no pixel above 0: they get no score.
+    """
+    channels = regions[0].channels
+    if isinstance(normalization, pd.DataFrame):
+        if FACTOR not in normalization:
+            raise ValueError(
+                f"`normalization` has the columns {[str(c) for c in normalization]}; it needs one named 'factor', "
+                "with channels as the index."
+            )
+        normalization = normalization[FACTOR]
+    given = {str(name): float(factor) for name, factor in dict(normalization).items()}
+    if missing := [name for name in channels if name not in given]:
+        raise KeyError(f"`normalization` has no factor for channel(s) {names(missing)}; it has {names(list(given))}.")
+    factors = np.array([given[name] for name in channels])
+    if wrong := [name for name, factor in zip(channels, factors, strict=True) if factor < 0 or np.isinf(factor)]:
+        raise ValueError(
+            f"`normalization` of channel(s) {names(wrong)} is negative or infinite; give positive numbers."
+        )
+    if absent := [name for name, factor in zip(channels, factors, strict=True) if not factor > 0]:
+        warn(f"The normalisation factor of channel(s) {names(absent)} is 0 or NaN: their scores are NaN.")
+    factors[~(factors > 0)] = np.nan
+    if empty := _empty_channels(regions, [i for i in range(len(channels)) if factors[i] > 0]):
+        warn(f"No pixel above 0 in channel(s) {names([channels[i] for i in empty])}: their scores are NaN.")
+        factors[empty] = np.nan
+    return pd.DataFrame({FACTOR: factors}, index=pd.Index(channels, name="channel"))
+
+
+def _empty_channels(regions: Sequence[Region], channels: list[int]) -> list[int]:
+    """Find the channels without a positive pixel, reading no further than each channel's first one."""
+    for region in one_per_image(regions):
+        for rows, cols in blocks(region):
+            found = {
+                i
+                for group, pixels in read(region, channels, rows, cols)
+                for i, channel in zip(group, pixels, strict=True)
+                if ((channel > 0) & (channel < np.inf)).any()
+            }
+            channels = [i for i in channels if i not in found]
+            if not channels:
+                return []
+    return channels
