@@ -103,10 +103,6 @@ def test_which_tiles_are_there_does_not_matter(sdata, small, tmp_path, gone):
     assert_same_bytes(predict(sdata, small, tmp_path), whole)
 
 
-def change(element, index):
-    element.data[index] = element.data[index] + 1
-
-
 @pytest.mark.parametrize(
     "settings, reason",
     [
@@ -152,8 +148,9 @@ def test_another_precision_is_refused_but_not_another_batch_size(sdata, small, t
         ("labels", "b_cells", (0, 0), "other labels 'b_cells'"),
     ],
 )
-def test_other_pixels_are_refused_be_it_one(sdata, small, tmp_path, kind, key, index, reason):
+def test_other_pixels_are_refused_be_it_one_and_before_the_work(sdata, small, tmp_path, kind, key, index, reason):
     predict(sdata, small, tmp_path)
+    (tmp_path / "tile-0000000.npz").unlink()
     before = tiles(tmp_path)
     element = getattr(sdata, kind)[key]
     element.data = element.data.compute()
