@@ -1,9 +1,12 @@
 """The command line: what it writes, what it leaves alone, and one clear line where something is wrong."""
 
 import hashlib
+import os
 import shutil
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import anndata as ad
@@ -244,6 +247,39 @@ def test_no_table_is_lost_where_writing_fails(scored_store, small, monkeypatch, 
     (kept,) = tables.values()
     assert "nimbus" in kept.layers
     assert ("again" in kept.layers) == (failing == "table")
+
+
+def test_a_checkpoint_goes_on_after_an_error_that_tells_of_it(store, small, tmp_path):
+    folder = tmp_path / "checkpoint"
+    folder.mkdir()
+    unfinished = folder / "tile-0000000.npz.unfinished"
+    # The device on which every write finds no space.
+    unfinished.symlink_to("/dev/full")
+    command = ("predict", store, "--model", small, "--no-progress", "--checkpoint", folder)
+    code, _, messages = call(*command)
+    assert code == 2 and "No space left on device" in messages
+    assert messages.splitlines()[-1].endswith(f"0 of 1 tiles are kept in '{folder}': the same call goes on from there.")
+    assert call(*command)[0] == 0
+    assert (folder / "tile-0000000.npz").exists()
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="the command is held at a pipe")
+def test_ctrl_c_stops_within_seconds_and_says_how_to_go_on(store, small, tmp_path):
+    folder = tmp_path / "checkpoint"
+    folder.mkdir()
+    # Whoever opens it waits for a reader.
+    os.mkfifo(folder / "tile-0000000.npz.unfinished")
+    command = [Path(sys.executable).with_name("nimbus-sd"), "predict", store, "--model", small, "--checkpoint", folder]
+    with subprocess.Popen([*map(str, command)], stderr=subprocess.PIPE, text=True) as process:
+        while not (folder / "inputs.json").exists():
+            assert process.poll() is None
+            time.sleep(0.05)
+        time.sleep(1)
+        process.send_signal(signal.SIGINT)
+        _, messages = process.communicate(timeout=30)
+    assert process.returncode == 130
+    assert messages.splitlines()[-1].startswith("Stopped. 0 of 1 tiles are kept in") and "Traceback" not in messages
 
 
 def test_missing_store(tmp_path):

@@ -168,6 +168,23 @@ def test_channels_of_a_second_call_join_the_first(two, small):
     assert adata.varm["nimbus_normalization"]["factor"].to_dict() == FACTORS
 
 
+def test_channels_of_a_second_call_leave_all_others_as_they_are(two, small):
+    """To the byte, also what the user did with them since."""
+    first = predict(two, small, channels=["CD3", "DAPI"])
+    first.layers["calls"] = (first.layers["nimbus"] > 0.5).astype(np.float32)
+    first.obs["cell_type"] = [f"type{i % 3}" for i in range(len(first))]
+    before = first.copy()
+    adata = predict(two, small, channels=["CD20"], normalization={"CD20": 70.0})
+    assert list(adata.var_names) == ["CD3", "DAPI", "CD20"]
+    np.testing.assert_array_equal(adata.obs_names, before.obs_names)
+    for layer in ("nimbus", "integrated_expression", "calls"):
+        old = np.ascontiguousarray(adata.layers[layer][:, :2])
+        assert old.tobytes() == before.layers[layer].tobytes()
+    assert np.isfinite(adata.layers["nimbus"][:, 2]).all() and np.isnan(adata.layers["calls"][:, 2]).all()
+    assert adata.obs["cell_type"].tolist() == before.obs["cell_type"].tolist()
+    assert adata.varm["nimbus_normalization"]["factor"].to_dict() == {"CD3": 100.0, "DAPI": 120.0, "CD20": 70.0}
+
+
 def test_an_existing_table_keeps_its_rows_and_content(two, small):
     full = predict(two, small, table_key="full")
     mine = full[::-3].copy()

@@ -152,6 +152,8 @@ def test_arguments_of_predict():
         ("batch_size", None),
         ("save_maps", False),
         ("device", "auto"),
+        ("checkpoint", None),
+        ("client", None),
         ("progress", True),
     ]
 

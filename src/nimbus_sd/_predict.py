@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -15,24 +16,32 @@ from tqdm.auto import tqdm
 from nimbus_sd import keys
 from nimbus_sd.engine import (
     BadPixels,
+    Checkpoint,
+    Memory,
+    Plan,
+    Runner,
     block_count,
     check_cell_size,
     check_cells,
     check_pixels,
     default_tile_size,
+    described,
+    find_client,
     given_factors,
     map_keys,
     measured_factors,
+    run_here,
+    run_on_client,
+    score,
     score_map,
-    score_region,
-    tile_count,
 )
-from nimbus_sd.models import Card, Scorer, load
+from nimbus_sd.models import Card, Model, Scorer, load
 from nimbus_sd.spatial import Region, RegionResult, check_keys, find_regions, write_table
 
 if TYPE_CHECKING:
     import torch
     from anndata import AnnData
+    from distributed import Client
     from spatialdata import SpatialData
 
 logger = logging.getLogger("nimbus_sd")
@@ -55,12 +64,14 @@ def predict(
     batch_size: int | None = None,
     save_maps: bool = False,
     device: str | torch.device = "auto",
+    checkpoint: str | Path | None = None,
+    client: Client | None = None,
     progress: bool = True,
 ) -> AnnData:
     """Score how sure it is that a cell is positive, for every cell and marker.
 
     A U-Net looks at one channel and the cell mask at a time (Rumberger et al., "Nimbus model design" and "Model
-    inference"), and its per-pixel confidence is averaged over each cell. Nothing on disk changes, and the table stays
+    inference"), and its per-pixel confidence is averaged over each cell. No store on disk changes, and the table stays
     as it was until all is done.
 
     Parameters
@@ -99,7 +110,14 @@ def predict(
         Add a lazy image ``<image>_<key_added>`` of per-pixel confidence to ``sdata``, in memory; it is computed when
         read or written.
     device
-        ``"auto"`` or a torch device.
+        ``"auto"`` or a torch device; with a client, that of the workers.
+    checkpoint
+        A folder where finished tiles are kept. After any kind of stop the same call goes on from there, and ends in
+        the same bytes. It may be deleted afterwards.
+    client
+        A :class:`distributed.Client` whose workers compute the tiles, one at a time on each device. None takes the
+        active one; without one, all is done here. Images and labels should lie in a Zarr store that all workers reach:
+        those in memory travel to each of them.
     progress
         Show progress bars.
 
@@ -122,11 +140,20 @@ def predict(
         An element, channel or factor does not exist.
     ValueError
         Image and labels do not fit; the table is of something else; a name is taken; a model file is not readable; no
-        region has a cell.
+        region has a cell; the checkpoint is of other inputs (it says which).
+    OSError
+        Pixels cannot be read, such as those of a damaged chunk; the checkpoint cannot be written, or another call works
+        with it.
     FileNotFoundError
         A model file, or its card, does not exist.
     ConnectionError
-        ``model="nimbus"`` has never been fetched and no hub can be reached.
+        ``model="nimbus"`` has never been fetched and no hub can be reached; the cluster was closed.
+    MemoryError
+        The device's memory is too small for one tile of one channel.
+    RuntimeError
+        A tile took several workers down with it.
+    KeyboardInterrupt
+        The user stopped it; the message says how to go on.
 
     Warns
     -----
@@ -147,16 +174,21 @@ def predict(
     channels = regions[0].channels
     check_keys(sdata, table_key, key_added, channels, regions)
     new_images = map_keys(sdata, regions, key_added, table_key) if save_maps else []
+    client = find_client(client)
     loaded = load(model)
-    scorer = Scorer(loaded, device=device, precision=precision, tta=tta, batch_size=batch_size)
-    tile_size = default_tile_size(scorer, regions) if tile_size is None else _checked_tile_size(tile_size)
+    here = device if client is None else "auto"
+    scorer = Scorer(loaded, device=here, precision=precision, tta=tta, batch_size=batch_size)
+    tile_size = default_tile_size(scorer.card, regions) if tile_size is None else _checked_tile_size(tile_size)
     check_cell_size(regions)
 
     bad = BadPixels()
     factors = _factors(regions, normalization, scorer.card, bad, progress)
     in_use = factors["factor"].to_numpy(np.float64)
+    plan = Plan(regions, in_use, scorer.card, tile_size, identify=checkpoint is not None)
+    store = Memory() if checkpoint is None else Checkpoint(checkpoint, described(plan, scorer))
+    run = partial(run_here, scorer=scorer) if client is None else _on_cluster(client, loaded, scorer, device)
     # Pixels that were counted once, all of them, are not counted again.
-    results = _scored(regions, in_use, scorer, tile_size, BadPixels() if normalization is None else bad, progress)
+    results = _scored(plan, run, store, BadPixels() if normalization is None else bad, progress)
     check_pixels(bad)
     check_cells(results)
     maps = {key: score_map(region, in_use, scorer, tile_size) for key, region in zip(new_images, regions, strict=False)}
@@ -194,16 +226,15 @@ def _factors(
         return measured_factors(regions, card, bad, bar.update)
 
 
-def _scored(
-    regions: list[Region], factors: np.ndarray, scorer: Scorer, tile_size: int, bad: BadPixels, progress: bool
-) -> list[RegionResult]:
-    total = sum(tile_count(region, scorer, tile_size) for region in regions)
+def _on_cluster(client: Client, model: Model, scorer: Scorer, device: str | torch.device) -> Runner:
+    settings = {"precision": scorer.precision, "tta": scorer.tta, "batch_size": scorer.batch_size}
+    return partial(run_on_client, client=client, model=model, settings={"device": str(device), **settings})
+
+
+def _scored(plan: Plan, run: Runner, store: Memory | Checkpoint, bad: BadPixels, progress: bool) -> list[RegionResult]:
     form = "{l_bar}{bar}| {n:.1f}/{total} [{elapsed}<{remaining}]"
-    with tqdm(total=total, desc="Scores", unit="tile", bar_format=form, disable=not progress) as bar:
-        return [
-            score_region(region, factors, scorer, tile_size=tile_size, bad=bad, on_tile=bar.update)
-            for region in regions
-        ]
+    with tqdm(total=len(plan.tiles), desc="Scores", unit="tile", bar_format=form, disable=not progress) as bar:
+        return score(plan, run, store, bad=bad, on_share=bar.update)
 
 
 def _provenance(scorer: Scorer, regions: list[Region], *, given: bool) -> dict[str, Any]:

@@ -1,12 +1,14 @@
-"""A region's tiles, one after the other."""
+"""Tiles, one after the other."""
 
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import pytest
 
-from nimbus_sd.engine import BadPixels, default_tile_size, local, score_region, tile_count
-from nimbus_sd.models import PUBLISHED, Model, Scorer, UNet, load
+from nimbus_sd import engine
+from nimbus_sd.engine import BadPixels, Memory, Plan, default_tile_size, read, run_here
+from nimbus_sd.models import PUBLISHED, Scorer, load
 
 
 @pytest.fixture(scope="module")
@@ -18,18 +20,20 @@ FACTORS = np.array([100.0, 80.0, np.nan, 90.0])
 
 
 def score(region, scorer, tile_size=48, on_tile=lambda share: None):
-    return score_region(region, FACTORS, scorer, tile_size=tile_size, bad=BadPixels(), on_tile=on_tile)
+    plan, run = Plan([region], FACTORS, scorer.card, tile_size), partial(run_here, scorer=scorer)
+    (result,) = engine.score(plan, run, Memory(), bad=BadPixels(), on_share=on_tile)
+    return result
 
 
 def test_progress_adds_up_to_the_tiles(regions, tissue, scorer, monkeypatch):
     image, labels = tissue((203, 157), 4)
     labels[:, 100:] = 0
     (region,) = regions(image, labels=[labels], pixel_size=1.0)
-    monkeypatch.setattr(local, "GROUP_BYTES", 1)
+    monkeypatch.setattr(read, "GROUP_BYTES", 1)
     shares = []
     score(region, scorer, on_tile=shares.append)
     # Five rows of four tiles, the fourth of each without a cell; four channels, one by one.
-    assert tile_count(region, scorer, 48) == 20
+    assert len(Plan([region], FACTORS, scorer.card, 48).tiles) == 20
     assert sum(shares) == pytest.approx(20)
     assert len(shares) > 20
 
@@ -38,7 +42,7 @@ def test_channels_in_groups(regions, tissue, scorer, monkeypatch):
     image, labels = tissue((150, 130), 4)
     (region,) = regions(image, labels=[labels])
     at_once = score(region, scorer)
-    monkeypatch.setattr(local, "GROUP_BYTES", 150 * 130 * 4 * 3)
+    monkeypatch.setattr(read, "GROUP_BYTES", 150 * 130 * 4 * 3)
     in_groups = score(region, scorer)
     np.testing.assert_array_equal(in_groups.ids, at_once.ids)
     np.testing.assert_array_equal(in_groups.expression, at_once.expression)
@@ -72,8 +76,7 @@ def test_a_region_without_a_cell(regions, scorer):
 def test_wide_networks_and_fine_images_get_smaller_tiles(regions):
     def size(root_filters, pixel_size):
         card = replace(PUBLISHED, root_filters=root_filters, depth=2)
-        region = regions(np.ones((1, 8, 8), np.uint8), pixel_size=pixel_size)
-        return default_tile_size(Scorer(Model(card, UNet(root_filters, 2).eval()), device="cpu"), region)
+        return default_tile_size(card, regions(np.ones((1, 8, 8), np.uint8), pixel_size=pixel_size))
 
     assert size(64, 0.5) < size(16, 0.5)
     assert 100 < size(16, 0.1) < size(16, 0.5) == size(16, 2)

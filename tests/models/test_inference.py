@@ -206,3 +206,61 @@ def test_other_parameters_are_refused(model, wrong, message):
 def test_other_arrays_are_refused(model, images, interior, message):
     with pytest.raises(ValueError, match=message):
         Scorer(model, device="cpu")(images, interior)
+
+
+MEMORY_ERRORS = [
+    torch.cuda.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB."),
+    RuntimeError("MPS backend out of memory (MPS allocated: 9 GB, max allowed: 9 GB)."),
+    RuntimeError("cuDNN error: CUDNN_STATUS_ALLOC_FAILED"),
+    RuntimeError("[enforce fail at alloc_cpu.cpp:127] DefaultCPUAllocator: can't allocate memory: you tried to ..."),
+]
+
+
+def limited(model, error, most, **settings):
+    """Make a scorer on whose device no more than so many images find room."""
+    scorer, sizes = Scorer(model, device="cpu", **settings), []
+
+    def allocate(_, inputs):
+        sizes.append(len(inputs[0]))
+        if sizes[-1] > most:
+            raise error
+
+    scorer._network.register_forward_pre_hook(allocate)
+    return scorer, sizes
+
+
+@pytest.mark.parametrize("error", MEMORY_ERRORS, ids=str)
+@pytest.mark.parametrize("shape", [SQUARE, WIDE])
+def test_a_batch_that_does_not_fit_is_halved_and_that_is_said_once(model, error, shape):
+    images, interior = data(shape)
+    expected = Scorer(model, device="cpu")(images, interior)
+    scorer, sizes = limited(model, error, 5)
+    with pytest.warns(UserWarning, match="images at once are too many for .* 'cpu'; it goes on with half") as said:
+        scores = scorer(images, interior)
+    assert len(said) == 1
+    np.testing.assert_allclose(scores, expected, atol=1e-6)
+    assert sizes[:4] == ([24, 12, 6, 3] if shape == SQUARE else [12, 6, 3, 3])
+    # It has learnt.
+    sizes.clear()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        np.testing.assert_array_equal(scorer(images, interior), scores)
+    assert max(sizes) <= 5
+
+
+def test_an_image_that_does_not_fit_alone_is_an_error_that_says_what_to_do(model):
+    scorer, sizes = limited(model, MEMORY_ERRORS[0], 0, batch_size=2)
+    images, interior = data(SQUARE)
+    with (
+        pytest.warns(UserWarning, match="half as many"),
+        pytest.raises(MemoryError, match=r"An image of 24 x 24 pixels does not fit .* Pass a smaller `tile_size`"),
+    ):
+        scorer(images, interior)
+    assert sizes == [2, 1]
+
+
+def test_other_errors_of_a_network_pass(model):
+    scorer, sizes = limited(model, RuntimeError("expected 2 channels"), 0)
+    with pytest.raises(RuntimeError, match="expected 2 channels"):
+        scorer(*data(SQUARE))
+    assert len(sizes) == 1

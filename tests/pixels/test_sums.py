@@ -29,7 +29,8 @@ def summed(labels, image, score_map, grid, tile_size):
         core = score_map[:, tile.core[0], tile.core[1]]
         if len(footprint.ids):
             sums.add(
-                footprint,
+                footprint.ids,
+                footprint.geometry,
                 np.stack([footprint.sum_image(channel[rows, cols]) for channel in image], axis=1),
                 np.stack([footprint.sum_map(one) for one in core], axis=1),
             )

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from spatialdata import SpatialData
+from spatialdata import SpatialData, read_zarr
 from spatialdata.models import Image2DModel, Labels2DModel
 from spatialdata.transformations import Identity, Scale, get_transformation
 
@@ -49,6 +49,26 @@ def test_windows_of_equal_grids(pixels, cells):
     assert region.read_labels(slice(6, 9), ALL).shape == (0, 8)
     with pytest.raises(ValueError, match="without steps"):
         region.read_labels(slice(0, 6, 2), ALL)
+
+
+@pytest.mark.parametrize("damage", [lambda data: b"", lambda data: data[:-9], lambda data: b"x" * len(data)])
+@pytest.mark.filterwarnings("ignore:zarr v3 autosharding")
+def test_damaged_chunks_are_named(build, tmp_path, damage):
+    rng = np.random.default_rng(0)
+    image = da.from_array(rng.integers(0, 999, (3, 64, 64)).astype(np.uint16), (1, 32, 32))
+    labels = da.from_array(rng.integers(0, 999, (64, 64)), (32, 32))
+    build({"image": image}, {"cells": labels}, channels=["a", "b", "c"]).write(tmp_path / "store.zarr")
+    for name in ("images/image", "labels/cells"):
+        chunks = (tmp_path / "store.zarr" / name).glob("*/c/**/1/0")
+        chunk = next(path for path in chunks if name == "labels/cells" or path.parts[-3] == "1")
+        chunk.write_bytes(damage(chunk.read_bytes()))
+    (region,) = find_regions(read_zarr(tmp_path / "store.zarr"), channels=["c", "b"], pixel_size=0.5)
+    with pytest.raises(OSError, match=r"Image 'image', channel\(s\) 'b', cannot be read in rows 9 to 50, columns 0"):
+        region.read_image([0, 1], slice(9, 50), ALL)
+    with pytest.raises(OSError, match=r"Labels 'cells' cannot be read in rows 0 to 64, columns 0 to 1 \(.*Error: "):
+        region.read_labels(ALL, slice(0, 1))
+    assert region.read_image([0], ALL, ALL).shape == (1, 64, 64)
+    assert region.read_image([0, 1], slice(0, 32), ALL).shape == (2, 32, 64)
 
 
 def test_channels_are_read_in_the_order_asked_for(build, pixels, cells):

@@ -13,7 +13,10 @@ import typer
 
 @contextmanager
 def plain_messages() -> Iterator[None]:
-    """Show warnings, log lines and errors a user can act on as one line each; exit with 2 after an error."""
+    """Show warnings, log lines and errors a user can act on as one line each.
+
+    Exit with 2 after an error, with 130 after Ctrl-C.
+    """
     logger = logging.getLogger("nimbus_sd")
     handler = logging.StreamHandler()
     handler.setFormatter(logging.Formatter("%(message)s"))
@@ -28,10 +31,13 @@ def plain_messages() -> Iterator[None]:
         warnings.showwarning = lambda message, *_, **__: _say(f"Warning: {message}", "yellow")
         try:
             yield
-        except (ValueError, KeyError, TypeError, OSError) as error:
+        except (ValueError, KeyError, TypeError, OSError, MemoryError) as error:
             text = error.args[0] if isinstance(error, KeyError) and error.args else error
-            _say(f"Error: {text}", "red")
+            _say(" ".join([f"Error: {text}", *getattr(error, "__notes__", [])]), "red")
             raise typer.Exit(2) from error
+        except KeyboardInterrupt as stop:
+            _say(str(stop) or "Stopped.", "yellow")
+            raise typer.Exit(130) from stop
         finally:
             logger.removeHandler(handler)
 

@@ -32,6 +32,10 @@ def predict(
         bool, typer.Option(help="Add the scores to a table that the store has already, or replace the file of --out.")
     ] = False,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, mps.")] = "auto",
+    checkpoint: Annotated[
+        Path | None,
+        typer.Option(metavar="FOLDER", help="Keep finished tiles here: the same command goes on after any stop."),
+    ] = None,
     progress: Annotated[bool, typer.Option(help="Show progress bars.")] = True,
 ) -> None:
     """Score a store's cells and write the table into it."""
@@ -58,6 +62,7 @@ def predict(
             pixel_size=pixel_size,
             tta=tta,
             device=device,
+            checkpoint=checkpoint,
             progress=progress,
         )
         if out is None:

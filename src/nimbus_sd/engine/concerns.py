@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from nimbus_sd.engine.read import BadPixels
+from nimbus_sd.engine.bad_pixels import BadPixels
 from nimbus_sd.spatial import Region, RegionResult
 
 _PLAUSIBLE_DIAMETER = (4.0, 40.0)

@@ -9,7 +9,8 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from nimbus_sd.engine.read import GROUP_BYTES, BadPixels
+from nimbus_sd.engine.bad_pixels import BadPixels
+from nimbus_sd.engine.read import GROUP_BYTES
 from nimbus_sd.models import Card
 from nimbus_sd.pixels import OTSU_LEVELS, SQUARE_UM, Histogram, square_means
 from nimbus_sd.spatial import Region

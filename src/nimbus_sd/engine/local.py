@@ -1,104 +1,122 @@
-"""All tiles of a region, one after the other, on this machine."""
+"""Computes tiles one after the other on this machine."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import replace
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from nimbus_sd.engine.read import GROUP_BYTES, BadPixels, TileReader, read_ahead
+from nimbus_sd.engine.bad_pixels import BadPixels
+from nimbus_sd.engine.identity import check_unchanged
+from nimbus_sd.engine.plan import Plan, TileSums
+from nimbus_sd.engine.read import TileReader, groups, read_ahead
 from nimbus_sd.models import Scorer
-from nimbus_sd.pixels import CellSums, Grid, tiles
-from nimbus_sd.spatial import Region, RegionResult
-
-# Side of a tile's core in image pixels: its labels take about 1.5 GB to work on.
-_MAX_CORE = 4096
 
 
-def model_grid(region: Region, scorer: Scorer) -> Grid:
-    """Grid on which region and model meet."""
-    return Grid(region.shape, region.pixel_size / scorer.card.pixel_size, scorer.card.stride)
+class Job(NamedTuple):
+    """A tile to compute or, if it has digests, one that is there and whose pixels are to be compared with them."""
+
+    number: int
+    digests: NDArray[np.uint8] | None = None
 
 
-def default_tile_size(scorer: Scorer, regions: Sequence[Region]) -> int:
-    """Side of a core in model pixels: larger ones waste less halo, but need more memory.
-
-    A wide network needs it for the model's pixels, a fine image for its own.
-    """
-    side = scorer.card.patch * (1024 if scorer.card.root_filters <= 32 else 512)
-    finest = min(region.pixel_size for region in regions) / scorer.card.pixel_size
-    return max(scorer.card.stride, min(side, int(_MAX_CORE * finest)))
-
-
-def tile_count(region: Region, scorer: Scorer, tile_size: int) -> int:
-    """Count the tiles of a region."""
-    return sum(1 for _ in tiles(model_grid(region, scorer), tile_size, scorer.card.halo))
-
-
-def score_region(
-    region: Region,
-    factors: NDArray[np.float64],
-    scorer: Scorer,
+def run_here(
+    plan: Plan,
+    jobs: Iterable[Job],
+    on_share: Callable[[float], object],
     *,
-    tile_size: int,
-    bad: BadPixels,
-    on_tile: Callable[[float], object],
-) -> RegionResult:
-    """Score every cell of a region in every channel.
+    scorer: Scorer,
+    turn: AbstractContextManager[object] | None = None,
+) -> Generator[tuple[int, TileSums | None], None, None]:
+    """Compute tiles, the next of which is read while one is in the network.
 
     Parameters
     ----------
-    region
-        Image and labels.
-    factors
-        Normalisation factor of each channel, shape (c,); a channel whose factor is NaN is not scored (NaN).
+    plan, jobs
+        The tiles, and which of them.
+    on_share
+        Called with the share of a tile that has been done since the last call.
     scorer
         The model.
-    tile_size
-        Side of a tile's core in model pixels.
-    bad
-        Where bad pixels are counted.
-    on_tile
-        Called with the share of a tile that has been done since the last call.
+    turn
+        Entered while the network works.
 
-    Returns
-    -------
-    RegionResult
+    Yields
+    ------
+    number, sums
+        In the order of the jobs; None for a tile that was there.
+
+    Raises
+    ------
+    OSError
+        Pixels cannot be read.
+    ValueError
+        A tile that was there is of other pixels.
     """
-    grid = model_grid(region, scorer)
-    n = len(region.channels)
-    sums = CellSums(n)
-
-    def load() -> Iterator[tuple[TileReader, list[int], NDArray[np.float32], NDArray[np.float64]] | None]:
-        for tile in tiles(grid, tile_size, scorer.card.halo):
-            reader = TileReader.open(region, grid, tile)
-            if not reader.has_cells:
-                yield None
-                continue
-            size = max(1, GROUP_BYTES // (4 * reader.pixels))
-            for start in range(0, n, size):
-                group = list(range(start, min(start + size, n)))
-                yield reader, group, *reader.channels(group, factors[group], bad)
-
-    expression: list[NDArray[np.float64]] = []
+    n = len(plan.factors)
     scores: list[NDArray[np.float64]] = []
-    visible: list[NDArray] = [np.zeros(0, np.int64)]
-    for loaded in read_ahead(load()):
-        if loaded is None:
-            on_tile(1.0)
-            continue
-        reader, group, inputs, intensity = loaded
-        expression.append(intensity)
-        scores.append(_scored(reader, inputs, factors[group], scorer))
-        on_tile(len(group) / n)
-        if group[-1] == n - 1:
-            sums.add(reader.footprint, np.concatenate(expression, axis=1), np.concatenate(scores, axis=1))
-            visible.append(reader.visible)
-            expression, scores = [], []
-    ids, area, centroid, mean, score = sums.result()
-    too_small = len(np.setdiff1d(ids, np.concatenate(visible)))
-    return RegionResult(region, ids, score, mean, area, centroid, too_small)
+    for part in read_ahead(_read(plan, jobs)):
+        if part.reader is not None and part.inputs is not None:
+            with turn or nullcontext():
+                scores.append(_scored(part.reader, part.inputs, plan.factors[part.group], scorer))
+        on_share(len(part.group) / n)
+        if part.group.stop == n:
+            sums = part.sums
+            yield part.number, sums and replace(sums, scores=np.concatenate([sums.scores, *scores], axis=1))
+            scores = []
+
+
+class _Part(NamedTuple):
+    """Some channels of a tile, as read; all of them, without pixels, where there is nothing to score.
+
+    With the last channels come the tile's sums, without scores yet.
+    """
+
+    number: int
+    group: range
+    reader: TileReader | None
+    inputs: NDArray[np.float32] | None
+    sums: TileSums | None
+
+
+def _read(plan: Plan, jobs: Iterable[Job]) -> Iterator[_Part]:
+    n = len(plan.factors)
+    for number, digests in jobs:
+        try:
+            if digests is not None:
+                check_unchanged(plan, number, digests)
+                yield _Part(number, range(n), None, None, None)
+                continue
+            reader, bad = TileReader.open(*plan.locate(number), identify=plan.identify), BadPixels()
+            if not reader.has_cells:
+                yield _Part(number, range(n), None, None, _without_scores(reader, np.zeros((0, n)), bad))
+                continue
+            expression: list[NDArray[np.float64]] = []
+            for group in groups(n, reader.windows.pixels):
+                inputs, sums = reader.channels(group, plan.factors[group], bad)
+                expression.append(sums)
+                last = _without_scores(reader, np.concatenate(expression, axis=1), bad) if group.stop == n else None
+                yield _Part(number, group, reader, inputs, last)
+        except OSError as error:
+            raise OSError(f"Tile {number + 1} of {len(plan.tiles)}: {error}") from error
+
+
+def _without_scores(reader: TileReader, expression: NDArray[np.float64], bad: BadPixels) -> TileSums:
+    channels, footprint = reader.region.channels, reader.footprint
+    return TileSums(
+        ids=footprint.ids,
+        geometry=footprint.geometry,
+        expression=expression,
+        scores=np.zeros((len(footprint.ids), 0)),
+        visible=reader.visible,
+        not_finite=np.array([bad.not_finite[name] for name in channels], np.int64),
+        negative=np.array([bad.negative[name] for name in channels], np.int64),
+        digests=np.array(reader.digests or [], np.uint8).reshape(-1, 32),
+    )
 
 
 def _scored(

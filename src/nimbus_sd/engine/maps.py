@@ -10,8 +10,9 @@ import dask.array as da
 import numpy as np
 from numpy.typing import NDArray
 
-from nimbus_sd.engine.local import model_grid
-from nimbus_sd.engine.read import BadPixels, TileReader
+from nimbus_sd.engine.bad_pixels import BadPixels
+from nimbus_sd.engine.plan import model_grid
+from nimbus_sd.engine.read import TileReader
 from nimbus_sd.models import Scorer
 from nimbus_sd.pixels import tiles
 from nimbus_sd.spatial import Region, plain_images
@@ -50,7 +51,7 @@ def score_map(region: Region, factors: NDArray[np.float64], scorer: Scorer, tile
     Parameters
     ----------
     region, factors, scorer, tile_size
-        As for :func:`~nimbus_sd.engine.score_region`.
+        What to score, by which factors (shape (c,); NaN: not scored), the model, and a chunk's side in model pixels.
 
     Returns
     -------
@@ -61,7 +62,7 @@ def score_map(region: Region, factors: NDArray[np.float64], scorer: Scorer, tile
     from spatialdata.transformations import Scale
     from spatialdata.transformations import Sequence as Chain
 
-    grid = model_grid(region, scorer)
+    grid = model_grid(region, scorer.card)
     cut = {(tile.core[0].start, tile.core[1].start): tile for tile in tiles(grid, tile_size, scorer.card.halo)}
     rows, cols = ({tile.core[axis].start: tile.core[axis].stop for tile in cut.values()} for axis in (0, 1))
     sizes = tuple(tuple(stop - start for start, stop in sorted(axis.items())) for axis in (rows, cols))

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections import Counter
+import hashlib
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TypeVar
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from nimbus_sd.engine.bad_pixels import BadPixels
 from nimbus_sd.pixels import Footprint, Grid, Tile, interior, normalize, resize_image, resize_labels
 from nimbus_sd.spatial import Region
 
@@ -21,69 +22,28 @@ T = TypeVar("T")
 GROUP_BYTES = 2**27
 
 
-@dataclass
-class BadPixels:
-    """Pixels, per channel, that are not what an image should hold; the caller warns once about all of them."""
-
-    not_finite: Counter[str] = field(default_factory=Counter)
-    negative: Counter[str] = field(default_factory=Counter)
-
-    def clean(
-        self, image: NDArray, names: Sequence[str], core: tuple[slice, slice] = (slice(None), slice(None))
-    ) -> NDArray:
-        """Replace NaN and infinity by 0, in a copy, and count them, and negative values, within the core."""
-        if image.dtype.kind in "ub":
-            return image
-        if image.dtype.kind == "f":
-            # What float32 cannot hold would be infinite further on.
-            finite = np.abs(image) <= np.finfo(np.float32).max
-            if not finite.all():
-                image = np.where(finite, image, image.dtype.type(0))
-                self.not_finite.update(_counts(~finite, names, core))
-        self.negative.update(_counts(image < 0, names, core))
-        return image
-
-
-def _counts(flags: NDArray[np.bool_], names: Sequence[str], core: tuple[slice, slice]) -> dict[str, int]:
-    return {name: int(np.count_nonzero(channel[core])) for name, channel in zip(names, flags, strict=True)}
-
-
 @dataclass(frozen=True)
-class TileReader:
-    """A tile's windows on image and model grid, and what all channels share.
+class Windows:
+    """What of a region's grids a tile needs.
 
     Parameters
     ----------
-    region, grid, tile
-        What is read.
     index
         Model rows and columns of the window, mirrored beyond the image.
     rows, cols
         Image pixels to read: all that the window's resizing, the interior and the core need.
     core
         The core's image pixels, counted from the corner of those read.
-    interior
-        (h, w) bool, the network's second input.
-    footprint
-        The core's cells.
-    visible
-        Ids of the window's cells that have a pixel in the interior as the network sees it.
     """
 
-    region: Region
-    grid: Grid
-    tile: Tile
     index: tuple[NDArray[np.int64], NDArray[np.int64]]
     rows: slice
     cols: slice
     core: tuple[slice, slice]
-    interior: NDArray[np.bool_]
-    footprint: Footprint
-    visible: NDArray
 
     @classmethod
-    def open(cls, region: Region, grid: Grid, tile: Tile) -> TileReader:
-        """Read the labels of a tile."""
+    def of(cls, grid: Grid, tile: Tile) -> Windows:
+        """Find them."""
         index, read, core = [], [], []
         for axis in (0, 1):
             window = grid.mirrored(tile.window[axis].start, tile.window[axis].stop, axis)
@@ -96,7 +56,49 @@ class TileReader:
             index.append(window)
             read.append(slice(int(start), int(stop)))
             core.append(slice(own.start - int(start), own.stop - int(start)))
-        rows, cols = read
+        return cls((index[0], index[1]), read[0], read[1], (core[0], core[1]))
+
+    @property
+    def pixels(self) -> int:
+        """Number of pixels per channel, of the image or of what the model sees, whichever is more."""
+        read = (self.rows.stop - self.rows.start) * (self.cols.stop - self.cols.start)
+        return max(read, len(self.index[0]) * len(self.index[1]))
+
+
+@dataclass(frozen=True)
+class TileReader:
+    """A tile, and what all its channels share.
+
+    Parameters
+    ----------
+    region, grid, tile
+        What is read.
+    windows
+        Where it lies.
+    interior
+        (h, w) bool, the network's second input.
+    footprint
+        The core's cells.
+    visible
+        Ids of the window's cells that have a pixel in the interior as the network sees it.
+    digests
+        Of the labels and of each channel read so far, if the tile is to be identified.
+    """
+
+    region: Region
+    grid: Grid
+    tile: Tile
+    windows: Windows
+    interior: NDArray[np.bool_]
+    footprint: Footprint
+    visible: NDArray
+    digests: list[NDArray[np.uint8]] | None = None
+
+    @classmethod
+    def open(cls, region: Region, grid: Grid, tile: Tile, *, identify: bool = False) -> TileReader:
+        """Read the labels of a tile."""
+        windows = Windows.of(grid, tile)
+        rows, cols, core = windows.rows, windows.cols, windows.core
         labels = region.read_labels(rows, cols)
         in_core = labels[core[0], core[1]]
         origin = (rows.start + core[0].start, cols.start + core[1].start)
@@ -106,31 +108,24 @@ class TileReader:
         )
         width = tile.core[1].stop - tile.core[1].start
         inside, at_model = (
-            resize_labels(pixels, grid, (index[0], index[1]), (rows.start, cols.start))
+            resize_labels(pixels, grid, windows.index, (rows.start, cols.start))
             for pixels in (interior(labels), labels)
         )
         return cls(
             region,
             grid,
             tile,
-            (index[0], index[1]),
-            rows,
-            cols,
-            (core[0], core[1]),
+            windows,
             inside,
             Footprint.of(in_core, model_rows, model_cols, width, origin),
             pd.unique(at_model[inside]),
+            [digest(labels)] if identify else None,
         )
 
     @property
     def has_cells(self) -> bool:
         """Whether a cell lies in the core."""
         return len(self.footprint.ids) > 0
-
-    @property
-    def pixels(self) -> int:
-        """Number of pixels per channel, of the image or of what the model sees, whichever is more."""
-        return max((self.rows.stop - self.rows.start) * (self.cols.stop - self.cols.start), self.interior.size)
 
     def channels(
         self, group: Sequence[int], factors: NDArray[np.float64], bad: BadPixels
@@ -153,11 +148,26 @@ class TileReader:
         expression
             (n, c) float64: sum of the raw intensities over each cell of the core.
         """
-        image = self.region.read_image(group, self.rows, self.cols)
-        image = bad.clean(image, [self.region.channels[i] for i in group], self.core)
-        expression = np.stack([self.footprint.sum_image(channel[self.core]) for channel in image], axis=1)
+        rows, cols, core = self.windows.rows, self.windows.cols, self.windows.core
+        image = self.region.read_image(group, rows, cols)
+        if self.digests is not None:
+            self.digests.extend(digest(channel) for channel in image)
+        image = bad.clean(image, [self.region.channels[i] for i in group], core)
+        expression = np.stack([self.footprint.sum_image(channel[core]) for channel in image], axis=1)
         scaled = normalize(image, factors)
-        return resize_image(scaled, self.grid, self.index, (self.rows.start, self.cols.start)), expression
+        return resize_image(scaled, self.grid, self.windows.index, (rows.start, cols.start)), expression
+
+
+def groups(n_channels: int, pixels: int) -> Iterator[range]:
+    """Cut the channels of a window of so many pixels into groups that are read together."""
+    size = max(1, GROUP_BYTES // (4 * pixels))
+    for start in range(0, n_channels, size):
+        yield range(start, min(start + size, n_channels))
+
+
+def digest(pixels: NDArray) -> NDArray[np.uint8]:
+    """SHA-256 of an array's bytes."""
+    return np.frombuffer(hashlib.sha256(np.ascontiguousarray(pixels).data).digest(), np.uint8)
 
 
 def read_ahead(items: Iterable[T]) -> Iterator[T]:

@@ -1,6 +1,7 @@
 """Scoring arrays: images in, confidence maps out."""
 
 import copy
+import sys
 import warnings
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Literal, NamedTuple
@@ -65,7 +66,8 @@ class Scorer:
         Average the eight views of an image (flips, quarter turns). None does as the model's card says.
     batch_size
         How many images, i.e. channels x views, pass the network at once. None takes as many as fit in about
-        1 GiB (128 MiB on a CPU, where larger batches are slower). Scores do not depend on it.
+        1 GiB (128 MiB on a CPU, where larger batches are slower). Scores do not depend on it. A batch for which the
+        device's memory is too small is halved.
 
     Raises
     ------
@@ -75,7 +77,7 @@ class Scorer:
     Warns
     -----
     UserWarning
-        If bfloat16 is asked for on a processor that only emulates it.
+        If bfloat16 is asked for on a processor that only emulates it; the first time that a batch is halved.
 
     Examples
     --------
@@ -107,6 +109,8 @@ class Scorer:
         self.precision: Precision = "float32" if precision == "auto" else precision
         self.tta = model.card.tta if tta is None else tta
         self.batch_size = batch_size
+        # Lowered where the device runs out of memory.
+        self._most = sys.maxsize
         if self.precision == "bfloat16" and self.device.type == "cpu" and not _cpu_has_bfloat16():
             warnings.warn(
                 "This processor emulates bfloat16, which is many times slower than float32. Use precision='float32'.",
@@ -138,6 +142,8 @@ class Scorer:
         ------
         ValueError
             If a shape or dtype is not as above.
+        MemoryError
+            If not even one image fits into the device's memory.
         """
         _check(images, interior, self.card.stride)
         channels = torch.tensor(np.ascontiguousarray(images), device=self.device)
@@ -150,13 +156,43 @@ class Scorer:
         square = channels.shape[1] == channels.shape[2]
         for alike in [views] if square else [views[:4], views[4:]]:
             jobs = [(channel, view) for channel in range(len(channels)) for view in alike]
-            for start in range(0, len(jobs), size):
-                batch = jobs[start : start + size]
-                inputs = [view.of(torch.stack([channels[channel], mask])) for channel, view in batch]
-                for (channel, view), score in zip(batch, self._confidence(torch.stack(inputs)), strict=True):
+            while jobs:
+                batch = jobs[: min(size, self._most)]
+                if (confidence := self._attempt(channels, mask, batch)) is None:
+                    self._halve(len(batch), tuple(mask.shape))
+                    continue
+                for (channel, view), score in zip(batch, confidence, strict=True):
                     scores[channel] += view.undo(score)
+                jobs = jobs[len(batch) :]
         result: NDArray[np.float32] = (scores / len(views)).cpu().numpy()
         return result
+
+    def _attempt(self, channels: Tensor, mask: Tensor, batch: list[tuple[int, View]]) -> Tensor | None:
+        """Score some views of some channels; None where the device's memory is too small for so many at once."""
+        try:
+            return self._confidence(torch.stack([view.of(torch.stack([channels[i], mask])) for i, view in batch]))
+        except RuntimeError as error:
+            if not _out_of_memory(error):
+                raise
+            return None
+
+    def _halve(self, size: int, shape: tuple[int, ...]) -> None:
+        """Let half as many images pass the network at once, from now on; say so the first time."""
+        if size == 1:
+            raise MemoryError(
+                f"An image of {shape[0]} x {shape[1]} pixels does not fit into the memory of {str(self.device)!r} "
+                "together with what is there already. Pass a smaller `tile_size`, or another `device`."
+            )
+        if self._most == sys.maxsize:
+            warnings.warn(
+                f"{size} images at once are too many for the memory of {str(self.device)!r}; it goes on with half as "
+                "many, and fewer where needed. Pass a smaller `batch_size` to have it right from the start.",
+                UserWarning,
+                stacklevel=4,
+            )
+        self._most = size // 2
+        if self.device.type == "cuda":
+            torch.cuda.empty_cache()
 
     def _confidence(self, inputs: Tensor) -> Tensor:
         """Map (B, 2, h, w) float32 to (B, h, w) float32."""
@@ -180,6 +216,12 @@ def _fold(network: UNet) -> UNet:
 
 def _to_float32(_: nn.Module, inputs: tuple[Tensor]) -> Tensor:
     return inputs[0].float()
+
+
+def _out_of_memory(error: RuntimeError) -> bool:
+    """Tell whether an error, which is of a class of its own for CUDA only, says that memory is full."""
+    signs = ("out of memory", "can't allocate memory", "not enough memory", "alloc_failed")
+    return isinstance(error, torch.cuda.OutOfMemoryError) or any(sign in str(error).lower() for sign in signs)
 
 
 def _device(device: str | torch.device) -> torch.device:

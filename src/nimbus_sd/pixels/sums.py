@@ -96,10 +96,16 @@ class CellSums:
         self._ids: list[NDArray] = []
         self._rows: list[NDArray[np.float64]] = []
 
-    def add(self, footprint: Footprint, expression: NDArray[np.float64], scores: NDArray[np.float64]) -> None:
-        """Add the sums of a tile's core, ``expression`` and ``scores`` of shape (n, c)."""
-        self._ids.append(footprint.ids)
-        self._rows.append(np.concatenate([footprint.geometry, expression, scores], axis=1))
+    def add(
+        self,
+        ids: NDArray,
+        geometry: NDArray[np.float64],
+        expression: NDArray[np.float64],
+        scores: NDArray[np.float64],
+    ) -> None:
+        """Add the sums of a tile's core: ``ids``, each once, and ``geometry`` of its footprint, the others (n, c)."""
+        self._ids.append(ids)
+        self._rows.append(np.concatenate([geometry, expression, scores], axis=1))
 
     def result(
         self,
@@ -109,10 +115,14 @@ class CellSums:
             empty = np.zeros((0, self._n_channels), np.float32)
             return np.zeros(0, np.int64), np.zeros(0, np.int64), np.zeros((0, 2)), empty, empty
         ids, cell = np.unique(np.concatenate(self._ids), return_inverse=True)
-        order = np.argsort(cell, kind="stable")
-        starts = np.searchsorted(cell[order], np.arange(len(ids)))
-        total = np.add.reduceat(np.concatenate(self._rows)[order], starts, axis=0)
-        means = total[:, 1:] / total[:, :1]
+        total, start = np.zeros((len(ids), self._rows[0].shape[1])), 0
+        for rows in self._rows:
+            # A cell is in a tile once.
+            total[cell[start : start + len(rows)]] += rows
+            start += len(rows)
+        # In place: of a slide with millions of cells, each copy takes gigabytes.
+        total[:, 1:] /= total[:, :1]
+        means = total[:, 1:]
         split = 2 + self._n_channels
         return (
             ids,

@@ -11,6 +11,8 @@ from numpy.typing import NDArray
 from spatialdata.transformations import BaseTransformation, Scale
 from spatialdata.transformations import Sequence as Chain
 
+from nimbus_sd.spatial.window import Unreadable, read_window, unreadable
+
 _INT64 = np.iinfo(np.int64)
 
 
@@ -81,10 +83,21 @@ class Region:
         numpy.ndarray
             Shape (C, h, w), C-contiguous, in the image's own dtype and the machine's byte order (bool as
             uint8).
+
+        Raises
+        ------
+        OSError
+            Pixels cannot be read, such as those of a damaged chunk.
         """
         wanted = [self._channel_index[channel] for channel in channels]
         ordered = sorted(set(wanted))
-        window = _read(self._image, self.image_repeat, self.shape, rows, cols, ordered)
+        try:
+            window = read_window(self._image, self.image_repeat, self.shape, rows, cols, ordered)
+        except Unreadable as error:
+            damaged = [channel for channel in channels if self._fails(channel, rows, cols)] or channels
+            names = ", ".join(repr(self.channels[channel]) for channel in damaged)
+            what = f"Image {self.image_key!r}, channel(s) {names},"
+            raise unreadable(what, self.shape, rows, cols, error) from error.__cause__
         window = window if wanted == ordered else window[[ordered.index(index) for index in wanted]]
         return np.ascontiguousarray(window, self.dtype)
 
@@ -105,8 +118,13 @@ class Region:
         ------
         ValueError
             An id is negative or does not fit into 64 bit with sign, which is what a table can hold.
+        OSError
+            Pixels cannot be read, such as those of a damaged chunk.
         """
-        window = _read(self._labels, self.labels_repeat, self.shape, rows, cols)
+        try:
+            window = read_window(self._labels, self.labels_repeat, self.shape, rows, cols)
+        except Unreadable as error:
+            raise unreadable(f"Labels {self.labels_key!r}", self.shape, rows, cols, error) from error.__cause__
         if window.size and (window.min() < 0 or window.max() > _INT64.max):
             raise ValueError(
                 f"Labels {self.labels_key!r} hold ids from {window.min()} to {window.max()}; ids must lie "
@@ -114,6 +132,14 @@ class Region:
                 "`spatialdata.relabel_sequential`."
             )
         return np.ascontiguousarray(window, np.int64)
+
+    def _fails(self, channel: int, rows: slice, cols: slice) -> bool:
+        """Tell whether a channel alone cannot be read."""
+        try:
+            read_window(self._image, self.image_repeat, self.shape, rows, cols, [self._channel_index[channel]])
+        except Unreadable:
+            return True
+        return False
 
 
 @dataclass(frozen=True, eq=False)
@@ -145,39 +171,3 @@ class RegionResult:
     area_px: NDArray[np.integer]
     centroid: NDArray[np.float64]
     too_small: int = 0
-
-
-def _read(
-    pixels: da.Array,
-    repeat: int,
-    shape: tuple[int, int],
-    rows: slice,
-    cols: slice,
-    channels: list[int] | None = None,
-) -> NDArray:
-    """Read a window of the common grid from an element whose pixels cover ``repeat`` x ``repeat`` of it.
-
-    Where the element ends up to one of its pixels early, its edge is repeated in images (c, y, x), and no
-    cell is put in labels (y, x).
-    """
-    windows, inside, outside = [], [], []
-    for extent, size, axis in zip(shape, pixels.shape[-2:], (rows, cols), strict=True):
-        start, stop, step = axis.indices(extent)
-        if step != 1:
-            raise ValueError(f"Windows are read without steps, but {axis} was asked for.")
-        index = np.arange(start, stop) // repeat
-        outside.append(index >= size)
-        index = np.minimum(index, size - 1)
-        first, last = (index[0], index[-1] + 1) if index.size else (0, 0)
-        windows.append(slice(int(first), int(last)))
-        inside.append(index - first)
-    view = pixels[(..., *windows)]
-    if channels is not None and channels != list(range(len(view))):
-        view = view[channels]
-    # Threads of dask's own would fight with the caller's, and deadlock within a distributed worker.
-    window = np.asarray(view.compute(scheduler="synchronous"))
-    if repeat > 1:
-        window = window[..., inside[0][:, None], inside[1]]
-        if window.ndim == 2:
-            window[outside[0][:, None] | outside[1]] = 0
-    return window

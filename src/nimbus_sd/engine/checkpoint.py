@@ -1,0 +1,178 @@
+"""Finished tiles on disk: what is there after any kind of stop, and goes on from there."""
+
+from __future__ import annotations
+
+import errno
+import json
+import logging
+import os
+import zipfile
+import zlib
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import fields
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nimbus_sd.engine.inputs import differences
+from nimbus_sd.engine.plan import TileSums
+
+try:
+    import fcntl
+except ImportError:  # on Windows
+    fcntl = None  # type: ignore[assignment]
+
+logger = logging.getLogger("nimbus_sd")
+
+_INPUTS = "inputs.json"
+_LOCK = "lock"
+_TILES = f"tile-{'[0-9]' * 7}.npz"
+_UNFINISHED = ".unfinished"
+
+
+class Checkpoint:
+    """A folder with the sums of finished tiles, a file for each, and a description of what they were made from.
+
+    Files are written under another name, forced to disk and renamed, so that each is complete or not there.
+
+    Parameters
+    ----------
+    folder
+        Made, once it is opened, if it does not exist.
+    inputs
+        From :func:`~nimbus_sd.engine.described`. Of which pixels a tile was made, it says itself.
+    """
+
+    def __init__(self, folder: str | Path, inputs: dict[str, Any]) -> None:
+        self.folder = Path(folder).expanduser()
+        self._inputs = inputs
+
+    @contextmanager
+    def opened(self) -> Iterator[None]:
+        """Compare the inputs, and keep other calls out, where the system can; one that dies leaves the folder free.
+
+        Raises
+        ------
+        ValueError
+            The folder holds tiles of other inputs, or something else.
+        OSError
+            The folder cannot be written to, or another call works with it.
+        """
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self._check_content()
+        with (self.folder / _LOCK).open("ab") as file:
+            self._lock(file)
+            self._check_inputs()
+            yield
+
+    def there(self) -> dict[int, NDArray[np.uint8]]:
+        """List the tiles that are there, each with what it says of its pixels; a damaged one is found here."""
+        return {number: self.load(number).digests for number in self._numbers()}
+
+    def load(self, number: int) -> TileSums:
+        """Read the sums of a tile.
+
+        Raises
+        ------
+        ValueError
+            Its file is damaged.
+        """
+        path = self.folder / _name(number)
+        try:
+            with np.load(path, allow_pickle=False) as file:
+                return TileSums(**{field.name: file[field.name] for field in fields(TileSums)})
+        except (ValueError, KeyError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error) as error:
+            raise ValueError(
+                f"{str(path)!r} is damaged ({error}); delete it, and its tile is computed again."
+            ) from error
+
+    def save(self, number: int, sums: TileSums) -> None:
+        """Write the sums of a tile.
+
+        Raises
+        ------
+        OSError
+            There is no space left, or the folder cannot be written to.
+        """
+        self._write(_name(number), lambda file: np.savez(file, **vars(sums)))
+
+    def how_to_go_on(self, total: int) -> str:
+        """Tell a user whose run of so many tiles was stopped."""
+        done = f"{len(self._numbers())} of {total} tiles"
+        return f"{done} are kept in {str(self.folder)!r}: the same call goes on from there."
+
+    def _numbers(self) -> list[int]:
+        return sorted(int(path.stem.removeprefix("tile-")) for path in self.folder.glob(_TILES))
+
+    def _check_content(self) -> None:
+        """Refuse a folder of something else before anything is written into it."""
+        names = {path.name for path in self.folder.iterdir() if not path.name.endswith(_UNFINISHED)}
+        if _INPUTS not in names and (others := sorted(names - {_LOCK})):
+            raise ValueError(
+                f"{str(self.folder)!r} is no checkpoint, but holds other files ({others[0]!r}); pass a new or an "
+                "empty folder."
+            )
+
+    def _lock(self, file: IO[bytes]) -> None:
+        try:
+            if fcntl is not None:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise BlockingIOError(
+                f"Another call works with the checkpoint in {str(self.folder)!r}; wait for it, or pass another "
+                "`checkpoint`."
+            ) from error
+        except OSError as error:
+            logger.info("%s cannot be locked (%s); use it in one call at a time", self.folder, error.strerror)
+
+    def _check_inputs(self) -> None:
+        """Compare the inputs with those of the tiles that are there; write them down in a new folder."""
+        path = self.folder / _INPUTS
+        if not path.exists():
+            self._write(_INPUTS, lambda file: file.write(json.dumps(self._inputs, indent=1).encode()))
+            return
+        try:
+            before = json.loads(path.read_bytes())
+        except ValueError as error:
+            raise ValueError(f"{str(path)!r} is damaged ({error}); delete the folder to begin anew.") from error
+        if other := list(differences(before, self._inputs)):
+            raise ValueError(
+                f"The checkpoint in {str(self.folder)!r} is of other inputs: {'; '.join(other[:5])}. Repeat the call "
+                "that it was made by, or pass another `checkpoint` to begin anew."
+            )
+
+    def _write(self, name: str, content: Callable[[IO[bytes]], object]) -> None:
+        path = self.folder / name
+        unfinished = self.folder / f"{name}{_UNFINISHED}"
+        try:
+            with unfinished.open("wb") as file:
+                content(file)
+                file.flush()
+                os.fsync(file.fileno())
+            unfinished.replace(path)
+            _sync_folder(self.folder)
+        except OSError as error:
+            unfinished.unlink(missing_ok=True)
+            reason = f"The checkpoint cannot be written ({error.strerror or error}); the tiles in it are intact"
+            raise OSError(error.errno, reason, str(path)) from error
+
+
+def _name(number: int) -> str:
+    return f"tile-{number:07d}.npz"
+
+
+def _sync_folder(folder: Path) -> None:
+    """Force a renaming to disk, where the system can."""
+    if os.name == "posix":
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        except OSError as error:
+            # Some network file systems sync files only.
+            if error.errno not in (errno.EINVAL, errno.ENOTSUP):
+                raise
+        finally:
+            os.close(descriptor)

@@ -1,0 +1,180 @@
+"""Computes tiles on the workers of a dask.distributed cluster."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import socket
+import threading
+import warnings
+from collections.abc import Callable, Generator, Sequence
+from typing import TYPE_CHECKING, Any
+from weakref import WeakKeyDictionary
+
+import torch
+from numpy.typing import NDArray
+
+from nimbus_sd.engine.local import Job, run_here
+from nimbus_sd.engine.plan import Plan, TileSums
+from nimbus_sd.models import Model, Scorer
+
+if TYPE_CHECKING:
+    from distributed import Client, Future
+
+# A tile is tried again so often after an error, such as of a file system that hiccups.
+_RETRIES = 2
+# A tile that has waited so many seconds for a worker is handed out anew, as another worker may be idle.
+_PATIENCE = 5.0
+# Bytes to send to each worker above which the user is told of a better way.
+_MUCH = 2**28
+
+logger = logging.getLogger("nimbus_sd")
+
+
+def run_on_client(
+    plan: Plan,
+    jobs: Sequence[Job],
+    on_share: Callable[[float], object],
+    *,
+    client: Client,
+    model: Model,
+    settings: dict[str, Any],
+) -> Generator[tuple[int, TileSums | None], None, None]:
+    """Compute tiles on the workers of a cluster, each tile as :func:`run_here` does.
+
+    The scheduler is dask's: it hands tiles out, gives those of a dead worker to others, and takes in workers that come
+    later.
+
+    Parameters
+    ----------
+    plan, jobs, on_share
+        As for :func:`run_here`.
+    client
+        Of the cluster.
+    model, settings
+        Of which each worker makes its :class:`~nimbus_sd.models.Scorer`, once.
+
+    Yields
+    ------
+    number, sums
+        As for :func:`run_here`, in the order in which they are finished.
+
+    Raises
+    ------
+    OSError, ValueError
+        As for :func:`run_here`.
+    ConnectionError
+        The cluster was closed.
+    RuntimeError
+        A tile took several workers down with it.
+    """
+    from distributed import CancelledError, KilledWorker, as_completed
+
+    logger.info("%d tiles run on a cluster of %d workers", len(jobs), len(client.nthreads()))
+    sent = {"plan": _sent(client, plan), "scorer": _sent(client, (model, settings))}
+    futures = client.map(
+        _compute,
+        [job.number for job in jobs],
+        [job.digests for job in jobs],
+        key="nimbus-sd-tile",
+        pure=False,
+        retries=_RETRIES,
+        plan=sent["plan"],
+        scorer=sent["scorer"],
+        names={kind: future.key for kind, future in sent.items()},
+    )
+    try:
+        for future in as_completed(futures, loop=client.loop):
+            result = future.result()
+            on_share(1.0)
+            yield result
+            future.release()
+    except KilledWorker as error:
+        raise RuntimeError(
+            f"A tile took {error.allowed_failures + 1} workers down with it, one after the other; most often their "
+            "memory is too small. Give them more, or fewer threads each, or pass a smaller `tile_size`."
+        ) from error
+    except CancelledError as error:
+        raise ConnectionError("The cluster was closed, or cannot be reached any more, before all was done.") from error
+    finally:
+        # Nobody waits for the rest any more, which the scheduler then drops.
+        for future in futures:
+            future.release()
+
+
+def _sent(client: Client, content: object) -> Future:
+    """Bring an object to the cluster as bytes, which workers hand on to each other, named by their content.
+
+    They come from a task, not from `scatter`: so the scheduler can have them made again when their only holder dies.
+    """
+    from distributed.protocol import pickle
+
+    data = pickle.dumps(content)
+    if len(data) > _MUCH:
+        warnings.warn(
+            f"{len(data) / 2**30:.1f} GiB travel to each worker, as the images or labels are in memory. Write the "
+            "SpatialData to a Zarr store that all machines reach, read it from there, and only its name travels.",
+            UserWarning,
+            stacklevel=6,
+        )
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Sending large graph", UserWarning)
+        return client.submit(bytes, data, key=f"nimbus-sd-{hashlib.sha256(data).hexdigest()}", pure=True)
+
+
+class _Bench:
+    """What a worker keeps from tile to tile."""
+
+    def __init__(self) -> None:
+        self.opening = threading.Lock()
+        # One tile is read while another one is in the network; more would only take memory.
+        self.room = threading.Semaphore(2)
+        self._kept: dict[str, tuple[str, Any]] = {}
+
+    def opened(self, kind: str, name: str, make: Callable[[], Any]) -> Any:
+        """Return what was made under this name, the last one of its kind."""
+        with self.opening:
+            if self._kept.get(kind, ("", None))[0] != name:
+                self._kept[kind] = (name, make())
+            return self._kept[kind][1]
+
+
+_BENCHES: WeakKeyDictionary[Any, _Bench] = WeakKeyDictionary()
+
+
+def _compute(
+    number: int, digests: NDArray | None, *, plan: bytes, scorer: bytes, names: dict[str, str]
+) -> tuple[int, TileSums | None]:
+    """Compute a tile, on a worker."""
+    from distributed import Reschedule, get_worker
+    from distributed.protocol import pickle
+
+    bench = _BENCHES.setdefault(get_worker(), _Bench())
+    if not bench.room.acquire(timeout=_PATIENCE):
+        raise Reschedule
+    try:
+        opened = bench.opened("plan", names["plan"], lambda: pickle.loads(plan))
+        model, turn = bench.opened("scorer", names["scorer"], lambda: _scorer(scorer))
+        (result,) = run_here(opened, [Job(number, digests)], lambda share: None, scorer=model, turn=turn)
+        return result
+    finally:
+        bench.room.release()
+
+
+def _scorer(data: bytes) -> tuple[Scorer, Any]:
+    """Make the model ready on a worker, and a lock by which one task at a time uses its device."""
+    from distributed import Lock, get_worker
+    from distributed.protocol import pickle
+
+    worker = get_worker()
+    if worker.nanny:
+        # Dask lets libraries use one thread for each task, but the network runs one task at a time.
+        torch.set_num_threads(worker.state.nthreads)
+    model, settings = pickle.loads(data)
+    scorer = Scorer(model, **settings)
+    if scorer.device.type == "cpu":
+        return scorer, threading.Lock()
+    # Several workers may share a GPU; then they share the lock's name.
+    cuda = scorer.device.type == "cuda"
+    name = torch.cuda.get_device_properties(scorer.device).uuid if cuda else socket.gethostname()
+    return scorer, Lock(f"nimbus-sd-{scorer.device.type}-{name}")

@@ -1,0 +1,51 @@
+"""What scores depend on, to be compared with an earlier call's."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from importlib.metadata import version
+from textwrap import shorten
+from typing import Any
+
+from nimbus_sd.engine.plan import Plan
+from nimbus_sd.models import Scorer
+
+
+def described(plan: Plan, scorer: Scorer) -> dict[str, Any]:
+    """List what the sums of a plan's tiles depend on, but for the pixels; not where and in which batches they are made.
+
+    Plain JSON.
+    """
+    card = scorer.card
+    content = {
+        "version": version("nimbus-sd"),
+        "model": {"sha256": card.sha256, "pixel_size": card.pixel_size, "padding": card.padding},
+        "views": 8 if scorer.tta else 1,
+        "precision": scorer.precision,
+        "channels": plan.regions[0].channels,
+        "factors": dict(zip(plan.regions[0].channels, plan.factors, strict=True)),
+        "tile_size": plan.tile_size,
+        "labels": [region.labels_key for region in plan.regions],
+        "regions": {
+            region.labels_key: {
+                "image": region.image_key,
+                "dtype": str(region.dtype),
+                "shape": region.shape,
+                "pixel_size": region.pixel_size,
+                "repeats": (region.image_repeat, region.labels_repeat),
+            }
+            for region in plan.regions
+        },
+    }
+    return json.loads(json.dumps(content))
+
+
+def differences(before: Any, now: Any, name: str = "") -> Iterator[str]:
+    """Say in words what differs between two descriptions."""
+    if isinstance(before, dict) and isinstance(now, dict):
+        for key in dict.fromkeys([*before, *now]):
+            yield from differences(before.get(key), now.get(key), f"{name} {key!r}" if name else key)
+    # NaN, a factor that is not there, is written NaN and is not itself.
+    elif repr(before) != repr(now):
+        yield f"{name}: {shorten(str(before), 80)} then, {shorten(str(now), 80)} now"
