@@ -22,7 +22,7 @@ from nimbus_sd.models.unet import UNet, architecture
 
 BUNDLED: Traversable = files("nimbus_sd.models") / "weights"
 ALLOWED = (
-    "'compact' (bundled; an older version as 'compact-2'), 'nimbus' (published, from the hub), a path to .safetensors "
+    "'compact' (bundled; an older version as 'compact-1'), 'nimbus' (published, from the hub), a path to .safetensors "
     "with a .json card beside it, or a path to a .pt in the layout of the published weights"
 )
 
@@ -46,7 +46,7 @@ def load(model: str | Path, *, update: bool = False) -> Model:
     ----------
     model
         - ``"compact"``: bundled with this package; trained on simulated tissue, not the published model. The newest
-          version; ``"compact-2"`` is an older one.
+          version; ``"compact-1"`` and so on are older ones.
         - ``"nimbus"``: the published weights, downloaded once from the Hugging Face hub.
         - a path to ``<name>.safetensors``, with its card ``<name>.json`` in the same folder.
         - a path to ``<name>.pt``, a bare state dict in the layout of the published weights. It is read with

@@ -32,10 +32,7 @@ CARD = Card(
     revision="3",
     description=(
         "Small residual U-Net for a first look on a laptop. It has never seen real tissue and is not the published "
-        "Nimbus model. On three tissues judged by eye its calls at 0.5 did about as well as Otsu's threshold on "
-        "integrated expression, and better on the cells that are hard to judge. It misses dim cells in images of few "
-        "counts, and cells whose signal lies outside of their nuclear mask. Look at the pictures before using its "
-        "calls."
+        "Nimbus model. DESCR"
     ),
     # Of the weights in the package; those that `main` makes say what it did.
     trained_on=(
