@@ -12,6 +12,7 @@ from pathlib import Path
 import anndata as ad
 import numpy as np
 import pandas as pd
+import psutil
 import pytest
 import tifffile
 from spatialdata import SpatialData, read_zarr
@@ -265,6 +266,13 @@ def test_a_checkpoint_goes_on_after_an_error_that_tells_of_it(store, small, tmp_
 
 @pytest.mark.slow
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="the command is held at a pipe")
+def _wait_until_idle(pid: int) -> None:
+    process, before = psutil.Process(pid), None
+    while (used := process.cpu_times()[:2]) != before:
+        before = used
+        time.sleep(1)
+
+
 def test_ctrl_c_stops_within_seconds_and_says_how_to_go_on(store, small, tmp_path):
     folder = tmp_path / "checkpoint"
     folder.mkdir()
@@ -275,9 +283,12 @@ def test_ctrl_c_stops_within_seconds_and_says_how_to_go_on(store, small, tmp_pat
         while not (folder / "inputs.json").exists():
             assert process.poll() is None
             time.sleep(0.05)
-        time.sleep(1)
+        _wait_until_idle(process.pid)
         process.send_signal(signal.SIGINT)
-        _, messages = process.communicate(timeout=30)
+        try:
+            _, messages = process.communicate(timeout=60)
+        finally:
+            process.kill()
     assert process.returncode == 130
     assert messages.splitlines()[-1].startswith("Stopped. 0 of 1 tiles are kept in") and "Traceback" not in messages
 

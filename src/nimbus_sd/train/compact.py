@@ -64,7 +64,9 @@ def main() -> None:
     fit(network, options.folder / "2", more, steps=FINE_STEPS, batch_size=BATCH_SIZE, learning_rate=1e-3)
     trained_on = f"Simulated tissue (nimbus_sd.simulate): {FINE_STEPS} steps of 8 tiles of {SIZE} x {SIZE} pixels"
     trained_on += f", starting with {options.start}." if options.start else f", after {STEPS} with fewer counterstains."
-    save(network, replace(CARD, trained_on=trained_on), options.folder / "compact.safetensors", half=True)
+    # Tiles are normalised by this rule since compact-2.
+    card = replace(CARD, trained_on=trained_on, rule="otsu", quantile=None, revision="3")
+    save(network, card, options.folder / "compact.safetensors", half=True)
 
 
 if __name__ == "__main__":
