@@ -60,7 +60,7 @@ def test_the_number_of_markers_and_the_pixel_size_are_respected():
 
 def test_expression_follows_the_labels():
     separation = []
-    for seed in range(24):
+    for seed in range(40):
         for tile in drawn(seed, 64):
             positive, negative = (tile.expression[1:][tile.labels[1:] == state] for state in (1, 0))
             if len(positive) > 3 and len(negative) > 3:
