@@ -16,7 +16,7 @@ from nimbus_sd.train.stream import SimulatedTiles
 BATCH_SIZE, SIZE, SEED = 8, 288, 2_000_000
 STEPS, FINE_STEPS = 6000, 3600
 # The second stage shows more of what every slide has and single markers rarely are: a stain of all nuclei.
-COUNTERSTAIN = 0.06
+COUNTERSTAIN = 0.15
 
 CARD = Card(
     name="compact",
