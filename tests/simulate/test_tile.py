@@ -69,9 +69,8 @@ def test_expression_follows_the_labels():
 
 
 def test_expression_is_the_mean_intensity_of_the_cell():
-    # At full resolution, so only nearly what the tile's own pixels say.
-    tiles = [tile for seed in range(4) for tile in drawn(seed, 64)]
-    for tile in tiles:
+    off = []
+    for tile in [tile for seed in range(10) for tile in drawn(seed, 64)]:
         area = np.bincount(tile.cells.ravel(), minlength=len(tile.labels))
         mean = np.bincount(tile.cells.ravel(), tile.image.ravel(), minlength=len(tile.labels)) / np.maximum(area, 1)
         # The image is clipped where the expression is not.
@@ -79,7 +78,9 @@ def test_expression_is_the_mean_intensity_of_the_cell():
         large = (area > 30) & ~clipped
         large[0] = False
         if large.any():
-            assert np.median(np.abs(mean - tile.expression)[large]) < 0.05
+            off.append(np.median(np.abs(mean - tile.expression)[large]))
+    # It is measured at full resolution, so only nearly what the pixels of a resized tile say.
+    assert np.median(off) < 1e-6 and np.quantile(off, 0.9) < 0.05
 
 
 def test_the_factor_is_five_times_the_threshold_between_dim_and_bright_cells():
@@ -97,7 +98,7 @@ def test_the_factor_is_five_times_the_threshold_between_dim_and_bright_cells():
 def test_regions_share_their_normalisation():
     """Where one region has positive cells and another none, the other's cells stay dim."""
     dimmer = []
-    for seed in range(12):
+    for seed in range(24):
         tiles = drawn(seed, 96, markers=4, regions=3)
         for marker in range(4):
             of_marker = tiles[3 * marker : 3 * marker + 3]

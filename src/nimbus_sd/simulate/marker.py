@@ -129,7 +129,7 @@ def draw_marker(rng: np.random.Generator) -> Marker:
         dim_share=float(rng.choice([0.0, rng.uniform(0, 0.15)], p=[0.6, 0.4])),
         unspecific=float(np.exp(rng.uniform(np.log(low), np.log(top)))),
         unspecific_in=unspecific_in,
-        fill=float(rng.uniform(0.03, 0.4)) if localization == "membrane" or rng.random() < 0.3 else 0.0,
+        fill=float(0.4 * rng.random() ** 2) if localization == "membrane" or rng.random() < 0.3 else 0.0,
         width=float(rng.uniform(0.35, 1.1)),
         patchiness=float(rng.uniform(0, 1)),
         polarity=float(rng.choice([0.0, rng.uniform(0.3, 1.0)], p=[0.85, 0.15])),

@@ -89,7 +89,8 @@ def training_tiles(
     scale = pixel_size / model_pixel_size
     side = round(size / scale)
     grid = Grid((side, side), scale, 1)
-    tissues = [draw_tissue(grid.shape, pixel_size, rng) for _ in range(regions)]
+    # Membranes lie a few um outside of the masks of small nuclei.
+    tissues = [draw_tissue(grid.shape, pixel_size, rng, nucleus=rng.uniform(0.4, 0.9)) for _ in range(regions)]
     index = (np.arange(size), np.arange(size))
     for number in range(markers):
         if number % 2 == 0:
