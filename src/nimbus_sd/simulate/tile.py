@@ -98,7 +98,7 @@ def training_tiles(
         marker = draw_marker(rng)
         if counterstain and rng.random() < counterstain:
             marker = _counterstain(marker, rng)
-        detector = draw_detector(rng, marker.unspecific)
+        detector = draw_detector(rng, marker)
         images, known = [], []
         for tissue, (_, cells) in zip(tissues, masks, strict=True):
             stained = stain(tissue, replace(marker, prevalence=_local_prevalence(marker.prevalence, rng)), rng)
@@ -143,5 +143,7 @@ def _counterstain(marker: Marker, rng: np.random.Generator) -> Marker:
         prevalence=float(rng.choice([1.0, rng.uniform(0.9, 1.0)], p=[0.7, 0.3])),
         spread=float(rng.uniform(0.03, 0.6)),
         dim_share=float(rng.choice([0.0, rng.uniform(0, 0.2)], p=[0.7, 0.3])),
+        # In a thick section, nuclei above and below fill the gaps between those in focus.
+        fill=float(rng.choice([0.0, rng.uniform(0.1, 0.8)])),
         unspecific=min(marker.unspecific, 0.1),
     )
