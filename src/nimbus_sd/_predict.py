@@ -145,7 +145,7 @@ def predict(
         Pixels cannot be read, such as those of a damaged chunk; the checkpoint cannot be written, or another call works
         with it.
     FileNotFoundError
-        A model file, or its card, does not exist.
+        A model file, its card, or a file of the pixels does not exist.
     ConnectionError
         ``model="nimbus"`` has never been fetched and no hub can be reached; the cluster was closed.
     MemoryError

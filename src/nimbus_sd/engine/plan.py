@@ -36,7 +36,8 @@ def default_tile_size(card: Card, regions: Sequence[Region]) -> int:
 class Plan:
     """The tiles of all regions, numbered in the order in which their sums are added up.
 
-    Whoever computes them, in whatever order: the scores are the same, to the last byte on the same machine.
+    Whoever computes them, in whatever order: the scores are the same, to the last byte on the same machine with the
+    same number of threads. Another number changes the order in which a convolution adds up: the last digits.
 
     Parameters
     ----------
