@@ -82,6 +82,10 @@ def _sums(cell: NDArray[np.int64], values: NDArray, n: int) -> NDArray[np.float6
     return np.bincount(cell, values, minlength=n).astype(np.float64, copy=False)
 
 
+# Columns that are added up at a time: a cache line of float64.
+_COLUMNS = 8
+
+
 class CellSums:
     """Sums over the cells of a region, added up tile by tile.
 
@@ -94,7 +98,9 @@ class CellSums:
     def __init__(self, n_channels: int) -> None:
         self._n_channels = n_channels
         self._ids: list[NDArray] = []
-        self._rows: list[NDArray[np.float64]] = []
+        self._geometry: list[NDArray[np.float64]] = []
+        self._expression: list[NDArray[np.float64]] = []
+        self._scores: list[NDArray[np.float64]] = []
 
     def add(
         self,
@@ -103,31 +109,46 @@ class CellSums:
         expression: NDArray[np.float64],
         scores: NDArray[np.float64],
     ) -> None:
-        """Add the sums of a tile's core: ``ids``, each once, and ``geometry`` of its footprint, the others (n, c)."""
+        """Take the sums of a tile's core: ``ids``, each once, and ``geometry`` of its footprint, the others (n, c)."""
         self._ids.append(ids)
-        self._rows.append(np.concatenate([geometry, expression, scores], axis=1))
+        self._geometry.append(geometry)
+        self._expression.append(expression)
+        self._scores.append(scores)
 
     def result(
         self,
     ) -> tuple[NDArray, NDArray[np.int64], NDArray[np.float64], NDArray[np.float32], NDArray[np.float32]]:
-        """Return ids (n,), areas in pixels (n,), centroids (n, 2) as y, x, mean intensity and mean score (n, c)."""
+        """Return ids (n,), areas in pixels (n,), centroids (n, 2) as y, x, mean intensity and mean score (n, c).
+
+        Tiles are added up in float64, in the order in which they were given.
+        """
         if not self._ids:
             empty = np.zeros((0, self._n_channels), np.float32)
             return np.zeros(0, np.int64), np.zeros(0, np.int64), np.zeros((0, 2)), empty, empty
         ids, cell = np.unique(np.concatenate(self._ids), return_inverse=True)
-        total, start = np.zeros((len(ids), self._rows[0].shape[1])), 0
-        for rows in self._rows:
-            # A cell is in a tile once.
-            total[cell[start : start + len(rows)]] += rows
-            start += len(rows)
-        # In place: of a slide with millions of cells, each copy takes gigabytes.
-        total[:, 1:] /= total[:, :1]
-        means = total[:, 1:]
-        split = 2 + self._n_channels
-        return (
-            ids,
-            total[:, 0].astype(np.int64),
-            means[:, :2],
-            means[:, 2:split].astype(np.float32),
-            means[:, split:].astype(np.float32),
-        )
+        geometry = _total(self._geometry, cell, len(ids))
+        area = geometry[:, :1]
+        expression, scores = (self._means(parts, cell, area) for parts in (self._expression, self._scores))
+        return ids, area[:, 0].astype(np.int64), geometry[:, 1:] / area, expression, scores
+
+    def _means(
+        self, parts: list[NDArray[np.float64]], cell: NDArray[np.intp], area: NDArray[np.float64]
+    ) -> NDArray[np.float32]:
+        """Divide totals by areas, some columns at a time: of millions of cells, a copy in float64 takes gigabytes."""
+        means = np.empty((len(area), self._n_channels), np.float32)
+        for first in range(0, self._n_channels, _COLUMNS):
+            columns = slice(first, first + _COLUMNS)
+            total = _total([rows[:, columns] for rows in parts], cell, len(area))
+            np.divide(total, area, out=total)
+            means[:, columns] = total
+        return means
+
+
+def _total(parts: list[NDArray[np.float64]], cell: NDArray[np.intp], n: int) -> NDArray[np.float64]:
+    """Add up the rows of all tiles; ``cell`` is where each of them belongs."""
+    total, start = np.zeros((n, parts[0].shape[1])), 0
+    for rows in parts:
+        # A cell is in a tile once.
+        total[cell[start : start + len(rows)]] += rows
+        start += len(rows)
+    return total
