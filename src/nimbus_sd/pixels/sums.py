@@ -84,6 +84,8 @@ def _sums(cell: NDArray[np.int64], values: NDArray, n: int) -> NDArray[np.float6
 
 # Columns that are added up at a time: a cache line of float64.
 _COLUMNS = 8
+# Bytes of a block of rows. glibc keeps up to 32 MiB from the system after they are freed, which would add up.
+_BLOCK = 2**26
 
 
 class CellSums:
@@ -98,9 +100,8 @@ class CellSums:
     def __init__(self, n_channels: int) -> None:
         self._n_channels = n_channels
         self._ids: list[NDArray] = []
-        self._geometry: list[NDArray[np.float64]] = []
-        self._expression: list[NDArray[np.float64]] = []
-        self._scores: list[NDArray[np.float64]] = []
+        self._rows: list[NDArray[np.float64]] = []
+        self._free = np.zeros((0, 3 + 2 * n_channels))
 
     def add(
         self,
@@ -109,11 +110,14 @@ class CellSums:
         expression: NDArray[np.float64],
         scores: NDArray[np.float64],
     ) -> None:
-        """Take the sums of a tile's core: ``ids``, each once, and ``geometry`` of its footprint, the others (n, c)."""
-        self._ids.append(ids)
-        self._geometry.append(geometry)
-        self._expression.append(expression)
-        self._scores.append(scores)
+        """Copy the sums of a tile's core: ``ids``, each once, and ``geometry`` of its footprint, the others (n, c)."""
+        n, width = len(ids), self._free.shape[1]
+        if len(self._free) < n:
+            self._free = np.empty((max(n, _BLOCK // (8 * width)), width))
+        rows, self._free = self._free[:n], self._free[n:]
+        np.concatenate([geometry, expression, scores], axis=1, out=rows)
+        self._rows.append(rows)
+        self._ids.append(ids.copy())
 
     def result(
         self,
@@ -126,29 +130,27 @@ class CellSums:
             empty = np.zeros((0, self._n_channels), np.float32)
             return np.zeros(0, np.int64), np.zeros(0, np.int64), np.zeros((0, 2)), empty, empty
         ids, cell = np.unique(np.concatenate(self._ids), return_inverse=True)
-        geometry = _total(self._geometry, cell, len(ids))
+        geometry = self._total(slice(0, 3), cell, len(ids))
         area = geometry[:, :1]
-        expression, scores = (self._means(parts, cell, area) for parts in (self._expression, self._scores))
+        split = 3 + self._n_channels
+        expression, scores = (self._means(range(start, start + self._n_channels), cell, area) for start in (3, split))
         return ids, area[:, 0].astype(np.int64), geometry[:, 1:] / area, expression, scores
 
-    def _means(
-        self, parts: list[NDArray[np.float64]], cell: NDArray[np.intp], area: NDArray[np.float64]
-    ) -> NDArray[np.float32]:
+    def _means(self, columns: range, cell: NDArray[np.intp], area: NDArray[np.float64]) -> NDArray[np.float32]:
         """Divide totals by areas, some columns at a time: of millions of cells, a copy in float64 takes gigabytes."""
-        means = np.empty((len(area), self._n_channels), np.float32)
-        for first in range(0, self._n_channels, _COLUMNS):
-            columns = slice(first, first + _COLUMNS)
-            total = _total([rows[:, columns] for rows in parts], cell, len(area))
+        means = np.empty((len(area), len(columns)), np.float32)
+        for first in range(0, len(columns), _COLUMNS):
+            some = columns[first : first + _COLUMNS]
+            total = self._total(slice(some.start, some.stop), cell, len(area))
             np.divide(total, area, out=total)
-            means[:, columns] = total
+            means[:, first : first + _COLUMNS] = total
         return means
 
-
-def _total(parts: list[NDArray[np.float64]], cell: NDArray[np.intp], n: int) -> NDArray[np.float64]:
-    """Add up the rows of all tiles; ``cell`` is where each of them belongs."""
-    total, start = np.zeros((n, parts[0].shape[1])), 0
-    for rows in parts:
-        # A cell is in a tile once.
-        total[cell[start : start + len(rows)]] += rows
-        start += len(rows)
-    return total
+    def _total(self, columns: slice, cell: NDArray[np.intp], n: int) -> NDArray[np.float64]:
+        """Add up the rows of all tiles; ``cell`` is where each of them belongs."""
+        total, start = np.zeros((n, columns.stop - columns.start)), 0
+        for rows in self._rows:
+            # A cell is in a tile once.
+            total[cell[start : start + len(rows)]] += rows[:, columns]
+            start += len(rows)
+        return total
