@@ -112,8 +112,8 @@ def put_labels(adata: AnnData, table: pd.DataFrame, key_added: str, source: str)
         lost = table.loc[rows < 0, PLACE[:2]].drop_duplicates()
         region, cell = lost.iloc[0]
         warnings.warn(
-            f"{source} labels {len(lost)} cells that the table has not, such as cell {cell} of {region!r}; their labels "
-            "were left out. Are they from the same segmentation?",
+            f"{source} labels {len(lost)} cells that the table has not, such as cell {cell} of {region!r}; their "
+            "labels were left out. Are they from the same segmentation?",
             UserWarning,
             stacklevel=3,
         )

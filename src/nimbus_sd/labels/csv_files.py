@@ -37,10 +37,11 @@ def from_csv(
     path
         The file. Its columns tell its form:
 
-        - ``region``, ``instance_id``, ``channel``, ``label``: ours. A label is a number (1, 0.75, 0.5, 0.25, 0) or a word
-          (positive, likely positive, undetermined, likely negative, negative); empty is not judged.
-        - ``fov``, ``cell_id`` (or ``labels``, ``label``), ``channel``, ``activity``, and possibly ``dataset``: the paper's
-          authors'. Fields of view are looked for in ``obs["fov"]``, or are regions with or without ``_labels``.
+        - ``region``, ``instance_id``, ``channel``, ``label``: ours. A label is a number (1, 0.75, 0.5, 0.25, 0) or
+          a word (positive, likely positive, undetermined, likely negative, negative); empty is not judged.
+        - ``fov``, ``cell_id`` (or ``labels``, ``label``), ``channel``, ``activity``, and possibly ``dataset``: that of
+          the paper's authors. Fields of view are looked for in ``obs["fov"]``, or are regions with or without
+          ``_labels``.
     key_added
         Name of the layer: ``"gold"`` for whole regions of :func:`draw_regions`, ``"gold_training"`` for cells of
         :func:`draw_cells`, any other for an annotator (see :func:`consensus`).
@@ -172,11 +173,11 @@ def _theirs(adata: AnnData, path: Path, codes: Literal["gold", "silver"] | None)
         seen = set(pd.read_csv(path, usecols=["activity"])["activity"].dropna())
         if 2 in seen and 3 not in seen:
             raise ValueError(
-                f"{path} has the activity 2, which is 'leaning positive' in a gold standard and 'undetermined' in other "
-                "tables. Pass `codes='gold'` or `codes='silver'`."
+                f"{path} has the activity 2, which is 'leaning positive' in a gold standard and 'undetermined' in "
+                "other tables. Pass `codes='gold'` or `codes='silver'`."
             )
         codes = "gold"
-    own = adata.obs["dataset"].unique() if "dataset" in adata.obs else ()
+    own = list(adata.obs["dataset"].unique()) if "dataset" in adata.obs else []
     table = read_labels(path, str(own[0]) if len(own) == 1 else None, _CODES[codes])
     regions = cells_of(adata)["region"]
     if "fov" in adata.obs:
