@@ -13,8 +13,8 @@ import pandas as pd
 Matrix: TypeAlias = "pd.DataFrame | str | Path"
 
 _WORDS = {
-    1.0: ("+", "pos", "positive"),
-    0.0: ("-", "\N{MINUS SIGN}", "\N{EN DASH}", "neg", "negative"),
+    1.0: ("+", "pos", "positive", "true"),
+    0.0: ("-", "\N{MINUS SIGN}", "\N{EN DASH}", "neg", "negative", "false"),
     0.5: ("?", "any", "undefined", "undetermined"),
 }
 _LABEL = {word: label for label, words in _WORDS.items() for word in words}
@@ -89,8 +89,6 @@ def _texts(matrix: Matrix) -> pd.DataFrame:
 
 
 def _text(value: object) -> str:
-    if isinstance(value, bool | np.bool_):
-        return str(int(value))
     return "" if value is None or value is pd.NA or value != value else str(value).strip()
 
 

@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 
 from nimbus_sd import keys
 from nimbus_sd.labels._place import PLACE, cells_of, check_purpose, check_states, label_layer
-from nimbus_sd.metrics._layers import layers_of
 from nimbus_sd.metrics._layers import layer as read_layer
+from nimbus_sd.metrics._layers import layers_of
 
 if TYPE_CHECKING:
     from anndata import AnnData
