@@ -119,9 +119,9 @@ def main() -> None:
         for resolution in options.resolutions
     ]
     table = pd.DataFrame(rows)
-    print(table.round(3).to_string(index=False))
+    print(table.round(4).to_string(index=False))
     own = table.loc[table["tissue"] == 0, "mean without DAPI"]
-    print(f"example: F1 without DAPI from {own.min():.3f} to {own.max():.3f}; needed {NEEDED}")
+    print(f"example: F1 without DAPI from {own.min():.4f} to {own.max():.4f}; needed {NEEDED}")
 
 
 if __name__ == "__main__":

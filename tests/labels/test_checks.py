@@ -38,6 +38,7 @@ def test_the_worst_comes_first_and_says_why(adata, matrix):
     # Half of the positive cells, of type B, are above all negative ones.
     assert found.loc["CD20", "auroc"] == pytest.approx(0.75, abs=0.06)
     assert found.loc["CD20", "separation"] == pytest.approx(0.5, abs=0.12)
+    assert "(negative) is as bright as 'T' (positive)" in found.loc["CD20", "reason"]
     assert found.loc["noise", "auroc"] == pytest.approx(0.5, abs=0.12)
     matrix["CD20"] = [1, 0, 0]
     ns.labels.silver(adata, matrix)

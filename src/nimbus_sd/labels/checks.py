@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 # Fewer cells of a type tell nothing.
 _FEWEST = 10
+# Separations that say "as bright as", and such that say nothing against the labels.
+_DIMMER, _CLEAR = 0.4, 0.6
 
 
 class _Type(NamedTuple):
@@ -64,7 +66,7 @@ def check_silver(
         - ``separation``: the same chance as ``auroc``, for the cells of the dimmest positive and the brightest
           negative type, by their medians; types of under 10 cells do not count
         - ``positive_type``, ``negative_type``: these two
-        - ``reason``: what contradicts the labels, empty if nothing does
+        - ``reason``: what contradicts the labels (a ``separation`` under 0.6, a missing class), empty if nothing does
 
         Sorted by the smaller one of ``auroc`` and ``separation``; NaN and empty where there is nothing to compare.
 
@@ -129,8 +131,9 @@ def _row(values: NDArray, positive: NDArray[np.bool_], types: list[_Type]) -> di
         return row
     separation = _auroc(dimmest.values, brightest.values)
     row |= {"separation": separation, "positive_type": dimmest.name, "negative_type": brightest.name}
-    if separation < 0.5:
-        row["reason"] = f"{brightest.name!r} (negative) is brighter than {dimmest.name!r} (positive)"
+    if separation < _CLEAR:
+        how = "brighter than" if separation < _DIMMER else "as bright as"
+        row["reason"] = f"{brightest.name!r} (negative) is {how} {dimmest.name!r} (positive)"
     return row
 
 

@@ -50,7 +50,7 @@ def check_silver(
     Axes
         Types x markers, coloured by mean intensity, each marker from its lowest to its highest type; + positive,
         \N{MINUS SIGN} negative, ? undetermined. Markers in the order of :func:`nimbus_sd.labels.check_silver`, the
-        worst to the left; where a negative type is brighter than a positive one, both are framed.
+        worst to the left; where a negative type is as bright as a positive one, both are framed.
 
     Raises
     ------
@@ -86,7 +86,9 @@ def check_silver(
         color = "black" if values.iat[y, x] > 0.6 else "white"
         ax.text(x, y, sign, ha="center", va="center", color=color, fontsize=points)
     for x, (_, row) in enumerate(table.iterrows()):
-        for name in (row["positive_type"], row["negative_type"]) if row["separation"] < 0.5 else ():
+        for name in (row["positive_type"], row["negative_type"]) if row["reason"] else ():
+            if not name:
+                continue
             y = values.index.get_loc(name)
             ax.add_patch(Rectangle((x - 0.5, y - 0.5), 1, 1, fill=False, edgecolor=COLORS[1], linewidth=2, zorder=3))
     bar = ax.figure.colorbar(drawn, ax=ax, ticks=[0, 1], shrink=0.8)
