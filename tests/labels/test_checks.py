@@ -103,3 +103,10 @@ def test_noise_shows_the_type_that_is_wrong(adata, matrix):
     ns.labels.silver(adata, matrix)
     found = ns.labels.silver_noise(adata, by="cell_type")
     assert found.index[0] == ("B", "CD3") and found["wrong"].iloc[0] == 1 and (found["wrong"].iloc[1:] == 0).all()
+
+
+def test_undetermined_labels_for_training_are_no_calls(adata):
+    adata.layers["gold"] = np.ones(adata.shape, np.float32)
+    adata.layers["gold_training"] = np.full(adata.shape, 0.5, np.float32)
+    adata.layers["gold_training"][:3] = 1
+    assert ns.metrics.marker_metrics(adata, "gold_training").loc["CD3", ["cells", "recall"]].to_list() == [3, 1]

@@ -186,6 +186,8 @@ def test_nothing_is_overwritten(sdata, tmp_path):
         ({"layer": "gold"}, KeyError, "no layer 'gold'"),
         ({"table_key": "rna"}, KeyError, "No table 'rna'"),
         ({"regions": []}, ValueError, "no cell to write"),
+        ({"image_key": ["a"]}, ValueError, r"1 images for the 2 regions"),
+        ({"image_key": "c"}, KeyError, "No image 'c'"),
     ],
 )
 def test_bad_requests(sdata, tmp_path, given, error, message):

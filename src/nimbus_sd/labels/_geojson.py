@@ -6,15 +6,11 @@ import json
 import uuid
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
-import shapely
 
 from nimbus_sd.labels._states import STATES, WORDS, listed
-
-if TYPE_CHECKING:
-    from shapely.geometry.base import BaseGeometry
 
 # Blue to orange, sure ones darker (Okabe and Ito 2008, lightened).
 _COLORS = {
@@ -28,7 +24,7 @@ _COLORS = {
 _OURS = uuid.UUID("5e3b0c1a-6f0b-5d34-9a57-6c1f0d6a4b1e")
 
 
-def feature(region: str, cell: int, channel: str, label: float, outline: BaseGeometry) -> dict[str, Any]:
+def feature(region: str, cell: int, channel: str, label: float, geometry: Mapping[str, Any]) -> dict[str, Any]:
     """Describe a cell in one channel; its name holds its place, which all versions of QuPath keep.
 
     Parameters
@@ -37,15 +33,14 @@ def feature(region: str, cell: int, channel: str, label: float, outline: BaseGeo
         Where the label belongs; the region's name has no blank.
     label
         One of the five, or NaN: no class.
-    outline
-        In pixels of the image.
+    geometry
+        The outline as GeoJSON, in pixels of the image.
     """
     name = f"{region} {cell} {channel}"
     properties: dict[str, Any] = {"objectType": "detection", "name": name}
     if not np.isnan(label):
         state = WORDS[float(label)]
         properties["classification"] = {"name": state, "color": list(_COLORS[state])}
-    geometry = shapely.geometry.mapping(outline)
     return {"type": "Feature", "id": str(uuid.uuid5(_OURS, name)), "geometry": geometry, "properties": properties}
 
 

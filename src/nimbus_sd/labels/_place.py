@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import warnings
+from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -93,9 +94,7 @@ def put_labels(adata: AnnData, table: pd.DataFrame, key_added: str, source: str)
     before = label_layer(adata, key_added)
     check_states(table["label"], source)
     cells = cells_of(adata)
-    for name, known in (("region", cells["region"]), ("channel", adata.var_names)):
-        if unknown := [one for one in table[name].unique() if one not in set(known)]:
-            raise not_found(name, unknown, dict.fromkeys(known), f" (named in {source})")
+    check_names(adata, table["region"].unique(), table["channel"].unique(), f" (named in {source})")
     table = table.drop_duplicates()
     if len(twice := table[table.duplicated(PLACE, keep=False)]):
         region, cell, channel = twice.iloc[0][PLACE]
@@ -125,6 +124,14 @@ def put_labels(adata: AnnData, table: pd.DataFrame, key_added: str, source: str)
     adata.layers[key_added] = after
     replaced = np.isfinite(before[rows, columns]) & (before[rows, columns] != after[rows, columns])
     logger.info("added %d labels to layers[%r], %d of them in place of others", len(rows), key_added, replaced.sum())
+
+
+def check_names(adata: AnnData, regions: Iterable[str], channels: Iterable[str], where: str = "") -> None:
+    """Raise a KeyError if a region or a channel is not in the table."""
+    there = {"region": list(region_column(adata).astype(str).unique()), "channel": list(adata.var_names)}
+    for name, given in (("region", regions), ("channel", channels)):
+        if unknown := sorted(set(given) - set(there[name])):
+            raise not_found(name, unknown, there[name], where)
 
 
 def label_layer(adata: AnnData, key_added: str) -> NDArray[np.float32]:

@@ -113,12 +113,14 @@ def draw_cells(
         free &= ~np.isfinite(read_layer(adata, keys.GOLD_TRAINING))
     rng = np.random.default_rng(rng)
     queues = []
-    for region in cells["region"][~kept].unique():
-        inside = (cells["region"] == region).to_numpy()
+    free &= np.isfinite(values)
+    numbers = pd.Series(np.flatnonzero(~kept)).groupby(cells["region"].to_numpy()[~kept], sort=False)
+    for _, inside in numbers:
         for i in adata.var_names.get_indexer(names):
-            here = np.flatnonzero(inside & free[:, i] & np.isfinite(values[:, i]))
+            here = inside.to_numpy()[free[inside, i]]
             order = _queue(values[here, i].astype(np.float64), labels[here, i].astype(np.float64), rng)
-            queues.append([(here[cell], i, reason) for cell, reason in order])
+            # No queue gives more than all.
+            queues.append([(here[cell], i, reason) for cell, reason in order[:n]])
     drawn = _in_turn(queues, n, rng)
     if len(drawn) < n:
         warnings.warn(

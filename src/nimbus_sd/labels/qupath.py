@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 
 from nimbus_sd import keys
-from nimbus_sd.labels._place import PLACE, cells_of, check_states, put_labels
+from nimbus_sd.labels._place import PLACE, cells_of, check_names, check_states, put_labels
 from nimbus_sd.metrics._layers import check_table, layers_of
 from nimbus_sd.metrics._layers import layer as read_layer
 from nimbus_sd.spatial import Region, find_regions
@@ -38,6 +38,7 @@ def to_qupath(
     regions: str | Sequence[str] | None = None,
     channels: str | Sequence[str] | None = None,
     cells: pd.DataFrame | None = None,
+    image_key: str | Sequence[str] | None = None,
     table_key: str = "table",
 ) -> list[Path]:
     """Write cells for proofreading in QuPath, a GeoJSON file for each region and channel.
@@ -60,6 +61,8 @@ def to_qupath(
         Channels. None takes those with a label in the layer, or all without one.
     cells
         Only these, as :func:`draw_cells` returns them; in place of ``regions`` and ``channels``.
+    image_key
+        Image that QuPath shows, or one for each region. None finds it as :func:`nimbus_sd.predict` does.
     table_key
         The table.
 
@@ -92,6 +95,8 @@ def to_qupath(
     >>> [file.name for file in files]
     ['fov1_labels.CD3.geojson', 'fov1_labels.CD8.geojson']
     """
+    from shapely.geometry import mapping
+
     check_spatialdata(sdata)
     if table_key not in sdata.tables:
         raise not_found("table", [table_key], sdata.tables)
@@ -107,9 +112,11 @@ def to_qupath(
             f"{there[0]} exists, and may hold corrections; nothing was written. Choose another folder, or delete "
             f"{len(there)} such files."
         )
+    found = _regions(sdata, image_key, [str(name) for name in chosen["region"].unique()])
     folder.mkdir(parents=True, exist_ok=True)
     for name, in_region in chosen.groupby("region", sort=False):
-        outlines = dict(read_polygons(_region(sdata, str(name)), in_region["instance_id"].unique()))
+        polygons = read_polygons(found[str(name)], in_region["instance_id"].unique())
+        outlines = {cell: mapping(polygon) for cell, polygon in polygons}
         if without := sorted(set(in_region["instance_id"]) - set(outlines)):
             warnings.warn(
                 f"{len(without)} cells of the table have no pixels in labels {name!r}, such as {without[0]}; they "
@@ -197,7 +204,7 @@ def _chosen(
         wanted = [str(name) for name in adata.var_names]
     else:
         wanted = [str(name) for name in adata.var_names[np.isfinite(read_layer(adata, layer)).any(axis=0)]]
-    _check_names(adata, cells, names, wanted)
+    check_names(adata, names, wanted)
     cells = cells[cells["region"].isin(names)]
     return cells.merge(pd.Series(wanted, name="channel", dtype=object), how="cross")
 
@@ -205,14 +212,8 @@ def _chosen(
 def _given(adata: AnnData, cells: pd.DataFrame) -> pd.DataFrame:
     if lacking := [name for name in PLACE if name not in cells]:
         raise KeyError(f"`cells` lacks the columns {lacking}; it must be the result of `labels.draw_cells`.")
-    _check_names(adata, cells_of(adata), cells["region"].unique(), cells["channel"].unique())
+    check_names(adata, cells["region"].unique(), cells["channel"].unique())
     return cells[PLACE].reset_index(drop=True)
-
-
-def _check_names(adata: AnnData, cells: pd.DataFrame, regions: Iterable[str], channels: Iterable[str]) -> None:
-    for name, given, known in (("region", regions, cells["region"].unique()), ("channel", channels, adata.var_names)):
-        if unknown := [one for one in given if one not in set(known)]:
-            raise not_found(name, unknown, known)
 
 
 def _labels_at(adata: AnnData, layer: str, chosen: pd.DataFrame) -> np.ndarray:
@@ -240,11 +241,15 @@ def _files(folder: Path, chosen: pd.DataFrame) -> dict[tuple[str, str], Path]:
     return files
 
 
-def _region(sdata: SpatialData, labels_key: str) -> Region:
+def _regions(sdata: SpatialData, image_key: str | Sequence[str] | None, names: list[str]) -> dict[str, Region]:
+    images = [image_key] * len(names) if image_key is None or isinstance(image_key, str) else list(image_key)
+    if len(images) != len(names):
+        raise ValueError(f"`image_key` names {len(images)} images for the {len(names)} regions {names}.")
     with warnings.catch_warnings():
         # Outlines are in pixels, so nobody needs to hear that the pixel size is unknown.
         warnings.simplefilter("ignore", UserWarning)
-        return find_regions(sdata, None, labels_key)[0]
+        # One by one, for images may have different channels.
+        return {name: find_regions(sdata, image, name)[0] for image, name in zip(images, names, strict=True)}
 
 
 def _write(path: Path, cells: pd.DataFrame, outlines: dict) -> None:

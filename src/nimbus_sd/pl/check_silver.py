@@ -86,9 +86,7 @@ def check_silver(
         color = "black" if values.iat[y, x] > 0.6 else "white"
         ax.text(x, y, sign, ha="center", va="center", color=color, fontsize=points)
     for x, (_, row) in enumerate(table.iterrows()):
-        for name in (row["positive_type"], row["negative_type"]) if row["reason"] else ():
-            if not name:
-                continue
+        for name in filter(None, (row["positive_type"], row["negative_type"]) if row["reason"] else ()):
             y = values.index.get_loc(name)
             ax.add_patch(Rectangle((x - 0.5, y - 0.5), 1, 1, fill=False, edgecolor=COLORS[1], linewidth=2, zorder=3))
     bar = ax.figure.colorbar(drawn, ax=ax, ticks=[0, 1], shrink=0.8)
