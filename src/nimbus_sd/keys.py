@@ -8,13 +8,19 @@ from typing import Final
 NIMBUS: Final = "nimbus"
 #: Layer of mean raw intensities per cell and channel.
 INTEGRATED: Final = "integrated_expression"
-#: Layer of human labels.
+#: Layer of human labels of whole regions that were drawn at random: for evaluation only.
 GOLD: Final = "gold"
+#: Layer of human labels of cells that were chosen because they are hard: for training only.
+GOLD_TRAINING: Final = "gold_training"
 #: Layer of labels derived from cell types or gates.
 SILVER: Final = "silver"
+#: Layers of labels, in which 0.5 is undetermined.
+LABELS: Final = (GOLD, GOLD_TRAINING, SILVER)
 
 #: ``obs`` column: the labels element that a cell is in.
 REGION: Final = "region"
+#: ``obs`` column: whether the cell's region was drawn for evaluation.
+EVALUATION: Final = "evaluation"
 #: ``obs`` column: the cell's label in that element.
 INSTANCE: Final = "instance_id"
 #: ``obsm`` entry: the cell's position, x and y.
