@@ -84,7 +84,8 @@ def _sums(cell: NDArray[np.int64], values: NDArray, n: int) -> NDArray[np.float6
 
 # Columns that are added up at a time: a cache line of float64.
 _COLUMNS = 8
-# Bytes of a block of rows. glibc keeps up to 32 MiB from the system after they are freed, which would add up.
+# Bytes of a block of rows, once there are as many. glibc keeps arrays of up to 32 MiB from the system after they are
+# freed, which would add up.
 _BLOCK = 2**26
 
 
@@ -102,6 +103,7 @@ class CellSums:
         self._ids: list[NDArray] = []
         self._rows: list[NDArray[np.float64]] = []
         self._free = np.zeros((0, 3 + 2 * n_channels))
+        self._n_rows = 0
 
     def add(
         self,
@@ -113,10 +115,11 @@ class CellSums:
         """Copy the sums of a tile's core: ``ids``, each once, and ``geometry`` of its footprint, the others (n, c)."""
         n, width = len(ids), self._free.shape[1]
         if len(self._free) < n:
-            self._free = np.empty((max(n, _BLOCK // (8 * width)), width))
+            self._free = np.empty((max(n, min(self._n_rows, _BLOCK // (8 * width))), width))
         rows, self._free = self._free[:n], self._free[n:]
         np.concatenate([geometry, expression, scores], axis=1, out=rows)
         self._rows.append(rows)
+        self._n_rows += n
         self._ids.append(ids.copy())
 
     def result(
