@@ -8,8 +8,10 @@ from typing import Final
 NIMBUS: Final = "nimbus"
 #: Layer of mean raw intensities per cell and channel.
 INTEGRATED: Final = "integrated_expression"
-#: Layer of human labels.
+#: Layer of human labels of whole regions that were drawn at random: for evaluation only.
 GOLD: Final = "gold"
+#: Layer of human labels of cells that were chosen because they are hard: for training only.
+GOLD_TRAINING: Final = "gold_training"
 #: Layer of labels derived from cell types or gates.
 SILVER: Final = "silver"
 

@@ -10,7 +10,8 @@ from nimbus_sd.engine.given_factors import given_factors
 from nimbus_sd.engine.inputs import described
 from nimbus_sd.engine.local import run_here
 from nimbus_sd.engine.maps import map_keys, score_map
-from nimbus_sd.engine.plan import Plan, default_tile_size
+from nimbus_sd.engine.plan import Plan, default_tile_size, model_grid
+from nimbus_sd.engine.read import TileReader, groups, read_ahead
 from nimbus_sd.engine.score import Memory, Runner, score
 
 __all__ = [
@@ -19,6 +20,7 @@ __all__ = [
     "Memory",
     "Plan",
     "Runner",
+    "TileReader",
     "block_count",
     "check_cell_size",
     "check_cells",
@@ -27,8 +29,11 @@ __all__ = [
     "described",
     "find_client",
     "given_factors",
+    "groups",
     "map_keys",
     "measured_factors",
+    "model_grid",
+    "read_ahead",
     "run_here",
     "run_on_client",
     "score",
