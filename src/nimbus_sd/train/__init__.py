@@ -9,9 +9,9 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from nimbus_sd.train._left_out import left_out, show_left_out
     from nimbus_sd.train.build import build_store
     from nimbus_sd.train.fine_tuning import FineTuned, fine_tune
-    from nimbus_sd.train._left_out import left_out, show_left_out
     from nimbus_sd.train.recipe import FINE_TUNE, LAPTOP, PAPER, Augmentation, Recipe, Selection
     from nimbus_sd.train.run import train
     from nimbus_sd.train.store import Store

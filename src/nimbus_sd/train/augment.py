@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TypeVar
 
-import kornia.augmentation as K  # noqa: N812 - as in kornia's documents
+import kornia.augmentation as K
 import torch
 from kornia.geometry.transform import elastic_transform2d
 from torch import Tensor

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator, Mapping, Sequence
+from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -190,9 +191,7 @@ def _groups(table: Any, regions: Sequence[Region], split_by: str | None) -> dict
     return together
 
 
-def _factors(
-    regions: list[Region], normalization: Any, card: Card, bad: BadPixels, progress: bool
-) -> pd.DataFrame:
+def _factors(regions: list[Region], normalization: Any, card: Card, bad: BadPixels, progress: bool) -> pd.DataFrame:
     if normalization is not None:
         return given_factors(normalization, regions)
     with tqdm(total=block_count(regions, card), desc="Normalisation", unit="block", disable=not progress) as bar:
@@ -248,6 +247,7 @@ def _write(
             "evaluation": known.for_evaluation,
             "judged": (np.isfinite(truth) & (truth != 0.5)).sum(axis=0).tolist(),
             "positive": (truth > 0.5).sum(axis=0).tolist(),
+            "sha256": sha256(b"".join(one.tobytes() for one in (known.ids, known.training, known.gold))).hexdigest(),
         }
     )
 

@@ -90,17 +90,16 @@ class Run:
             self._restore(state)
         recipe, main = self.recipe, self.fabric.is_global_zero
         log = Log(self.folder, self.step) if main else None
+        if not self.step and self.inputs["start"]:
+            # Whoever starts with a model wants one that is better.
+            self._judge(path)
         sums, bar = np.zeros(3), tqdm(total=recipe.steps, initial=self.step, disable=not (progress and main))
         for batch in read_batches(self.store, self._plan()) if not self._over() else ():
             sums += self._train(to_device(batch, self.fabric.device))
             bar.update()
             if self.step % recipe.validate_every and self.step < recipe.steps:
                 continue
-            f1 = self._validate()
-            if f1 > self.best:
-                self.best, self.best_step = f1, self.step
-                if main:
-                    self._save(path)
+            f1 = self._judge(path)
             if log is not None:
                 write_checkpoint(last, self._state(), self.inputs)
                 log.write(self.step, self._phase(self.step - 1), **self._means(sums), validation_f1=f1)
@@ -189,6 +188,16 @@ class Run:
             "taken. Look at these tiles, or train with a smaller learning rate."
         )
 
+    def _judge(self, path: Path) -> float:
+        """Validate, and keep the model if it is the best so far."""
+        f1 = self._validate()
+        if f1 > self.best:
+            self.best, self.best_step = f1, self.step
+            if self.fabric.is_global_zero:
+                found = {"validation_f1": round(f1, 6), "step": self.step}
+                save(self.plain, replace(self.card, figures=found), path)
+        return f1
+
     def _validate(self) -> float:
         self.network.eval()
         counts = count_calls(
@@ -208,10 +217,6 @@ class Run:
     def _means(self, sums: NDArray[np.float64]) -> dict[str, float]:
         loss, kept, steps = sums
         return {"loss": loss / steps, "kept": kept / steps, "learning_rate": self._learning_rate()}
-
-    def _save(self, path: Path) -> None:
-        found = {"validation_f1": round(self.best, 6), "step": self.best_step}
-        save(self.plain, replace(self.card, figures=found), path)
 
     def _state(self) -> dict[str, Any]:
         """All that the next step depends on; tiles and their augmentation follow from the step's number."""

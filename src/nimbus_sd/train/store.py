@@ -64,6 +64,8 @@ class StoredRegion:
         Model pixels that cover it.
     windows
         Number of its tiles per channel.
+    digest
+        SHA-256 of its labels.
     node
         Its group on disk.
     """
@@ -79,6 +81,7 @@ class StoredRegion:
     evaluation: bool
     shape: tuple[int, int]
     windows: int
+    digest: str
     node: zarr.Group
 
     @cached_property
@@ -216,7 +219,7 @@ class Store:
 
     def described(self) -> dict[str, Any]:
         """Return settings and contents, without pixels: runs on two stores that differ here must not be mixed."""
-        content = self.to_frame().to_csv(index=False)
+        content = [[one.data_set, one.region, one.split, one.channels, one.digest] for one in self.regions]
         return {**asdict(self.settings), "content": content}
 
     def _refresh(self) -> None:
@@ -248,5 +251,6 @@ def _regions(group: zarr.Group) -> Iterator[StoredRegion]:
             evaluation=attrs["evaluation"],
             shape=tuple(attrs["shape"]),
             windows=own["interior"].shape[0],
+            digest=attrs["sha256"],
             node=own,
         )

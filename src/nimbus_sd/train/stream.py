@@ -18,13 +18,20 @@ class Labelled(Protocol):
     """A tile and the labels of its cells, as :class:`~nimbus_sd.simulate.TrainingTile`."""
 
     @property
-    def image(self) -> NDArray[np.float32]: ...
+    def image(self) -> NDArray[np.float32]:
+        """See there."""
+
     @property
-    def interior(self) -> NDArray[np.bool_]: ...
+    def interior(self) -> NDArray[np.bool_]:
+        """See there."""
+
     @property
-    def cells(self) -> NDArray: ...
+    def cells(self) -> NDArray:
+        """See there."""
+
     @property
-    def labels(self) -> NDArray[np.float32]: ...
+    def labels(self) -> NDArray[np.float32]:
+        """See there."""
 
 
 @dataclass
