@@ -177,7 +177,8 @@ def _groups(table: Any, regions: Sequence[Region], split_by: str | None) -> dict
     if split_by not in table.obs:
         raise KeyError(f"`obs` has no column {split_by!r}, which `split_by` names; it has {list(table.obs.columns)}.")
     region_key = table.uns["spatialdata_attrs"]["region_key"]
-    together, of_image = {}, {}
+    together: dict[str, str] = {}
+    of_image: dict[str, str] = {}
     for region in regions:
         values = table.obs.loc[table.obs[region_key] == region.labels_key, split_by].dropna().unique()
         if len(values) != 1:
@@ -244,6 +245,7 @@ def _write(
     group.attrs.update(
         {
             "shape": list(grid.model_shape),
+            "windows": len(windows),
             "evaluation": known.for_evaluation,
             "judged": (np.isfinite(truth) & (truth != 0.5)).sum(axis=0).tolist(),
             "positive": (truth > 0.5).sum(axis=0).tolist(),

@@ -84,7 +84,8 @@ def train(
     _check(store, network, card)
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    recipe = replace(recipe, boundary=recipe.boundary or card.boundary)
+    boundary = recipe.boundary or card.boundary
+    recipe = replace(recipe, boundary=boundary)
     data_sets = ", ".join(store.data_sets)
     base = f"{card.name}" if start else "random weights"
     card = replace(
@@ -94,7 +95,7 @@ def train(
         description=description or f"Trained by nimbus_sd from {base}.",
         trained_on=f"Data sets {data_sets}: {len(store.tiles(TRAIN))} tiles, starting with {base}.",
         source="nimbus_sd.train",
-        boundary=recipe.boundary,
+        boundary=boundary,
         training=recipe.to_dict() | {"seed": rng, "start": card.sha256 if start else None},
         figures={},
         ranges={},

@@ -86,8 +86,8 @@ class Selector(nn.Module):
         gather
             Stacks a tensor of all devices, so that their thresholds stay the same.
         """
-        known, tile = judged(labels).cpu().numpy(), tile.cpu().numpy()
-        group = tile * self.threshold.shape[1] + self._class(labels > 0.5).cpu().numpy()
+        known = judged(labels).cpu().numpy()
+        group = (tile * self.threshold.shape[1] + self._class(labels > 0.5)).cpu().numpy()
         values, of, n = losses.double().cpu().numpy()[known], group[known], len(stratum) * self.threshold.shape[1]
         parts = [values[of == one] for one in range(n)]
         if self.settings.histogram:

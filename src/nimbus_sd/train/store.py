@@ -224,33 +224,34 @@ class Store:
 
     def _refresh(self) -> None:
         self._root = zarr.open_group(self.path, mode="r")
-        groups = sorted(self._root.groups(), key=lambda item: int(item[0]))
-        data_sets = [group for _, group in groups if "data_set" in group.attrs]
-        self.regions = [region for group in data_sets for region in _regions(group)]
-        self.strata = [(r, c) for group in data_sets for r in [_name(group)] for c in group.attrs["channels"]]
-        sizes = np.cumsum([0] + [len(group.attrs["channels"]) for group in data_sets])  # type: ignore[arg-type]
-        self._first = {_name(group): int(start) for group, start in zip(data_sets, sizes, strict=False)}
+        groups = [group for _, group in sorted(self._root.groups(), key=lambda item: int(item[0]))]
+        self.regions: list[StoredRegion] = []
+        self.strata: list[tuple[str, str]] = []
+        self._first: dict[str, int] = {}
+        for group in groups:
+            attrs: Any = group.attrs
+            if "data_set" in attrs:
+                name = str(attrs["data_set"])
+                self._first[name] = len(self.strata)
+                self.strata += [(name, channel) for channel in attrs["channels"]]
+                self.regions += _regions(group, name, tuple(attrs["channels"]))
 
 
-def _name(group: zarr.Group) -> str:
-    return str(group.attrs["data_set"])
-
-
-def _regions(group: zarr.Group) -> Iterator[StoredRegion]:
+def _regions(group: zarr.Group, data_set: str, channels: tuple[str, ...]) -> Iterator[StoredRegion]:
     for _, own in sorted(group.groups(), key=lambda item: int(item[0])):
         attrs: Any = own.attrs
         yield StoredRegion(
-            data_set=_name(group),
+            data_set=data_set,
             region=attrs["region"],
             image=attrs["image"],
             split=attrs["split"],
             group=attrs["group"],
-            channels=tuple(group.attrs["channels"]),  # type: ignore[arg-type]
+            channels=channels,
             judged=tuple(attrs["judged"]),
             positive=tuple(attrs["positive"]),
             evaluation=attrs["evaluation"],
             shape=tuple(attrs["shape"]),
-            windows=own["interior"].shape[0],
+            windows=attrs["windows"],
             digest=attrs["sha256"],
             node=own,
         )
