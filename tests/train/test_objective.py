@@ -75,7 +75,7 @@ def test_figures_of_cells_are_means_over_their_interior(batch, logits):
     target = (LABELS > 0.5).float()[CELLS]
     losses = functional.binary_cross_entropy_with_logits(logits[:, 0], target, reduction="none")
     for cell in range(1, 5):
-        own = (CELLS == cell) & (INTERIOR > 0)
+        own = (cell == CELLS) & (INTERIOR > 0)
         assert float(found.areas[cell]) == own.sum()
         assert float(found.losses[cell]) == pytest.approx(float(losses[own].mean()), rel=1e-6)
         assert float(found.scores[cell]) == pytest.approx(float(torch.sigmoid(logits[:, 0])[own].mean()), rel=1e-6)
