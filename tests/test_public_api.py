@@ -29,7 +29,7 @@ PUBLIC = {
         "score_shape",
         "threshold_curve",
     },
-    "nimbus_sd.models": {"PUBLISHED", "Card", "Model", "Scorer", "UNet", "architecture", "load", "save"},
+    "nimbus_sd.models": {"PUBLISHED", "Card", "Model", "Scorer", "UNet", "architecture", "load", "push", "save"},
     "nimbus_sd.pl": {
         "calibration_curve",
         "cells",

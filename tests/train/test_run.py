@@ -1,8 +1,12 @@
 """A whole run: it learns, stops and goes on exactly, keeps its best model, and refuses what cannot work."""
 
 import csv
+import os
 import re
+import subprocess
+import sys
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -210,3 +214,31 @@ def test_before_the_robust_phase_nothing_was_selected(store, tmp_path):
     ns.train.train(store, tmp_path / "run", recipe=replace(RECIPE, robust_steps=0), **CPU)
     with pytest.raises(ValueError, match="has not reached its noise-robust phase"):
         ns.train.left_out(tmp_path / "run", store)
+
+
+SCRIPT = """
+import sys
+from small_training import RECIPE
+import nimbus_sd as ns
+if __name__ == "__main__":
+    ns.train.train(sys.argv[1], sys.argv[2], recipe=RECIPE, accelerator="cpu", devices=2, progress=False)
+"""
+
+
+@pytest.mark.slow
+def test_two_devices_share_batches_thresholds_and_f1(store, tmp_path):
+    """Two processes stand for two GPUs; what is written is one model, and its checkpoint goes on on one device."""
+    (tmp_path / "script.py").write_text(SCRIPT)
+    paths = [str(Path(ns.__file__).parents[1]), str(Path(__file__).parents[1] / "helpers")]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(paths), "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "script.py", str(store.path), str(tmp_path / "run")]
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=600)
+    assert done.returncode == 0, done.stderr
+    assert [row["step"] for row in log_of(tmp_path / "run")] == ["2", "4", "6", "8"]
+    state = torch.load(tmp_path / "run" / "last.ckpt", weights_only=True)
+    assert state["step"] == 8 and state["selector"]["threshold"].isfinite().all()
+    # A finished run is recognised by one device too, and its best F1 is that of the model on all regions.
+    path = ns.train.train(store, tmp_path / "run", recipe=RECIPE, **CPU)
+    model = ns.models.load(path)
+    counts = count_calls(model.network, store, "validation", batch_size=2, device=torch.device("cpu"))
+    assert mean_f1(figures(counts, store)) == pytest.approx(model.card.figures["validation_f1"], abs=1e-5)

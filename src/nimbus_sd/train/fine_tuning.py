@@ -52,7 +52,6 @@ def fine_tune(
     license: str | None = None,
     rng: int = 0,
     accelerator: str = "auto",
-    devices: int | str = 1,
     precision: str = "auto",
     progress: bool = True,
 ) -> FineTuned:
@@ -79,7 +78,7 @@ def fine_tune(
         Of the new model; that of the start by default.
     rng
         Seed of the split and of training.
-    accelerator, devices, precision, progress
+    accelerator, precision, progress
         As for :func:`train`.
 
     Returns
@@ -135,7 +134,6 @@ def fine_tune(
         description=f"{start.card.name}, fine-tuned by nimbus_sd.",
         rng=rng,
         accelerator=accelerator,
-        devices=devices,
         precision=precision,
         progress=progress,
     )

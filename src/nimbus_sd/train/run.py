@@ -52,8 +52,9 @@ def train(
     rng
         Seed of the first weights, the order of tiles and their augmentation.
     accelerator, devices, precision
-        As for :class:`lightning.fabric.Fabric`; with several devices each takes its share of a batch. By default one
-        GPU if there is one, in ``"bf16-mixed"``, else the CPU, in ``"32-true"``.
+        As for :class:`lightning.fabric.Fabric`. By default one GPU if there is one, in ``"bf16-mixed"``, else the CPU,
+        in ``"32-true"``. Several devices share a batch; Lightning runs the calling script once for each of them, so
+        build the store in another script.
     progress
         Show a progress bar.
 
