@@ -110,7 +110,14 @@ def measure(folder: Path, seed: int, rate: float, kind: str, steps: int, n_regio
     if path.exists():
         store = ns.train.Store(path)
     if not path.exists() or not store.regions:
-        settings = {"data_set": "simulated", "model": card, "tile_size": 128, "split": split, "progress": False}
+        settings = {
+            "data_set": "simulated",
+            "model": card,
+            "tile_size": 128,
+            "overlap": 0,
+            "split": split,
+            "progress": False,
+        }
         store = ns.train.build_store(path, sdata, **settings)
     run = {"progress": False, "rng": seed, "accelerator": "cpu"}
     first = replace(RECIPE, naive_steps=steps, robust_steps=0)

@@ -26,7 +26,10 @@ def hub_api(monkeypatch):
     monkeypatch.setattr(HfApi, "create_repo", lambda self, name, **settings: got.update(repository=name, **settings))
 
     def commit(self, name, operations, commit_message):
-        got["files"] = {one.path_in_repo: one.as_file().__enter__().read() for one in operations}
+        got["files"] = {}
+        for one in operations:
+            with one.as_file() as file:
+                got["files"][one.path_in_repo] = file.read()
         return SimpleNamespace(oid=FIRST)
 
     monkeypatch.setattr(HfApi, "create_commit", commit)

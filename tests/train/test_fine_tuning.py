@@ -27,7 +27,7 @@ def start(tmp_path):
 
 
 def tuned(labelled, folder, start, **settings):
-    own = {"model": start, "pixel_size": 0.5, "tile_size": 16, "split": GIVEN, "recipe": RECIPE, "progress": False}
+    own = {"model": start, "pixel_size": 0.5, "tile_size": 24, "split": GIVEN, "recipe": RECIPE, "progress": False}
     return ns.train.fine_tune(labelled, folder, **own | settings, accelerator="cpu")
 
 

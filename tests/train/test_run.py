@@ -105,7 +105,7 @@ def test_a_pull_keeps_weights_near_the_start(store, tmp_path):
 
 def test_a_run_learns(store, tmp_path):
     """Bright cells are positive: a few steps suffice, and F1 is that of the cells."""
-    recipe = replace(RECIPE, naive_steps=60, robust_steps=0, validate_every=30, augmentation=EXACT)
+    recipe = replace(RECIPE, naive_steps=60, robust_steps=0, validate_every=30, augmentation=EXACT, boundary="cell")
     path = ns.train.train(store, tmp_path / "run", recipe=recipe, **CPU)
     assert ns.models.load(path).card.figures["validation_f1"] > 0.6
     losses = [float(row["loss"]) for row in log_of(tmp_path / "run")]
