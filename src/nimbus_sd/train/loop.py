@@ -156,11 +156,16 @@ class Run:
     def _select(self, batch: StoredBatch) -> Tensor:
         """Say which cells are learned from, by the network as it is and the tiles as they are."""
         self.network.eval()
-        cells = cell_figures(self.network(batch.inputs), batch, str(self.recipe.boundary))
+        cells = cell_figures(self._look(batch.inputs), batch, str(self.recipe.boundary))
         labels = torch.where(known_cells(batch, cells.areas), batch.labels, torch.nan)
         step = self.step - self.recipe.naive_steps
         self.selector.update(cells.losses, labels, batch.tile, batch.stratum, step, self._gather)
         return self.selector.keep(cells.losses, cells.scores, labels, batch.stratum[batch.tile])
+
+    def _look(self, inputs: Tensor) -> Tensor:
+        """Return logits, on this device alone: others may have fewer regions, and would be waited for."""
+        with self.fabric.autocast():
+            return self.plain(inputs)  # type: ignore[no-any-return]
 
     def _gather(self, one: Tensor) -> Tensor:
         return one[None] if self.fabric.world_size == 1 else self.fabric.all_gather(one)  # type: ignore[return-value]
@@ -206,7 +211,7 @@ class Run:
     def _validate(self) -> float:
         self.network.eval()
         counts = count_calls(
-            self.network,
+            self._look,
             self.store,
             VALIDATION,
             batch_size=self.recipe.batch_size,
