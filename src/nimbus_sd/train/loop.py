@@ -193,7 +193,7 @@ class Run:
             names.append(f"{one.data_set}/{one.region}/{one.channels[channel]}, window {window}")
         kept = "The last checkpoint is kept" if (self.folder / "last.ckpt").exists() else "There is no checkpoint yet"
         raise FloatingPointError(
-            f"The loss of step {self.step + 1} is {float(loss):g} and the norm of its gradient "
+            f"The loss of step {self.step + 1} is {float(loss.detach()):g} and the norm of its gradient "
             f"{float('nan' if norm is None else norm):g}, in the batch of {'; '.join(names)}. {kept}; the step was not "
             "taken. Look at these tiles, or train with a smaller learning rate."
         )
