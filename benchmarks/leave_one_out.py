@@ -28,8 +28,8 @@ def _without(draw: Callable[..., Any], **settings: Any) -> Callable[..., Any]:
     return lambda *args: replace(draw(*args), **settings)
 
 
-def _camera(rng: np.random.Generator, unspecific: float = 0.0) -> detector.Detector:
-    while (drawn := detector.draw_detector(rng, unspecific)).counting:
+def _camera(rng: np.random.Generator, of: marker.Marker | None = None) -> detector.Detector:
+    while (drawn := detector.draw_detector(rng, of)).counting:
         pass
     return drawn
 

@@ -3,6 +3,7 @@
 import re
 from pathlib import Path
 
+import numpy as np
 import pytest
 from squidpy_here import squidpy_fits
 
@@ -11,17 +12,17 @@ import nimbus_sd as ns
 DOCS = Path(__file__).parents[1] / "docs"
 
 
-def run_page(name: str, at_least: int) -> dict:
-    """Run a page's blocks of code in order, and return the names that they leave."""
-    text = (DOCS / name).read_text(encoding="utf-8")
+def run(page: str) -> dict:
+    """Run the blocks of a page, one after the other; return the names that they set."""
+    text = (DOCS / page).read_text(encoding="utf-8")
     blocks = re.findall(r"^```python\n(.*?)^```", text, re.DOTALL | re.MULTILINE)
-    assert len(blocks) >= at_least
+    assert len(blocks) > 5
     names: dict = {}
     for block in blocks:
         if "import squidpy" in block and not squidpy_fits():
             continue
         line = text[: text.index(block)].count("\n")
-        exec(compile("\n" * line + block, str(DOCS / name), "exec"), names)
+        exec(compile("\n" * line + block, str(DOCS / page), "exec"), names)
     return names
 
 
@@ -29,7 +30,7 @@ def run_page(name: str, at_least: int) -> dict:
 @pytest.mark.filterwarnings("ignore")
 def test_training(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    names = run_page("training.md", 6)
+    names = run("training.md")
     assert names["path"].is_file() and (tmp_path / "runs/first/last.ckpt").is_file()
     assert names["cells"]["kept"].mean() < 1
     assert {"f1_before", "f1_after"} <= set(names["tuned"].report)
@@ -38,9 +39,24 @@ def test_training(tmp_path, monkeypatch):
 
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")
+def test_labels(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    names = run("labels.md")
+    adata, found = names["adata"], names["found"]
+    assert found.index[0] == "CD8" and "'B cell' (positive)" in found.loc["CD8", "reason"]
+    assert ns.labels.evaluation_regions(adata) == names["regions"]
+    judged = np.isfinite(adata.layers["gold_training"]).sum()
+    assert judged == len(names["cells"]) == 100
+    text = (DOCS / "labels.md").read_text(encoding="utf-8")
+    for name in ns.labels.__all__:
+        assert f"labels.{name}" in text or f"`{name}`" in text, name
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")
 def test_clustering(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    names = run_page("clustering.md", 10)
+    names = run("clustering.md")
     assert "metacluster_nimbus" in names["adata"].obs and (tmp_path / "tissue.zarr").is_dir()
     assert set(names["suggested"]["type"]) > {"T cell", "B cell", "Epithelial cell"}
 

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
-from functools import partial
-from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 import pandas as pd
@@ -24,18 +22,18 @@ from nimbus_sd.engine import (
     check_cell_size,
     check_cells,
     check_pixels,
-    default_tile_size,
     described,
     find_client,
+    find_runner,
+    find_tile_size,
     given_factors,
     map_keys,
     measured_factors,
-    run_here,
-    run_on_client,
+    provenance,
     score,
     score_map,
 )
-from nimbus_sd.models import Card, Model, Scorer, load
+from nimbus_sd.models import Card, Scorer, load
 from nimbus_sd.spatial import Region, RegionResult, check_keys, find_regions, write_table
 
 if TYPE_CHECKING:
@@ -145,7 +143,7 @@ def predict(
         Pixels cannot be read, such as those of a damaged chunk; the checkpoint cannot be written, or another call works
         with it.
     FileNotFoundError
-        A model file, or its card, does not exist.
+        A model file, its card, or a file of the pixels does not exist.
     ConnectionError
         ``model="nimbus"`` has never been fetched and no hub can be reached; the cluster was closed.
     MemoryError
@@ -178,7 +176,7 @@ def predict(
     loaded = load(model)
     here = device if client is None else "auto"
     scorer = Scorer(loaded, device=here, precision=precision, tta=tta, batch_size=batch_size)
-    tile_size = default_tile_size(scorer.card, regions) if tile_size is None else _checked_tile_size(tile_size)
+    tile_size = find_tile_size(tile_size, scorer.card, regions)
     check_cell_size(regions)
 
     bad = BadPixels()
@@ -186,7 +184,7 @@ def predict(
     in_use = factors["factor"].to_numpy(np.float64)
     plan = Plan(regions, in_use, scorer.card, tile_size, identify=checkpoint is not None)
     store = Memory() if checkpoint is None else Checkpoint(checkpoint, described(plan, scorer))
-    run = partial(run_here, scorer=scorer) if client is None else _on_cluster(client, loaded, scorer, device)
+    run = find_runner(client, loaded, scorer, device)
     # Pixels that were counted once, all of them, are not counted again.
     results = _scored(plan, run, store, BadPixels() if normalization is None else bad, progress)
     check_pixels(bad)
@@ -200,17 +198,11 @@ def predict(
         table_key=table_key,
         key_added=key_added,
         factors=factors,
-        provenance=_provenance(scorer, regions, given=normalization is not None),
+        provenance=provenance(scorer, regions, given=normalization is not None),
     )
     sdata.images.update(maps)
     logger.info("added layers[%r]: scores of %d cells in %d channels", key_added, adata.n_obs, len(channels))
     return adata
-
-
-def _checked_tile_size(tile_size: int) -> int:
-    if tile_size < 1:
-        raise ValueError(f"`tile_size` is {tile_size}; give a number of model pixels of at least 1, or None.")
-    return int(tile_size)
 
 
 def _factors(
@@ -226,31 +218,7 @@ def _factors(
         return measured_factors(regions, card, bad, bar.update)
 
 
-def _on_cluster(client: Client, model: Model, scorer: Scorer, device: str | torch.device) -> Runner:
-    settings = {"precision": scorer.precision, "tta": scorer.tta, "batch_size": scorer.batch_size}
-    return partial(run_on_client, client=client, model=model, settings={"device": str(device), **settings})
-
-
 def _scored(plan: Plan, run: Runner, store: Memory | Checkpoint, bad: BadPixels, progress: bool) -> list[RegionResult]:
     form = "{l_bar}{bar}| {n:.1f}/{total} [{elapsed}<{remaining}]"
     with tqdm(total=len(plan.tiles), desc="Scores", unit="tile", bar_format=form, disable=not progress) as bar:
         return score(plan, run, store, bad=bad, on_share=bar.update)
-
-
-def _provenance(scorer: Scorer, regions: list[Region], *, given: bool) -> dict[str, Any]:
-    card = scorer.card
-    return {
-        "model": card.name,
-        "model_description": card.description,
-        "sha256": card.sha256,
-        "revision": card.revision,
-        "model_pixel_size": card.pixel_size,
-        "pixel_size": {region.labels_key: region.pixel_size * region.image_repeat for region in regions},
-        "normalization": "given" if given else card.rule,
-        "quantile": None if given else card.quantile,
-        "views": 8 if scorer.tta else 1,
-        "precision": scorer.precision,
-        "version": version("nimbus-sd"),
-        # Compared with the images by `tl.call_positive`, which loads no model.
-        "ranges": card.ranges or None,
-    }

@@ -14,9 +14,13 @@ GOLD: Final = "gold"
 GOLD_TRAINING: Final = "gold_training"
 #: Layer of labels derived from cell types or gates.
 SILVER: Final = "silver"
+#: Layers of labels, in which 0.5 is undetermined.
+LABELS: Final = (GOLD, GOLD_TRAINING, SILVER)
 
 #: ``obs`` column: the labels element that a cell is in.
 REGION: Final = "region"
+#: ``obs`` column: whether the cell's region was drawn for evaluation.
+EVALUATION: Final = "evaluation"
 #: ``obs`` column: the cell's label in that element.
 INSTANCE: Final = "instance_id"
 #: ``obsm`` entry: the cell's position, x and y.

@@ -18,7 +18,8 @@ def script():
 def drawn(script, component):
     rng = np.random.default_rng(0)
     with mock.patch.multiple(tile, **script.COMPONENTS[component]):
-        return [(tile.draw_marker(rng), tile.draw_detector(rng, 0.1), tile.draw_segmentation(rng)) for _ in range(60)]
+        markers = [tile.draw_marker(rng) for _ in range(60)]
+        return [(marker, tile.draw_detector(rng, marker), tile.draw_segmentation(rng)) for marker in markers]
 
 
 def test_each_component_is_there_with_all_and_gone_without_it(script):

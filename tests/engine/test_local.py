@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from nimbus_sd import engine
-from nimbus_sd.engine import BadPixels, Memory, Plan, default_tile_size, read, run_here
+from nimbus_sd.engine import BadPixels, Memory, Plan, find_tile_size, read, run_here
 from nimbus_sd.models import PUBLISHED, Scorer, load
 
 
@@ -76,7 +76,7 @@ def test_a_region_without_a_cell(regions, scorer):
 def test_wide_networks_and_fine_images_get_smaller_tiles(regions):
     def size(root_filters, pixel_size):
         card = replace(PUBLISHED, root_filters=root_filters, depth=2)
-        return default_tile_size(card, regions(np.ones((1, 8, 8), np.uint8), pixel_size=pixel_size))
+        return find_tile_size(None, card, regions(np.ones((1, 8, 8), np.uint8), pixel_size=pixel_size))
 
     assert size(64, 0.5) < size(16, 0.5)
     assert 100 < size(16, 0.1) < size(16, 0.5) == size(16, 2)

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from nimbus_sd.models import Scorer, load
-from nimbus_sd.models.inference import VIEWS
+from nimbus_sd.models.views import VIEWS
 
 SQUARE, WIDE = (24, 24), (16, 28)
 

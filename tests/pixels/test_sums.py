@@ -1,5 +1,7 @@
 """Sums over cells, tile by tile, against averaging an enlarged map."""
 
+import tracemalloc
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -84,3 +86,15 @@ def test_sums_do_not_overflow(dtype):
     image = np.full((300, 300), 250).astype(dtype)
     index = np.arange(300)
     assert Footprint.of(labels, index, index, 300).sum_image(image).tolist() == [250 * 90_000]
+
+
+def test_result_copies_the_sums_only_some_columns_at_a_time():
+    sums, part = CellSums(40), np.ones((1000, 40))
+    for first in range(0, 20_000, 1000):
+        sums.add(np.arange(first, first + 1000), np.ones((1000, 3)), part.copy(), part.copy())
+    tracemalloc.start()
+    *_, mean, score = sums.result()
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    # Of float64, one of them alone would take twice as much as its result.
+    assert mean.nbytes + score.nbytes < peak < 1.6 * (mean.nbytes + score.nbytes)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from nimbus_sd.simulate import Detector, draw_detector, draw_tissue, expose
+from nimbus_sd.simulate import Detector, Marker, draw_detector, draw_tissue, expose
 
 QUIET = {"gain": 1e6, "blur": 0.0, "tail": 0.0, "background": 0.0, "read_noise": 0.0, "clumps": 0.0}
 # Poisson noise at a gain of 1e6, six standard deviations.
@@ -167,10 +167,13 @@ def test_drawn_detectors_cover_the_variety():
 
 
 def test_what_glows_in_cells_glows_between_them():
-    def faintest(unspecific: float) -> float:
+    def backgrounds(prevalence: float, unspecific: float) -> list[float]:
         rng = np.random.default_rng(0)
-        cameras = [d for d in (draw_detector(rng, unspecific) for _ in range(300)) if not d.counting]
-        return min(detector.background for detector in cameras)
+        marker = Marker("membrane", prevalence, unspecific=unspecific)
+        return [d.background for d in (draw_detector(rng, marker) for _ in range(300)) if not d.counting]
 
-    assert faintest(0.0) < 0.02
-    assert faintest(0.5) >= 0.1
+    assert min(backgrounds(0.3, 0.0)) < 0.02
+    assert min(backgrounds(0.3, 0.5)) >= 0.1
+    # Nobody positive: hardly any contrast. Everybody: plain contrast.
+    assert min(backgrounds(0.0, 0.5)) >= 0.4
+    assert max(backgrounds(0.3, 0.0)) > 0.5 and max(backgrounds(1.0, 0.0)) <= 0.3

@@ -1,6 +1,7 @@
 """Training tiles: what the network sees, and what it should say."""
 
 import dataclasses
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -69,9 +70,8 @@ def test_expression_follows_the_labels():
 
 
 def test_expression_is_the_mean_intensity_of_the_cell():
-    # At full resolution, so only nearly what the tile's own pixels say.
-    tiles = [tile for seed in range(4) for tile in drawn(seed, 64)]
-    for tile in tiles:
+    off = []
+    for tile in [tile for seed in range(10) for tile in drawn(seed, 64)]:
         area = np.bincount(tile.cells.ravel(), minlength=len(tile.labels))
         mean = np.bincount(tile.cells.ravel(), tile.image.ravel(), minlength=len(tile.labels)) / np.maximum(area, 1)
         # The image is clipped where the expression is not.
@@ -79,7 +79,9 @@ def test_expression_is_the_mean_intensity_of_the_cell():
         large = (area > 30) & ~clipped
         large[0] = False
         if large.any():
-            assert np.median(np.abs(mean - tile.expression)[large]) < 0.05
+            off.append(np.median(np.abs(mean - tile.expression)[large]))
+    # It is measured at full resolution, so only nearly what the pixels of a resized tile say.
+    assert np.median(off) < 1e-6 and np.quantile(off, 0.9) < 0.05
 
 
 def test_the_factor_is_five_times_the_threshold_between_dim_and_bright_cells():
@@ -95,17 +97,20 @@ def test_the_factor_is_five_times_the_threshold_between_dim_and_bright_cells():
 
 
 def test_regions_share_their_normalisation():
-    """Where one region has positive cells and another none, the other's cells stay dim."""
-    dimmer = []
-    for seed in range(12):
-        tiles = drawn(seed, 96, markers=4, regions=3)
-        for marker in range(4):
-            of_marker = tiles[3 * marker : 3 * marker + 3]
-            positives = [(tile.labels[1:] == 1).sum() for tile in of_marker]
-            rich, poor = of_marker[int(np.argmax(positives))], of_marker[int(np.argmin(positives))]
-            if max(positives) >= 10 and min(positives) == 0:
-                dimmer.append(np.quantile(poor.expression, 0.9) < np.median(rich.expression[rich.labels == 1]))
-    assert len(dimmer) >= 3 and np.mean(dimmer) > 0.8
+    """So that, where one region has positive cells and another none, the other's cells stay dim."""
+    factors = []
+
+    def measured(images, labels, pixel_size):
+        factors.append((len(images), level_factor(images, labels, pixel_size)))
+        return factors[-1][1]
+
+    with mock.patch("nimbus_sd.simulate.tile.level_factor", measured):
+        tiles = drawn(3, 64, markers=4, regions=3)
+    assert len(tiles) == 12 and [number for number, _ in factors] == [3, 3, 3, 3]
+    with mock.patch("nimbus_sd.simulate.tile.level_factor", lambda *_: 2 * measured(*_)):
+        dimmer = drawn(3, 64, markers=4, regions=3)
+    for tile, half in zip(tiles, dimmer, strict=True):
+        np.testing.assert_allclose(half.expression, tile.expression / 2, rtol=1e-5)
 
 
 def test_a_counterstain_is_in_nearly_all_cells():

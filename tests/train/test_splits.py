@@ -61,7 +61,7 @@ def test_a_given_split_is_taken():
         (GIVEN | {"test": []}, GROUPS, set(), r"no place for the region\(s\) \['d'\]"),
         (GIVEN | {"testing": []}, GROUPS, set(), r"names \['testing'\]"),
         (GIVEN | {"test": "d"}, GROUPS, set(), "as text"),
-        (GIVEN, GROUPS, {"a"}, r"\['a'\] hold evaluation gold"),
+        (GIVEN, GROUPS, {"a"}, r"\['a'\] are for evaluation"),
         (GIVEN, GROUPS | {"c": "a"}, set(), r"tears apart .*\['a'\]"),
     ],
 )

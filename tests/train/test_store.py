@@ -100,8 +100,15 @@ def test_gold_is_tested_by_and_proofread_cells_go_before_silver(labelled, build)
     assert {name for name, region in by_name.items() if region.split == "test"} == {"r1_cells"}
     assert np.isfinite(by_name["r1_cells"].truth(0)).sum() == 1 and by_name["r1_cells"].truth(0)[0] == 0.75
     assert by_name["r0_cells"].truth(1)[0] == proofread[0, 1] != adata.layers["silver"][0, 1]
-    with pytest.raises(ValueError, match=r"\['r1_cells'\] hold evaluation gold"):
+    with pytest.raises(ValueError, match=r"\['r1_cells'\] are for evaluation"):
         build(labelled, "other", split={"train": ["r1_cells", "r0_cells"], "validation": ["r2_cells", "r3_cells"]})
+
+
+def test_a_region_drawn_for_evaluation_is_tested_before_anybody_judged_it(labelled, build):
+    adata = labelled.tables["table"]
+    adata.obs["evaluation"] = (adata.obs["region"] == "r2_cells").to_numpy()
+    store = build(labelled, split=(0.5, 0.25, 0.25))
+    assert [region.region for region in store.regions if region.split == "test"] == ["r2_cells"]
 
 
 def test_regions_of_one_patient_stay_together(labelled, build):

@@ -1,11 +1,18 @@
-"""Whose workers compute the tiles."""
+"""Who computes the tiles: workers of a client, or this process."""
 
 from __future__ import annotations
 
 import sys
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from nimbus_sd.engine.cluster import run_on_client
+from nimbus_sd.engine.local import run_here
+from nimbus_sd.engine.score import Runner
+from nimbus_sd.models import Model, Scorer
+
 if TYPE_CHECKING:
+    import torch
     from distributed import Client
 
 
@@ -33,6 +40,14 @@ def find_client(client: Client | None) -> Client | None:
             "`client` is asynchronous, but `predict` waits for it; pass one made without asynchronous=True."
         )
     return client
+
+
+def find_runner(client: Client | None, model: Model, scorer: Scorer, device: str | torch.device) -> Runner:
+    """Bind what computes tiles: the client's workers, each with a scorer of its own on ``device``, or this process."""
+    if client is None:
+        return partial(run_here, scorer=scorer)
+    settings = {"precision": scorer.precision, "tta": scorer.tta, "batch_size": scorer.batch_size}
+    return partial(run_on_client, client=client, model=model, settings={"device": str(device), **settings})
 
 
 def _active(distributed: Any) -> Any:

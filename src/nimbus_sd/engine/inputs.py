@@ -1,15 +1,16 @@
-"""What scores depend on, to be compared with an earlier call's."""
+"""What scores depend on: to be compared with an earlier call's, and to be told with them."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from importlib.metadata import version
 from textwrap import shorten
 from typing import Any
 
 from nimbus_sd.engine.plan import Plan
 from nimbus_sd.models import Scorer
+from nimbus_sd.spatial import Region
 
 
 def described(plan: Plan, scorer: Scorer) -> dict[str, Any]:
@@ -49,3 +50,23 @@ def differences(before: Any, now: Any, name: str = "") -> Iterator[str]:
     # NaN, a factor that is not there, is written NaN and is not itself.
     elif repr(before) != repr(now):
         yield f"{name}: {shorten(str(before), 80)} then, {shorten(str(now), 80)} now"
+
+
+def provenance(scorer: Scorer, regions: Sequence[Region], *, given: bool) -> dict[str, Any]:
+    """List, for the table, how scores were made; ``given``: the factors were, not measured."""
+    card = scorer.card
+    return {
+        "model": card.name,
+        "model_description": card.description,
+        "sha256": card.sha256,
+        "revision": card.revision,
+        "model_pixel_size": card.pixel_size,
+        "pixel_size": {region.labels_key: region.pixel_size * region.image_repeat for region in regions},
+        "normalization": "given" if given else card.rule,
+        "quantile": None if given else card.quantile,
+        "views": 8 if scorer.tta else 1,
+        "precision": scorer.precision,
+        "version": version("nimbus-sd"),
+        # Compared with the images by `tl.call_positive`, which loads no model.
+        "ranges": card.ranges or None,
+    }

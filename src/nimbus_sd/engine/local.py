@@ -15,6 +15,7 @@ from nimbus_sd.engine.identity import check_unchanged
 from nimbus_sd.engine.plan import Plan, TileSums
 from nimbus_sd.engine.read import TileReader, groups, read_ahead
 from nimbus_sd.models import Scorer
+from nimbus_sd.spatial import as_os_error
 
 
 class Job(NamedTuple):
@@ -102,7 +103,7 @@ def _read(plan: Plan, jobs: Iterable[Job]) -> Iterator[_Part]:
                 last = _without_scores(reader, np.concatenate(expression, axis=1), bad) if group.stop == n else None
                 yield _Part(number, group, reader, inputs, last)
         except OSError as error:
-            raise OSError(f"Tile {number + 1} of {len(plan.tiles)}: {error}") from error
+            raise as_os_error(error, f"Tile {number + 1} of {len(plan.tiles)}: {error}") from error
 
 
 def _without_scores(reader: TileReader, expression: NDArray[np.float64], bad: BadPixels) -> TileSums:

@@ -22,11 +22,20 @@ def model_grid(region: Region, card: Card) -> Grid:
     return Grid(region.shape, region.pixel_size / card.pixel_size, card.stride)
 
 
-def default_tile_size(card: Card, regions: Sequence[Region]) -> int:
-    """Side of a core in model pixels: larger ones waste less halo, but need more memory.
+def find_tile_size(tile_size: int | None, card: Card, regions: Sequence[Region]) -> int:
+    """Side of a core in model pixels: as asked for, or one that fits.
 
-    A wide network needs it for the model's pixels, a fine image for its own.
+    Larger ones waste less halo, but need more memory: a wide network for the model's pixels, a fine image for its own.
+
+    Raises
+    ------
+    ValueError
+        It is less than 1.
     """
+    if tile_size is not None:
+        if tile_size < 1:
+            raise ValueError(f"`tile_size` is {tile_size}; give a number of model pixels of at least 1, or None.")
+        return int(tile_size)
     side = card.patch * (1024 if card.root_filters <= 32 else 512)
     finest = min(region.pixel_size for region in regions) / card.pixel_size
     return max(card.stride, min(side, int(_MAX_CORE * finest)))
@@ -36,7 +45,8 @@ def default_tile_size(card: Card, regions: Sequence[Region]) -> int:
 class Plan:
     """The tiles of all regions, numbered in the order in which their sums are added up.
 
-    Whoever computes them, in whatever order: the scores are the same, to the last byte on the same machine.
+    Whoever computes them, in whatever order: the scores are the same, to the last byte on the same machine with the
+    same number of threads. Another number changes the order in which a convolution adds up: the last digits.
 
     Parameters
     ----------

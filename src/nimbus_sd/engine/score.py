@@ -86,25 +86,22 @@ def score(
     members: list[list[int]] = [[] for _ in plan.regions]
     for number, (position, _) in enumerate(plan.tiles):
         members[position].append(number)
-    missing = [len(numbers) for numbers in members]
-    results: dict[int, RegionResult] = {}
+    kept: set[int] = set()
 
     def parts(position: int) -> Iterator[TileSums]:
-        """Tiles of a region in the order of the plan, whoever finished first: the order decides on the last digits."""
+        """Tiles of a region in the order of the plan, whoever finishes first: the order decides on the last digits."""
         for number in members[position]:
+            while number not in kept:
+                one, sums = next(finished)
+                kept.add(one)
+                if sums is not None:
+                    store.save(one, sums)
             sums = store.load(number)
             bad.add(plan.regions[position].channels, sums.not_finite, sums.negative)
             yield sums
 
     with store.opened(), _told_how_to_go_on(store, plan), closing(run(plan, _jobs(plan, store), on_share)) as finished:
-        for number, sums in finished:
-            if sums is not None:
-                store.save(number, sums)
-            position, _ = plan.tiles[number]
-            missing[position] -= 1
-            if not missing[position]:
-                results[position] = joined(plan.regions[position], parts(position))
-    return [results[position] for position in range(len(plan.regions))]
+        return [joined(region, parts(position)) for position, region in enumerate(plan.regions)]
 
 
 @contextmanager

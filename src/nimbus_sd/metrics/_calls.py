@@ -22,7 +22,7 @@ Threshold: TypeAlias = "float | str | Mapping[str, float] | pd.Series"
 def known(values: NDArray, name: str) -> NDArray[np.bool_]:
     """Where a layer has a value; where labels are undetermined, they have none."""
     finite = np.isfinite(values)
-    return finite & (values != UNDETERMINED) if name in (keys.GOLD, keys.SILVER) else finite
+    return finite & (values != UNDETERMINED) if name in keys.LABELS else finite
 
 
 def calls(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -24,6 +25,17 @@ def check_table(adata: object) -> None:
         raise TypeError(
             f"This works on a table of cells (AnnData) and was given {type(adata).__name__}. The table of a "
             "SpatialData is sdata.tables['table']."
+        )
+
+
+def check_writable(key_added: object) -> None:
+    """Raise an error if a table with this name in it could not be written to disk."""
+    if not isinstance(key_added, str):
+        raise TypeError(f"`key_added` is {key_added!r}; it must be a text.")
+    if not re.fullmatch(r"(?!__)[\w.-]+", key_added) or key_added in (".", "..", "_index"):
+        raise ValueError(
+            f"`key_added` is {key_added!r}, which cannot be written to disk: a name has letters, digits, '_', '-' and "
+            "'.' only, and does not start with '__'."
         )
 
 
@@ -97,6 +109,19 @@ def region_column(adata: AnnData, region_key: str | None = None) -> pd.Series:
         annotated = adata.uns.get("spatialdata_attrs", {})
         region_key = str(annotated.get("region_key", keys.REGION))
     return obs_columns(adata, region_key)[region_key]
+
+
+def instance_column(adata: AnnData) -> pd.Series:
+    """Return the column of ``obs`` that holds each cell's label in its region.
+
+    Raises
+    ------
+    KeyError
+        If it does not exist.
+    """
+    annotated = adata.uns.get("spatialdata_attrs", {})
+    key = str(annotated.get("instance_key", keys.INSTANCE))
+    return obs_columns(adata, key)[key]
 
 
 def obs_columns(adata: AnnData, names: str | Sequence[str]) -> pd.DataFrame:

@@ -126,12 +126,13 @@ def _baselines(adata: AnnData, names: Sequence[str] | None) -> Iterator[tuple[st
         names += [ARCSINH] if keys.INTEGRATED in names and ARCSINH not in names else []
     for name in names:
         if name == ARCSINH and name not in adata.layers:
-            yield name, _arcsinh(layer(adata, keys.INTEGRATED))
+            yield name, scaled_arcsinh(layer(adata, keys.INTEGRATED))
         else:
             yield name, layer(adata, name)
 
 
-def _arcsinh(values: NDArray) -> NDArray:
+def scaled_arcsinh(values: NDArray) -> NDArray:
+    """Take arcsinh(x / c) of cells x channels; c is the median of a channel's values above 0."""
     out = np.empty(values.shape, np.result_type(values.dtype, np.float32))
     for i, column in enumerate(values.T):
         above = column[np.isfinite(column) & (column > 0)]

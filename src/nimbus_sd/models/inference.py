@@ -3,8 +3,7 @@
 import copy
 import sys
 import warnings
-from contextlib import AbstractContextManager, nullcontext
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -12,7 +11,9 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
+from nimbus_sd.models.device import cpu_has_bfloat16, find_device, is_out_of_memory, reproducible
 from nimbus_sd.models.unet import Block, UNet
+from nimbus_sd.models.views import IDENTITY, VIEWS, View
 from nimbus_sd.models.zoo import Model
 
 Precision = Literal["float32", "bfloat16"]
@@ -22,32 +23,6 @@ ALIVE_VALUES = 10
 # In bytes. On a CPU, tensors above 32 MiB are slower, as the allocator returns them to the system each time.
 MEMORY_BUDGET = 2**30
 MEMORY_BUDGET_CPU = 2**27
-
-
-class View(NamedTuple):
-    """One of the eight ways to lay a square on itself."""
-
-    quarter_turns: int
-    flipped: bool
-
-    @property
-    def swaps_axes(self) -> bool:
-        """Whether height becomes width."""
-        return self.quarter_turns % 2 == 1
-
-    def of(self, x: Tensor) -> Tensor:
-        """Turn, then flip the last two axes."""
-        x = torch.rot90(x, self.quarter_turns, (-2, -1))
-        return x.flip(-1) if self.flipped else x
-
-    def undo(self, x: Tensor) -> Tensor:
-        """Bring a view back: ``undo(of(x))`` is ``x``."""
-        x = x.flip(-1) if self.flipped else x
-        return torch.rot90(x, -self.quarter_turns, (-2, -1))
-
-
-IDENTITY = View(0, False)
-VIEWS = tuple(View(turns, flipped) for turns in (0, 2, 1, 3) for flipped in (False, True))
 
 
 class Scorer:
@@ -105,13 +80,13 @@ class Scorer:
         if batch_size is not None and batch_size < 1:
             raise ValueError(f"batch_size={batch_size}: give a whole number of at least 1, or None.")
         self.card = model.card
-        self.device = _device(device)
+        self.device = find_device(device)
         self.precision: Precision = "float32" if precision == "auto" else precision
         self.tta = model.card.tta if tta is None else tta
         self.batch_size = batch_size
         # Lowered where the device runs out of memory.
         self._most = sys.maxsize
-        if self.precision == "bfloat16" and self.device.type == "cpu" and not _cpu_has_bfloat16():
+        if self.precision == "bfloat16" and self.device.type == "cpu" and not cpu_has_bfloat16():
             warnings.warn(
                 "This processor emulates bfloat16, which is many times slower than float32. Use precision='float32'.",
                 UserWarning,
@@ -172,7 +147,7 @@ class Scorer:
         try:
             return self._confidence(torch.stack([view.of(torch.stack([channels[i], mask])) for i, view in batch]))
         except RuntimeError as error:
-            if not _out_of_memory(error):
+            if not is_out_of_memory(error):
                 raise
             return None
 
@@ -198,7 +173,7 @@ class Scorer:
         """Map (B, 2, h, w) float32 to (B, h, w) float32."""
         # Convolutions are faster with the channels of a pixel side by side; the layout stays through the network.
         inputs = inputs.to(getattr(torch, self.precision), memory_format=torch.channels_last)
-        with _reproducible(self.device):
+        with reproducible(self.device):
             logits: Tensor = self._network(inputs)
         return torch.sigmoid(logits[:, 0])
 
@@ -216,45 +191,6 @@ def _fold(network: UNet) -> UNet:
 
 def _to_float32(_: nn.Module, inputs: tuple[Tensor]) -> Tensor:
     return inputs[0].float()
-
-
-def _out_of_memory(error: RuntimeError) -> bool:
-    """Tell whether an error, which is of a class of its own for CUDA only, says that memory is full."""
-    signs = ("out of memory", "can't allocate memory", "not enough memory", "alloc_failed")
-    return isinstance(error, torch.cuda.OutOfMemoryError) or any(sign in str(error).lower() for sign in signs)
-
-
-def _device(device: str | torch.device) -> torch.device:
-    available = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
-    if device == "auto":
-        return torch.device(next(kind for kind, there in available.items() if there))
-    there = [kind for kind in available if available[kind]]
-    try:
-        chosen = torch.device(device)
-    except RuntimeError as error:
-        raise ValueError(f"device={device!r} is not known. Give 'auto' or one of {there}.") from error
-    count = {"cuda": torch.cuda.device_count()}.get(chosen.type, 1)
-    if chosen.type not in there or (chosen.index or 0) >= count:
-        raise ValueError(f"device={str(device)!r} is not there. Give 'auto' or one of {there}.")
-    return chosen
-
-
-def _cpu_has_bfloat16() -> bool:
-    """Tell whether this processor has instructions for matrix products in bfloat16."""
-    if hasattr(torch.cpu, "get_capabilities"):
-        features = torch.cpu.get_capabilities()
-        return any(features.get(name, False) for name in ("avx512_bf16", "amx_bf16", "bf16"))
-    return torch.backends.cpu.get_cpu_capability() not in ("DEFAULT", "NO AVX", "AVX2")
-
-
-def _reproducible(device: torch.device) -> AbstractContextManager[None]:
-    """Make cuDNN give the same bytes each time, and no TensorFloat-32, whose scores differ in the third digit."""
-    if device.type != "cuda":
-        return nullcontext()
-    flags: AbstractContextManager[None] = torch.backends.cudnn.flags(
-        enabled=True, benchmark=False, deterministic=True, allow_tf32=False
-    )
-    return flags
 
 
 def _check(images: NDArray[Any], interior: NDArray[Any], stride: int) -> None:

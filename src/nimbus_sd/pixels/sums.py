@@ -82,6 +82,12 @@ def _sums(cell: NDArray[np.int64], values: NDArray, n: int) -> NDArray[np.float6
     return np.bincount(cell, values, minlength=n).astype(np.float64, copy=False)
 
 
+# Columns that are added up at a time: a cache line of float64.
+_COLUMNS = 8
+# Bytes of a block of rows. glibc keeps up to 32 MiB from the system after they are freed, which would add up.
+_BLOCK = 2**26
+
+
 class CellSums:
     """Sums over the cells of a region, added up tile by tile.
 
@@ -95,6 +101,7 @@ class CellSums:
         self._n_channels = n_channels
         self._ids: list[NDArray] = []
         self._rows: list[NDArray[np.float64]] = []
+        self._free = np.zeros((0, 3 + 2 * n_channels))
 
     def add(
         self,
@@ -103,31 +110,47 @@ class CellSums:
         expression: NDArray[np.float64],
         scores: NDArray[np.float64],
     ) -> None:
-        """Add the sums of a tile's core: ``ids``, each once, and ``geometry`` of its footprint, the others (n, c)."""
-        self._ids.append(ids)
-        self._rows.append(np.concatenate([geometry, expression, scores], axis=1))
+        """Copy the sums of a tile's core: ``ids``, each once, and ``geometry`` of its footprint, the others (n, c)."""
+        n, width = len(ids), self._free.shape[1]
+        if len(self._free) < n:
+            self._free = np.empty((max(n, _BLOCK // (8 * width)), width))
+        rows, self._free = self._free[:n], self._free[n:]
+        np.concatenate([geometry, expression, scores], axis=1, out=rows)
+        self._rows.append(rows)
+        self._ids.append(ids.copy())
 
     def result(
         self,
     ) -> tuple[NDArray, NDArray[np.int64], NDArray[np.float64], NDArray[np.float32], NDArray[np.float32]]:
-        """Return ids (n,), areas in pixels (n,), centroids (n, 2) as y, x, mean intensity and mean score (n, c)."""
+        """Return ids (n,), areas in pixels (n,), centroids (n, 2) as y, x, mean intensity and mean score (n, c).
+
+        Tiles are added up in float64, in the order in which they were given.
+        """
         if not self._ids:
             empty = np.zeros((0, self._n_channels), np.float32)
             return np.zeros(0, np.int64), np.zeros(0, np.int64), np.zeros((0, 2)), empty, empty
         ids, cell = np.unique(np.concatenate(self._ids), return_inverse=True)
-        total, start = np.zeros((len(ids), self._rows[0].shape[1])), 0
+        geometry = self._total(slice(0, 3), cell, len(ids))
+        area = geometry[:, :1]
+        split = 3 + self._n_channels
+        expression, scores = (self._means(range(start, start + self._n_channels), cell, area) for start in (3, split))
+        return ids, area[:, 0].astype(np.int64), geometry[:, 1:] / area, expression, scores
+
+    def _means(self, columns: range, cell: NDArray[np.intp], area: NDArray[np.float64]) -> NDArray[np.float32]:
+        """Divide totals by areas, some columns at a time: of millions of cells, a copy in float64 takes gigabytes."""
+        means = np.empty((len(area), len(columns)), np.float32)
+        for first in range(0, len(columns), _COLUMNS):
+            some = columns[first : first + _COLUMNS]
+            total = self._total(slice(some.start, some.stop), cell, len(area))
+            np.divide(total, area, out=total)
+            means[:, first : first + _COLUMNS] = total
+        return means
+
+    def _total(self, columns: slice, cell: NDArray[np.intp], n: int) -> NDArray[np.float64]:
+        """Add up the rows of all tiles; ``cell`` is where each of them belongs."""
+        total, start = np.zeros((n, columns.stop - columns.start)), 0
         for rows in self._rows:
             # A cell is in a tile once.
-            total[cell[start : start + len(rows)]] += rows
+            total[cell[start : start + len(rows)]] += rows[:, columns]
             start += len(rows)
-        # In place: of a slide with millions of cells, each copy takes gigabytes.
-        total[:, 1:] /= total[:, :1]
-        means = total[:, 1:]
-        split = 2 + self._n_channels
-        return (
-            ids,
-            total[:, 0].astype(np.int64),
-            means[:, :2],
-            means[:, 2:split].astype(np.float32),
-            means[:, split:].astype(np.float32),
-        )
+        return total

@@ -1,6 +1,7 @@
 """Pictures. Every function takes ``ax`` and returns it; those of figures take the table of that name in ``metrics``."""
 
 from nimbus_sd.pl.cells import cells
+from nimbus_sd.pl.check_silver import check_silver
 from nimbus_sd.pl.cluster_gallery import cluster_gallery
 from nimbus_sd.pl.clusters import clusters
 from nimbus_sd.pl.compare_clusterings import compare_clusterings
@@ -20,6 +21,7 @@ from nimbus_sd.pl.tables import compare_baselines, confounder_information, marke
 __all__ = [
     "calibration_curve",
     "cells",
+    "check_silver",
     "cluster_gallery",
     "clusters",
     "compare_baselines",

@@ -20,6 +20,7 @@ _TITLES = {
     keys.INTEGRATED: "integrated expression",
     keys.SILVER: "silver labels",
     keys.GOLD: "gold labels",
+    keys.GOLD_TRAINING: "gold labels for training",
     "f1": "F1",
     "auroc": "AUROC",
 }

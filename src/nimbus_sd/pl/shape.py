@@ -10,6 +10,7 @@ from scipy.ndimage import gaussian_filter1d
 
 from nimbus_sd import keys
 from nimbus_sd.metrics._layers import judged, layer
+from nimbus_sd.metrics.baselines import scaled_arcsinh
 from nimbus_sd.pl._layers import holds_scores
 from nimbus_sd.pl._lines import say_empty
 from nimbus_sd.pl._style import COLORS, GREY, axes, title
@@ -79,7 +80,7 @@ def score_shape(
     part = adata if channel is None else adata[:, [channel]]
     values = layer(part, pred)
     curved = scale == "arcsinh" or (scale == "auto" and not holds_scores(pred, layer(adata, pred)))
-    values = _arcsinh(values) if curved else values
+    values = scaled_arcsinh(values) if curved else values
     known = np.isfinite(values)
     ax = axes(ax)
     if known.any():
@@ -123,14 +124,6 @@ def density(values: NDArray, low: float, high: float) -> tuple[NDArray[np.float6
     # Not finer than the grid.
     smooth = gaussian_filter1d(counts / (values.size * step), max(1.0, bandwidth / step), mode="reflect")
     return np.concatenate([edges[:1], (edges[1:] + edges[:-1]) / 2, edges[-1:]]), np.pad(smooth, 1, mode="edge")
-
-
-def _arcsinh(values: NDArray) -> NDArray:
-    scaled = np.empty(values.shape, np.result_type(values.dtype, np.float32))
-    for i, column in enumerate(values.T):
-        above = column[np.isfinite(column) & (column > 0)]
-        scaled[:, i] = np.arcsinh(column / (np.median(above) if above.size else 1))
-    return scaled
 
 
 def _classes(adata: AnnData, truth: str | None, known: NDArray, likely: bool) -> list[tuple[NDArray, str, str]]:

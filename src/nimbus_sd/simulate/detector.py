@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from nimbus_sd.simulate import damage
+from nimbus_sd.simulate.marker import Marker
 from nimbus_sd.simulate.tissue import Tissue, smooth_field
 
 
@@ -80,16 +81,17 @@ class Detector:
     quantum: float = 0.0
 
 
-def draw_detector(rng: np.random.Generator, unspecific: float = 0.0) -> Detector:
+def draw_detector(rng: np.random.Generator, marker: Marker | None = None) -> Detector:
     """Draw a way of taking images at random: the variety that the bundled model is trained on.
 
     Parameters
     ----------
     rng
         Source of all randomness.
-    unspecific
-        Level of the unspecific signal of cells (:class:`Marker`). What glows in them glows between them too: in a
-        camera's image the background has at least a fifth of that level.
+    marker
+        What is seen; sets limits to the background of a camera's image. What glows unspecifically in cells glows
+        between them too, at a fifth or more of that level. Where nobody is positive it is nearly as bright or brighter,
+        and where all are it is under a third of their signal, or nobody could tell the two kinds of image apart.
     """
     shift = rng.normal(0, rng.choice([0.0, 0.8]), 2).clip(-2.5, 2.5)
     fold = float(rng.choice([0.0, rng.uniform(0.3, 1.5)], p=[0.95, 0.05]))
@@ -111,7 +113,11 @@ def draw_detector(rng: np.random.Generator, unspecific: float = 0.0) -> Detector
         )
     # At times the background is as bright as the signal itself.
     background = float(rng.uniform(0.4, 1.1) if rng.random() < 0.12 else np.exp(rng.uniform(np.log(0.01), np.log(0.4))))
-    background = max(background, unspecific * float(rng.uniform(0.2, 1)))
+    if marker:
+        glow = marker.unspecific * float(rng.uniform(0.2, 1))
+        background = max(background, 4 * glow if marker.prevalence == 0 else glow)
+        if marker.prevalence > 0.8:
+            background = min(background, 0.3)
     haze = rng.random() < 0.2
     return Detector(
         gain=float(np.exp(rng.uniform(np.log(15), np.log(3000)))),

@@ -118,8 +118,8 @@ def draw_marker(rng: np.random.Generator) -> Marker:
     unspecific_in = LOCALIZATIONS[rng.choice(5, p=[0.05, 0.2, 0.35, 0.08, 0.32])]
     # A haze of all cells is common, most of all in nuclei. As bright as positive ones, or alone in an image and well
     # above its background, it would be a counterstain.
-    top = 0.1 if everybody or not prevalence else 0.25 if unspecific_in == localization else 0.35
-    low = 0.04 if not everybody and rng.random() < 0.8 else 0.004
+    top = 0.03 if not prevalence else 0.1 if everybody else 0.25 if unspecific_in == localization else 0.35
+    low = 0.04 if not everybody and prevalence and rng.random() < 0.8 else 0.004
     return Marker(
         localization=localization,
         prevalence=prevalence,
@@ -129,7 +129,7 @@ def draw_marker(rng: np.random.Generator) -> Marker:
         dim_share=float(rng.choice([0.0, rng.uniform(0, 0.15)], p=[0.6, 0.4])),
         unspecific=float(np.exp(rng.uniform(np.log(low), np.log(top)))),
         unspecific_in=unspecific_in,
-        fill=float(rng.uniform(0.03, 0.4)) if localization == "membrane" or rng.random() < 0.3 else 0.0,
+        fill=float(0.4 * rng.random() ** 2) if localization == "membrane" or rng.random() < 0.3 else 0.0,
         width=float(rng.uniform(0.35, 1.1)),
         patchiness=float(rng.uniform(0, 1)),
         polarity=float(rng.choice([0.0, rng.uniform(0.3, 1.0)], p=[0.85, 0.15])),

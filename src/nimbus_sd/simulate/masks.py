@@ -49,7 +49,7 @@ def draw_segmentation(rng: np.random.Generator) -> Segmentation:
     """Draw a segmentation at random: the variety that the bundled model is trained on."""
     shift = rng.normal(0, rng.choice([0.0, 0.7]), 2).clip(-2, 2)
     return Segmentation(
-        target=("cell", "nucleus", "grown")[rng.choice(3, p=[0.4, 0.25, 0.35])],
+        target=("cell", "nucleus", "grown")[rng.choice(3, p=[0.35, 0.35, 0.3])],
         ring=float(rng.uniform(0.5, 3.0)),
         wobble=float(rng.uniform(0.0, 0.7)),
         shift=(float(shift[0]), float(shift[1])),

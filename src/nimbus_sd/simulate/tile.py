@@ -89,7 +89,8 @@ def training_tiles(
     scale = pixel_size / model_pixel_size
     side = round(size / scale)
     grid = Grid((side, side), scale, 1)
-    tissues = [draw_tissue(grid.shape, pixel_size, rng) for _ in range(regions)]
+    # Membranes lie a few um outside of the masks of small nuclei.
+    tissues = [draw_tissue(grid.shape, pixel_size, rng, nucleus=rng.uniform(0.4, 0.9)) for _ in range(regions)]
     index = (np.arange(size), np.arange(size))
     for number in range(markers):
         if number % 2 == 0:
@@ -97,7 +98,7 @@ def training_tiles(
         marker = draw_marker(rng)
         if counterstain and rng.random() < counterstain:
             marker = _counterstain(marker, rng)
-        detector = draw_detector(rng, marker.unspecific)
+        detector = draw_detector(rng, marker)
         images, known = [], []
         for tissue, (_, cells) in zip(tissues, masks, strict=True):
             stained = stain(tissue, replace(marker, prevalence=_local_prevalence(marker.prevalence, rng)), rng)
@@ -142,5 +143,7 @@ def _counterstain(marker: Marker, rng: np.random.Generator) -> Marker:
         prevalence=float(rng.choice([1.0, rng.uniform(0.9, 1.0)], p=[0.7, 0.3])),
         spread=float(rng.uniform(0.03, 0.6)),
         dim_share=float(rng.choice([0.0, rng.uniform(0, 0.2)], p=[0.7, 0.3])),
+        # In a thick section, nuclei above and below fill the gaps between those in focus.
+        fill=float(rng.choice([0.0, rng.uniform(0.1, 0.8)])),
         unspecific=min(marker.unspecific, 0.1),
     )

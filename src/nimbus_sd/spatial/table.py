@@ -172,6 +172,8 @@ def _as_int64(result: RegionResult) -> NDArray[np.int64]:
 def _taken(values: NDArray, source: NDArray[np.intp]) -> NDArray:
     """Take rows of results, NaN where the source is -1."""
     found = source >= 0
+    if found.all():
+        return values[source]
     taken = np.full((len(source), *values.shape[1:]), np.nan, values.dtype)
     taken[found] = values[source[found]]
     return taken

@@ -15,10 +15,19 @@ def unreadable(what: str, shape: tuple[int, int], rows: slice, cols: slice, erro
     """Build the error that names what could not be read, where and why."""
     (top, bottom, _), (left, right, _) = rows.indices(shape[0]), cols.indices(shape[1])
     cause = error.__cause__
-    return OSError(
+    return as_os_error(
+        cause,
         f"{what} cannot be read in rows {top} to {bottom}, columns {left} to {right} "
-        f"({type(cause).__name__}: {cause}). Its data are damaged or out of reach; restore them and try again."
+        f"({type(cause).__name__}: {cause}). Its data are damaged or out of reach; restore them and try again.",
     )
+
+
+def as_os_error(cause: BaseException | None, message: str) -> OSError:
+    """Build an OSError of its cause's kind, such as FileNotFoundError, where Python itself has such a kind."""
+    if isinstance(cause, OSError) and type(cause).__module__ == "builtins":
+        return type(cause)(message)
+    # Kinds from elsewhere may need more than a message.
+    return OSError(message)
 
 
 def read_window(

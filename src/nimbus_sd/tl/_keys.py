@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import logging
-import re
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from nimbus_sd import keys
-from nimbus_sd.metrics._layers import check_table
+from nimbus_sd.metrics._layers import check_table, check_writable
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -17,8 +16,7 @@ logger = logging.getLogger("nimbus_sd")
 
 _KEPT = (
     keys.NIMBUS,
-    keys.GOLD,
-    keys.SILVER,
+    *keys.LABELS,
     keys.INTEGRATED,
     keys.MEDIAN,
     keys.ERODED,
@@ -52,13 +50,7 @@ def check_key_added(adata: AnnData, key_added: str, tool: str, also: Sequence[tu
         In both cases, and if a SpatialData with that name could not be written.
     """
     check_table(adata)
-    if not isinstance(key_added, str):
-        raise TypeError(f"`key_added` is {key_added!r}; it must be a text.")
-    if not re.fullmatch(r"(?!__)[\w.-]+", key_added) or key_added in (".", "..", "_index"):
-        raise ValueError(
-            f"`key_added` is {key_added!r}, which cannot be written to disk: a name has letters, digits, '_', '-' and "
-            "'.' only, and does not start with '__'."
-        )
+    check_writable(key_added)
     if key_added in _KEPT:
         raise ValueError(f"`key_added` is {key_added!r}, which is kept for something else; choose another name.")
     entry = adata.uns.get(key_added)

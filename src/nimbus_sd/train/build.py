@@ -26,6 +26,7 @@ from nimbus_sd.engine import (
     measured_factors,
     model_grid,
 )
+from nimbus_sd.labels import evaluation_regions
 from nimbus_sd.models import PUBLISHED, Card, load
 from nimbus_sd.pixels import overlapping_tiles
 from nimbus_sd.spatial import Region, find_regions
@@ -81,7 +82,7 @@ def build_store(
         The table with labels.
     labels
         Layer to train on. ``layers["gold_training"]`` goes before it where it says something. ``layers["gold"]`` is
-        evaluation gold: a region with some is for testing.
+        evaluation gold: a region with some is for testing, and so is one that `labels.draw_regions` drew.
     channels
         Channels to take. None takes those with a label.
     model
@@ -144,7 +145,8 @@ def build_store(
         found = {region.labels_key: cell_labels(table, region, labels) for region in regions}
     check_cell_size(regions)
     together = _groups(table, regions, split_by)
-    evaluation = {key for key, one in found.items() if one.for_evaluation}
+    # Also those that were drawn for it and wait for an annotator.
+    evaluation = set(evaluation_regions(table)) & set(found)
     splits = assign_splits(together, evaluation, split, rng)
 
     bad = BadPixels()

@@ -26,7 +26,7 @@ def assign_splits(
     groups
         Region -> what it may share with others of its split only: its image, or a patient.
     evaluation
-        Regions with evaluation gold, which are for testing, and so are all of their groups.
+        Regions for evaluation (drawn for it, or with gold), which are for testing, and so are all of their groups.
     split
         Shares of groups for training, validation and test; or split -> regions, where all of them have their place.
     rng
@@ -55,8 +55,8 @@ def assign_splits(
     n_validation = max(1, round(shares[1] * n))
     if len(free) < n_test + n_validation + 1:
         raise ValueError(
-            f"There are {n} independent groups of regions (by image, or by `split_by`), {len(held)} of them with "
-            "evaluation gold, which are for testing. One more each is needed for training and for validation"
+            f"There are {n} independent groups of regions (by image, or by `split_by`), {len(held)} of them for "
+            "evaluation (drawn, or with gold), and so for testing. One more each is needed for training and for validation"
             f"{'' if held else ', and one for testing'}; tiles of one region are no independent test. Add regions, say "
             "which is for what with `split={'train': [...], 'validation': [...], 'test': [...]}`, or put labels that "
             "may be trained on into layers['gold_training']."
@@ -83,7 +83,7 @@ def _given(groups: Mapping[str, str], evaluation: set[str], split: Mapping[str, 
         raise ValueError(f"`split` has the region(s) {twice} in two splits; training on them would be no test.")
     found = {region: next(iter(names)) for region, names in places.items()}
     if wrong := sorted(region for region in evaluation if found[region] != TEST):
-        raise ValueError(f"Region(s) {wrong} hold evaluation gold, which is for testing; put them in 'test'.")
+        raise ValueError(f"Region(s) {wrong} are for evaluation (drawn, or with gold); put them in 'test'.")
     by_group: dict[str, set[str]] = {}
     for region, group in groups.items():
         by_group.setdefault(group, set()).add(found[region])

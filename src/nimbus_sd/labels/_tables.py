@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -33,7 +33,7 @@ def find_labels(folders: Sequence[Path], name: str) -> list[Path]:
     )
 
 
-def read_labels(path: Path, name: str, codes: Mapping[int, float]) -> pd.DataFrame:
+def read_labels(path: Path, name: str | None, codes: Mapping[int, float]) -> pd.DataFrame:
     """Read a table of labels.
 
     Parameters
@@ -41,7 +41,7 @@ def read_labels(path: Path, name: str, codes: Mapping[int, float]) -> pd.DataFra
     path
         The CSV file.
     name
-        The data set; rows of others are left out where there is a column ``dataset``.
+        The data set; rows of others are left out where there is a column ``dataset``. None takes the only one.
     codes
         Label in [0, 1] of each ``activity``.
 
@@ -69,10 +69,16 @@ def read_labels(path: Path, name: str, codes: Mapping[int, float]) -> pd.DataFra
     except ValueError as error:
         raise ValueError(f"{path} is not a table of labels: {error}.") from error
     if "dataset" in text:
-        table = table[table["dataset"] == name].drop(columns="dataset")
+        if name is None and table["dataset"].nunique() > 1:
+            raise ValueError(
+                f"{path} has labels of several data sets, {sorted(table['dataset'].unique())}; `obs['dataset']` must "
+                "say of which one the cells are."
+            )
+        table = table if name is None else table[table["dataset"] == name]
+        table = table.drop(columns="dataset")
     table = table[table["activity"].notna()]
     if table.empty:
-        raise ValueError(f"{path} has no labels for {name!r}.")
+        raise ValueError(f"{path} has no labels{f' for {name!r}' if name else ''}.")
     if unknown := sorted(set(table["activity"].unique().tolist()) - set(codes)):
         raise ValueError(f"{path} has the activity codes {unknown}; known are {sorted(codes)}.")
     if (table["cell_id"] % 1 != 0).any():
@@ -91,8 +97,13 @@ def read_labels(path: Path, name: str, codes: Mapping[int, float]) -> pd.DataFra
 
 def _is_label_table(path: Path) -> bool:
     try:
-        columns = set(pd.read_csv(path, nrows=0).columns)
+        return has_label_columns(pd.read_csv(path, nrows=0).columns)
     except (ValueError, OSError):
         # What pandas raises for what is no table is a ValueError.
         return False
+
+
+def has_label_columns(columns: Iterable[str]) -> bool:
+    """Say whether these are the columns of a table of labels."""
+    columns = set(columns)
     return {"fov", "channel", "activity"} <= columns and bool(columns & set(_CELL))

@@ -1,0 +1,196 @@
+"""Labels from and to CSV files, in a form of our own and in those of the paper's authors."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+import pandas as pd
+
+from nimbus_sd import keys
+from nimbus_sd.labels._place import PLACE, cells_of, check_states, put_labels
+from nimbus_sd.labels._states import STATES, WORDS, listed
+from nimbus_sd.labels._tables import GOLD_CODES, SILVER_CODES, has_label_columns, read_labels
+from nimbus_sd.metrics._layers import check_table
+from nimbus_sd.metrics._layers import layer as read_layer
+
+if TYPE_CHECKING:
+    from anndata import AnnData
+
+_CODES = {"gold": GOLD_CODES, "silver": SILVER_CODES}
+
+
+def from_csv(
+    adata: AnnData,
+    path: str | Path,
+    *,
+    key_added: str = keys.GOLD,
+    codes: Literal["gold", "silver"] | None = None,
+) -> None:
+    """Read labels from a CSV file, one row for each cell and channel.
+
+    Parameters
+    ----------
+    adata
+        Cells x channels, with region and instance id in ``obs``.
+    path
+        The file. Its columns tell its form:
+
+        - ``region``, ``instance_id``, ``channel``, ``label``: ours. A label is a number (1, 0.75, 0.5, 0.25, 0) or
+          a word (positive, likely positive, undetermined, likely negative, negative); empty is not judged.
+        - ``fov``, ``cell_id`` (or ``labels``, ``label``), ``channel``, ``activity``, and possibly ``dataset``: that of
+          the paper's authors. Fields of view are looked for in ``obs["fov"]``, or are regions with or without
+          ``_labels``.
+    key_added
+        Name of the layer: ``"gold"`` for whole regions of :func:`draw_regions`, ``"gold_training"`` for cells of
+        :func:`draw_cells`, any other for an annotator (see :func:`consensus`).
+    codes
+        What ``activity`` means. ``"gold"``: 0 negative, 1 positive, 2 and 3 uncertain, leaning positive and negative.
+        ``"silver"``: 2 is undetermined. None goes by the file, and asks where a 2 could mean either.
+
+    Returns
+    -------
+    None
+        Sets ``layers[key_added]``: the labels of the file, those that were there elsewhere; NaN where not judged.
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is no such file.
+    KeyError
+        If a region or channel is not in the table.
+    ValueError
+        If the file is in neither form, a label is outside the code or a cell has two; if labels for training and for
+        evaluation would be in one region.
+
+    Warns
+    -----
+    UserWarning
+        Says how many cells of the file are not in the table.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> import nimbus_sd as ns
+    >>> adata = ns.datasets.example().tables["table"]
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     ns.labels.to_csv(adata, f"{folder}/gold.csv")
+    ...     ns.labels.from_csv(adata, f"{folder}/gold.csv", key_added="again")
+    >>> bool((adata.layers["again"] == adata.layers["gold"]).all())
+    True
+    """
+    check_table(adata)
+    path = Path(path)
+    columns = list(pd.read_csv(path, nrows=0).columns)
+    if {*PLACE, "label"} <= set(columns):
+        table = _own(path)
+    elif has_label_columns(columns):
+        table = _theirs(adata, path, codes)
+    else:
+        raise ValueError(
+            f"{path} has the columns {columns}; it must have {[*PLACE, 'label']}, or ['fov', 'cell_id', 'channel', "
+            "'activity']."
+        )
+    put_labels(adata, table, key_added, str(path))
+
+
+def to_csv(
+    adata: AnnData,
+    path: str | Path,
+    *,
+    layer: str = keys.GOLD,
+    codes: Literal["gold", "silver"] | None = None,
+) -> None:
+    """Write the labels of a layer to a CSV file that :func:`from_csv` reads, one row for each that is judged.
+
+    Parameters
+    ----------
+    adata
+        Cells x channels, with region and instance id in ``obs``.
+    path
+        A new file.
+    layer
+        Layer of labels.
+    codes
+        None writes our form, with labels as numbers. ``"gold"`` and ``"silver"`` write that of the paper's authors:
+        ``fov``, ``cell_id``, ``channel``, ``activity``, in front ``dataset`` if ``obs`` has it.
+
+    Raises
+    ------
+    FileExistsError
+        If the file exists.
+    KeyError
+        If the layer does not exist.
+    ValueError
+        If the code has no number for a state: there is no undetermined in ``"gold"``, nothing likely in ``"silver"``.
+    """
+    path = Path(path)
+    if path.exists():
+        raise FileExistsError(f"{path} exists and is left as it is; choose another name, or delete it first.")
+    if codes not in (None, *_CODES):
+        raise ValueError(f"`codes` is {codes!r}; it must be 'gold', 'silver' or None.")
+    labels = read_layer(adata, layer)
+    check_states(labels.ravel(), f"layers[{layer!r}]")
+    cells = cells_of(adata)
+    rows, columns = np.nonzero(np.isfinite(labels))
+    table = cells.iloc[rows].assign(channel=adata.var_names[columns], label=labels[rows, columns].astype(float))
+    if codes is not None:
+        number = {label: code for code, label in _CODES[codes].items()}
+        if lacking := sorted(set(table["label"]) - set(number)):
+            words = [WORDS[label] for label in lacking]
+            raise ValueError(f"The code {codes!r} has no number for {listed(words)} of layers[{layer!r}].")
+        fov = adata.obs["fov"].astype(str) if "fov" in adata.obs else cells["region"].str.removesuffix("_labels")
+        table = table.assign(fov=fov.iloc[rows], activity=table["label"].map(number))
+        table = table.rename(columns={"instance_id": "cell_id"})[["fov", "cell_id", "channel", "activity"]]
+        if "dataset" in adata.obs:
+            table.insert(0, "dataset", adata.obs["dataset"].iloc[rows])
+    table.to_csv(path, index=False)
+
+
+def _own(path: Path) -> pd.DataFrame:
+    text = pd.read_csv(path, usecols=[*PLACE, "label"], dtype=str, keep_default_na=False)
+    label = text["label"].str.strip().str.casefold()
+    words = {word: str(value) for word, value in STATES.items()} | dict.fromkeys(("", "nan", "na"), "nan")
+    values = pd.to_numeric(label.replace(words), errors="coerce")
+    if unknown := sorted(set(text["label"][values.isna() & ~label.isin(["", "nan", "na"])])):
+        raise ValueError(f"{path} has the label(s) {listed(unknown)}; a label is a number or one of {list(STATES)}.")
+    ids = pd.to_numeric(text["instance_id"], errors="coerce")
+    if (ids % 1 != 0).any():
+        raise ValueError(f"{path} has values of instance_id that are not whole numbers.")
+    return text.assign(label=values.astype(np.float32), instance_id=text["instance_id"].map(_whole))
+
+
+def _whole(text: str) -> int:
+    # Ids of 64 bit do not fit into floats.
+    return int(text) if text.strip().isdecimal() else int(float(text))
+
+
+def _theirs(adata: AnnData, path: Path, codes: Literal["gold", "silver"] | None) -> pd.DataFrame:
+    if codes not in (None, *_CODES):
+        raise ValueError(f"`codes` is {codes!r}; it must be 'gold', 'silver' or None.")
+    if codes is None:
+        seen = set(pd.read_csv(path, usecols=["activity"])["activity"].dropna())
+        if 2 in seen and 3 not in seen:
+            raise ValueError(
+                f"{path} has the activity 2, which is 'leaning positive' in a gold standard and 'undetermined' in "
+                "other tables. Pass `codes='gold'` or `codes='silver'`."
+            )
+        codes = "gold"
+    own = list(adata.obs["dataset"].unique()) if "dataset" in adata.obs else []
+    table = read_labels(path, str(own[0]) if len(own) == 1 else None, _CODES[codes])
+    regions = cells_of(adata)["region"]
+    if "fov" in adata.obs:
+        region_of = dict(zip(adata.obs["fov"].astype(str), regions, strict=True))
+    else:
+        region_of = {name.removesuffix("_labels"): name for name in regions.unique()}
+    region_of = {name: name for name in regions.unique()} | region_of
+    named = table["fov"].astype(str).map(lambda fov: region_of.get(fov, fov))
+    return pd.DataFrame(
+        {
+            "region": named,
+            "instance_id": table["cell_id"],
+            "channel": table["channel"].astype(str),
+            "label": table["label"],
+        }
+    )

@@ -1,0 +1,143 @@
+"""Silver labels from types and gates: every code in use, and every mistake named."""
+
+import numpy as np
+import pandas as pd
+import pytest
+
+import nimbus_sd as ns
+
+NAN = np.nan
+EXPECTED = [[1, 0, 0.5], [0, 1, 0.5], [0, 0, 0.5]] * 2
+EXPECTED[5] = [NAN] * 3
+
+
+# All cells are undetermined for one marker, of which a test of its own speaks.
+pytestmark = pytest.mark.filterwarnings("ignore:Marker")
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        {},
+        {0.5: 2},
+        {1: "positive", 0: "Negative ", 0.5: "undetermined"},
+        {1: "+", 0: "-", 0.5: "?"},
+        {1: "1", 0: "0.0", 0.5: "0.5"},
+        {1: True, 0: False, 0.5: "any"},
+    ],
+)
+@pytest.mark.parametrize("as_file", [False, True])
+def test_every_code_says_the_same(adata, matrix, code, as_file, tmp_path):
+    coded = matrix.astype(object).map(lambda value: code.get(value, value))
+    if as_file:
+        coded.to_csv(tmp_path / "matrix.csv")
+        coded = str(tmp_path / "matrix.csv")
+    ns.labels.silver(adata, coded)
+    np.testing.assert_array_equal(adata.layers["silver"], EXPECTED)
+    assert adata.layers["silver"].dtype == np.float32
+
+
+def test_channels_without_a_column_and_excluded_ones_are_not_judged(adata, matrix):
+    ns.labels.silver(adata, matrix[["CD20", "CD3"]], exclude="CD20", key_added="mine")
+    assert np.isnan(adata.layers["mine"][:, 1:]).all()
+    np.testing.assert_array_equal(adata.layers["mine"][:, 0], [1, 0, 0, 1, 0, NAN])
+
+
+def test_it_warns_of_what_says_nothing(adata, matrix):
+    matrix.loc["NK"] = 1.0
+    with pytest.warns(UserWarning) as said:
+        ns.labels.silver(adata, matrix)
+    assert len(said) == 2 and "'NK'" in str(said[0].message) and "'Ki 67/x'" in str(said[1].message)
+
+
+def _put(matrix, row, column, value):
+    changed = matrix.astype(object)
+    changed.loc[row, column] = value
+    return changed
+
+
+@pytest.mark.parametrize(
+    "change, message",
+    [
+        (lambda m: _put(m, "T", "CD3", 3), "'T' has '3' for 'CD3'.*0, 1 and 0.5"),
+        (lambda m: _put(m, "T", "CD3", -1), "'T' has '-1' for 'CD3'"),
+        (lambda m: _put(m, "T", "CD3", None), "'T' has nothing for 'CD3'"),
+        (lambda m: _put(m, "T", "CD3", "high"), "'T' has 'high'"),
+        # A 2 means the other code, in which there is no 0.5.
+        (lambda m: _put(m, "T", "CD3", 2), "'B' has '0.5' for 'Ki 67/x'.*0, 1 and 2, as there is a 2"),
+        (lambda m: _put(m, "other", ["CD3", "CD20"], 0.5), "'other': undetermined for every marker"),
+        (lambda m: pd.concat([m, m.loc[["T"]]]), "cell type 'T' is there twice"),
+        (lambda m: m[["CD3", "CD3", "CD20"]], "marker 'CD3' is there twice"),
+        (lambda m: m.rename({"T": ""}), "a cell type has no name"),
+        (lambda m: m.iloc[:0], "3 markers"),
+    ],
+)
+@pytest.mark.parametrize("as_file", [False, True])
+def test_a_matrix_that_cannot_be_read_without_a_doubt(adata, matrix, change, message, as_file, tmp_path):
+    bad = change(matrix)
+    if as_file:
+        bad.to_csv(tmp_path / "matrix.csv")
+        bad = tmp_path / "matrix.csv"
+    with pytest.raises(ValueError, match=message):
+        ns.labels.silver(adata, bad)
+    assert not adata.layers and "silver" not in adata.uns
+
+
+def test_unknown_names_are_named(adata, matrix):
+    with pytest.raises(KeyError, match=r"no row for 'T' .*Did you mean 'Tc'.*missing"):
+        ns.labels.silver(adata, matrix.rename({"T": "Tc"}))
+    with pytest.raises(KeyError, match=r"'CD21'.*markers of the matrix.*Did you mean 'CD20'"):
+        ns.labels.silver(adata, matrix.rename(columns={"CD20": "CD21"}))
+    with pytest.raises(KeyError, match="rows are markers: transpose"):
+        ns.labels.silver(adata, matrix.drop(columns="Ki 67/x").T)
+    with pytest.raises(KeyError, match=r"'CD4'.*exclude"):
+        ns.labels.silver(adata, matrix, exclude=["CD4"])
+    with pytest.raises(KeyError, match="no column 'type'"):
+        ns.labels.silver(adata, matrix, cell_type_key="type")
+    with pytest.raises(TypeError, match="DataFrame or the path"):
+        ns.labels.silver(adata, {"T": 1})
+
+
+def test_only_its_own_layer_is_overwritten(adata, matrix):
+    ns.labels.silver(adata, matrix)
+    ns.labels.silver(adata, 1 - matrix)
+    assert adata.layers["silver"][0, 0] == 0
+    adata.layers["mine"] = np.ones(adata.shape)
+    with pytest.raises(ValueError, match=r"'mine'.*not made here"):
+        ns.labels.silver(adata, matrix, key_added="mine")
+    with pytest.raises(ValueError, match="cannot be written"):
+        ns.labels.silver(adata, matrix, key_added="a/b")
+
+
+def test_silver_survives_the_disk(adata, matrix, tmp_path):
+    ns.labels.silver(adata, matrix, exclude=["CD20"])
+    adata.write_zarr(tmp_path / "table.zarr")
+    ns.labels.silver_from_gates(adata, {"CD3": 1.0}, layer="silver", key_added="gated")
+    adata.write_h5ad(tmp_path / "table.h5ad")
+
+
+def test_gates_part_cells(adata, tmp_path):
+    adata.layers["integrated_expression"] = np.array([[1, 5, 0], [2, 5, 0], [NAN, 5, 0]] * 2)
+    with pytest.warns(UserWarning, match=r"'CD20' \(all at or above 3\)"):
+        ns.labels.silver_from_gates(adata, {"CD3": 2, "CD20": 3})
+    np.testing.assert_array_equal(adata.layers["silver"][:3], [[0, 1, NAN], [1, 1, NAN], [NAN, 1, NAN]])
+    pd.DataFrame({"gate": [2], "marker": ["CD3"]}).to_csv(tmp_path / "gates.csv", index=False)
+    ns.labels.silver_from_gates(adata, tmp_path / "gates.csv", key_added="again")
+    np.testing.assert_array_equal(adata.layers["again"][:, 0], adata.layers["silver"][:, 0])
+
+
+@pytest.mark.parametrize(
+    "gates, error, message",
+    [
+        ({"CD4": 1}, KeyError, "'CD4'"),
+        ({"CD3": "x"}, ValueError, "'CD3' is no number"),
+        ({"CD3": NAN}, ValueError, "'CD3' is no number"),
+        ({}, ValueError, "no marker"),
+        (pd.Series([1, 2], ["CD3", "CD3"]), ValueError, "'CD3' more than once"),
+    ],
+)
+def test_bad_gates(adata, gates, error, message):
+    adata.layers["integrated_expression"] = np.ones(adata.shape)
+    with pytest.raises(error, match=message):
+        ns.labels.silver_from_gates(adata, gates)
+    assert "silver" not in adata.layers
