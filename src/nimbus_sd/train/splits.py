@@ -56,10 +56,10 @@ def assign_splits(
     if len(free) < n_test + n_validation + 1:
         raise ValueError(
             f"There are {n} independent groups of regions (by image, or by `split_by`), {len(held)} of them for "
-            "evaluation (drawn, or with gold), and so for testing. One more each is needed for training and for validation"
-            f"{'' if held else ', and one for testing'}; tiles of one region are no independent test. Add regions, say "
-            "which is for what with `split={'train': [...], 'validation': [...], 'test': [...]}`, or put labels that "
-            "may be trained on into layers['gold_training']."
+            "evaluation (drawn, or with gold), and so for testing. One more each is needed for training and for "
+            f"validation{'' if held else ', and one for testing'}; tiles of one region are no independent test. Add "
+            "regions, say which is for what with `split={'train': [...], 'validation': [...], 'test': [...]}`, or put "
+            "labels that may be trained on into layers['gold_training']."
         )
     order = [TEST] * n_test + [VALIDATION] * n_validation + [TRAIN] * len(free)
     place = dict.fromkeys(held, TEST) | dict(zip(free, order, strict=False))
