@@ -42,19 +42,27 @@ def count_calls(
     listed = store.tiles(split)
     for number in np.unique(listed[:, 0])[rank::ranks]:
         tiles = listed[listed[:, 0] == number]
-        plan = [tiles[start : start + batch_size] for start in range(0, len(tiles), batch_size)]
-        region, first = store.regions[number], store.stratum(number)
-        # Sums of confidence and pixels of each cell in each channel.
-        sums = np.zeros((2, len(region.ids), len(region.channels)))
-        for batch in read_batches(store, plan):
-            _add(sums, network, batch, first, device)
+        region, scores = store.regions[number], region_scores(network, store, tiles, batch_size, device)
         for channel in np.unique(tiles[:, 2]):
             labels = torch.from_numpy(region.truth(channel))
-            known = judged(labels).numpy() & (sums[1, :, channel] > 0)
-            called = sums[0, known, channel] >= THRESHOLD * sums[1, known, channel]
-            outcome = 2 * (labels.numpy()[known] > THRESHOLD) + called
-            counts[first + channel] += np.bincount(outcome.astype(np.int64), minlength=4)
+            known = judged(labels).numpy() & ~np.isnan(scores[:, channel])
+            outcome = 2 * (labels.numpy()[known] > THRESHOLD) + (scores[known, channel] >= THRESHOLD)
+            counts[store.stratum(number) + channel] += np.bincount(outcome.astype(np.int64), minlength=4)
     return counts
+
+
+@torch.no_grad()
+def region_scores(
+    network: Callable[[Tensor], Tensor], store: Store, tiles: NDArray[np.int64], batch_size: int, device: torch.device
+) -> NDArray[np.float64]:
+    """Score the cells of a region from its tiles (rows of ``store.tiles``); cells x channels, NaN where none was."""
+    region = store.regions[tiles[0, 0]]
+    # Sums of confidence and pixels of each cell in each channel.
+    sums = np.zeros((2, len(region.ids), len(region.channels)))
+    plan = [tiles[start : start + batch_size] for start in range(0, len(tiles), batch_size)]
+    for batch in read_batches(store, plan):
+        _add(sums, network, batch, store.stratum(tiles[0, 0]), device)
+    return np.divide(sums[0], sums[1], out=np.full(sums[0].shape, np.nan), where=sums[1] > 0)
 
 
 def _add(
