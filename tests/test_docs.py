@@ -16,7 +16,7 @@ def run(page: str) -> dict:
     """Run the blocks of a page, one after the other; return the names that they set."""
     text = (DOCS / page).read_text(encoding="utf-8")
     blocks = re.findall(r"^```python\n(.*?)^```", text, re.DOTALL | re.MULTILINE)
-    assert len(blocks) > 10
+    assert len(blocks) > 5
     names: dict = {}
     for block in blocks:
         if "import squidpy" in block and not squidpy_fits():
@@ -24,6 +24,17 @@ def run(page: str) -> dict:
         line = text[: text.index(block)].count("\n")
         exec(compile("\n" * line + block, str(DOCS / page), "exec"), names)
     return names
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")
+def test_training(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    names = run("training.md")
+    assert names["path"].is_file() and (tmp_path / "runs/first/last.ckpt").is_file()
+    assert names["cells"]["kept"].mean() < 1
+    assert {"f1_before", "f1_after"} <= set(names["tuned"].report)
+    assert names["scores"].layers["nimbus"].shape == names["adata"].shape
 
 
 @pytest.mark.slow

@@ -6,12 +6,12 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from nimbus_sd import datasets, io, labels, metrics, models, pl, simulate, tl
+    from nimbus_sd import datasets, io, labels, metrics, models, pl, simulate, tl, train
     from nimbus_sd._predict import predict
 
-_ROOMS = ("datasets", "io", "labels", "metrics", "models", "pl", "simulate", "tl")
+_ROOMS = ("datasets", "io", "labels", "metrics", "models", "pl", "simulate", "tl", "train")
 
-__all__ = ["datasets", "io", "labels", "metrics", "models", "pl", "predict", "simulate", "tl"]
+__all__ = ["datasets", "io", "labels", "metrics", "models", "pl", "predict", "simulate", "tl", "train"]
 
 
 def __getattr__(name: str) -> Any:

@@ -52,7 +52,7 @@ def write_record(path: Path, content: Mapping[str, Any]) -> None:
 
 
 @contextmanager
-def reaching(what: str, instead: str) -> Iterator[None]:
+def reaching(what: str, instead: str, done: str = "fetched from") -> Iterator[None]:
     """Turn whatever the hub's client raises into one error that says what to do instead.
 
     The client's HTTP library, and with it the classes of its errors, differs between versions of
@@ -64,6 +64,8 @@ def reaching(what: str, instead: str) -> Iterator[None]:
         Subject of the error: "The published Nimbus weights".
     instead
         What to do without the hub: one or two sentences.
+    done
+        What could not be done: "fetched from".
 
     Raises
     ------
@@ -78,5 +80,5 @@ def reaching(what: str, instead: str) -> Iterator[None]:
             raise
         reason = str(error).splitlines()[0] if str(error) else "no reason given"
         raise ConnectionError(
-            f"{what} could not be fetched from {endpoint()} ({type(error).__name__}: {reason}). {instead}"
+            f"{what} could not be {done} {endpoint()} ({type(error).__name__}: {reason}). {instead}"
         ) from error

@@ -9,7 +9,8 @@ from nimbus_sd.engine.given_factors import given_factors
 from nimbus_sd.engine.inputs import described, provenance
 from nimbus_sd.engine.local import run_here
 from nimbus_sd.engine.maps import map_keys, score_map
-from nimbus_sd.engine.plan import Plan, find_tile_size
+from nimbus_sd.engine.plan import Plan, find_tile_size, model_grid
+from nimbus_sd.engine.read import TileReader, groups, read_ahead
 from nimbus_sd.engine.score import Memory, Runner, score
 
 __all__ = [
@@ -18,6 +19,7 @@ __all__ = [
     "Memory",
     "Plan",
     "Runner",
+    "TileReader",
     "block_count",
     "check_cell_size",
     "check_cells",
@@ -27,9 +29,12 @@ __all__ = [
     "find_runner",
     "find_tile_size",
     "given_factors",
+    "groups",
     "map_keys",
     "measured_factors",
+    "model_grid",
     "provenance",
+    "read_ahead",
     "run_here",
     "score",
     "score_map",

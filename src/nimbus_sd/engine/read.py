@@ -79,8 +79,8 @@ class TileReader:
         (h, w) bool, the network's second input.
     footprint
         The core's cells.
-    visible
-        Ids of the window's cells that have a pixel in the interior as the network sees it.
+    cells
+        (h, w) int64, ids as the network's pixels see them, 0 = no cell.
     digests
         Of the labels and of each channel read so far, if the tile is to be identified.
     """
@@ -91,7 +91,7 @@ class TileReader:
     windows: Windows
     interior: NDArray[np.bool_]
     footprint: Footprint
-    visible: NDArray
+    cells: NDArray[np.int64]
     digests: list[NDArray[np.uint8]] | None = None
 
     @classmethod
@@ -118,9 +118,14 @@ class TileReader:
             windows,
             inside,
             Footprint.of(in_core, model_rows, model_cols, width, origin),
-            pd.unique(at_model[inside]),
+            at_model,
             [digest(labels)] if identify else None,
         )
+
+    @property
+    def visible(self) -> NDArray:
+        """Ids of the window's cells that have a pixel in the interior as the network sees it."""
+        return pd.unique(self.cells[self.interior])
 
     @property
     def has_cells(self) -> bool:

@@ -10,6 +10,7 @@ from typing import Any, Literal, get_args
 from nimbus_sd.models.unet import MAX_DEPTH, MAX_PATCH, MIN_DEPTH, Padding
 
 Rule = Literal["mean_of_regions", "pooled", "otsu"]
+Boundary = Literal["background", "cell"]
 
 
 @dataclass(frozen=True)
@@ -46,6 +47,11 @@ class Card:
         Which images the model was trained on: by the name of an image statistic (see
         :func:`nimbus_sd.metrics.image_statistics`), its ``low`` and ``high``, and the share of such images that are
         outside of them, ``false_alarm``. Empty where not known.
+    boundary
+        What the inner boundary of a positive cell was in training: ``"background"`` (as published), so that a sure
+        score stays below 1, or part of its ``"cell"``.
+    training
+        Settings of its training, values that JSON can hold. Empty where not known.
 
     Raises
     ------
@@ -75,6 +81,8 @@ class Card:
     revision: str | None = None
     patch: int = 1
     ranges: Mapping[str, Mapping[str, float]] = field(default_factory=dict, hash=False)
+    boundary: Boundary = "background"
+    training: Mapping[str, Any] = field(default_factory=dict, hash=False)
 
     def __post_init__(self) -> None:
         texts = ("name", "license", "description", "trained_on", "source")
@@ -91,6 +99,8 @@ class Card:
             "tta": (isinstance(self.tta, bool), "true or false"),
             "figures": (_is_figures(self.figures), "numbers by name"),
             "ranges": (_is_ranges(self.ranges), "low <= high and false_alarm in [0, 1] by name"),
+            "boundary": (self.boundary in get_args(Boundary), f"one of {', '.join(get_args(Boundary))}"),
+            "training": (_is_json(self.training), "an object that JSON can hold"),
             "sha256": (self.sha256 is None or _is_sha256(self.sha256), "64 hexadecimal digits or null"),
             "revision": (self.revision is None or _is_text(self.revision), "a text or null"),
         }
@@ -192,6 +202,13 @@ def _is_ranges(value: Any) -> bool:
         and 0 <= limits["false_alarm"] <= 1
         for name, limits in value.items()
     )
+
+
+def _is_json(value: Any) -> bool:
+    try:
+        return isinstance(value, Mapping) and json.loads(json.dumps(value, allow_nan=False)) == value
+    except (TypeError, ValueError):
+        return False
 
 
 def _is_sha256(value: Any) -> bool:

@@ -1,4 +1,4 @@
-"""The published weights on the Hugging Face hub."""
+"""Weights on the Hugging Face hub: the published ones, and models that users share."""
 
 import logging
 import re
@@ -7,12 +7,15 @@ from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from huggingface_hub import HfApi, hf_hub_download, snapshot_download
+from huggingface_hub import CommitOperationAdd, HfApi, hf_hub_download, snapshot_download
 from huggingface_hub.errors import LocalEntryNotFoundError
 
 from nimbus_sd import _hub
 
 REPOSITORY = "JLrumberger/Nimbus-Inference"
+#: Before the name of a repository that holds a model as :func:`push` writes it.
+PREFIX = "hf:"
+_FILES = ("model.safetensors", "model.json")
 
 logger = logging.getLogger("nimbus_sd")
 
@@ -120,3 +123,74 @@ def _reaching(endpoint: str) -> AbstractContextManager[None]:
         f"With a connection, download V1.pt from {endpoint}/{REPOSITORY} and give model='/path/V1.pt'; "
         "or use the bundled model='compact', which needs no download and is another model.",
     )
+
+
+def pull(name: str) -> Path:
+    """Download a model that somebody pushed, or find it in the cache.
+
+    Parameters
+    ----------
+    name
+        ``"hf:<owner>/<repository>"``, at ``@<revision>`` where one is wanted.
+
+    Returns
+    -------
+    Path of the weights; their card lies beside them.
+
+    Raises
+    ------
+    ValueError
+        The name is none of a repository.
+    ConnectionError
+        The hub cannot be reached, or does not hold the model.
+    """
+    repository, _, revision = name.removeprefix(PREFIX).partition("@")
+    _check_repository(repository)
+    endpoint = _hub.endpoint()
+    with _hub.reaching(f"The model {name!r}", "Give the path of its .safetensors file, if you have it."):
+        found = [hf_hub_download(repository, file, revision=revision or None, endpoint=endpoint) for file in _FILES]
+    return Path(found[0])
+
+
+def push(path: str | Path, repository: str, *, private: bool = True) -> str:
+    """Upload a model to the Hugging Face hub, where ``load("hf:<owner>/<repository>")`` finds it.
+
+    Parameters
+    ----------
+    path
+        ``<name>.safetensors``, with its card beside it.
+    repository
+        ``"<owner>/<repository>"``; it is made where it does not exist. You must be logged in (``hf auth login``, or the
+        environment variable ``HF_TOKEN``).
+    private
+        Whether a new repository can be seen by its owner only.
+
+    Returns
+    -------
+    Name by which :func:`~nimbus_sd.models.load` finds this very version.
+
+    Raises
+    ------
+    FileNotFoundError
+        The file or its card does not exist.
+    ValueError
+        The name is none of a repository.
+    ConnectionError
+        The hub cannot be reached, or does not accept it.
+    """
+    weights = Path(path).expanduser()
+    files = dict(zip(_FILES, (weights, weights.with_suffix(".json")), strict=True))
+    if missing := [str(file) for file in files.values() if not file.is_file()]:
+        raise FileNotFoundError(f"{' and '.join(missing)} does not exist; `nimbus_sd.models.save` writes both.")
+    _check_repository(repository)
+    api = HfApi(endpoint=_hub.endpoint())
+    added = [CommitOperationAdd(name, str(file)) for name, file in files.items()]
+    with _hub.reaching(f"The repository {repository!r}", "Log in with `hf auth login`.", done="written to"):
+        api.create_repo(repository, private=private, exist_ok=True)
+        commit = api.create_commit(repository, added, commit_message="Model with its card")
+    return f"{PREFIX}{repository}@{commit.oid}"
+
+
+def _check_repository(repository: str) -> None:
+    if not re.fullmatch(r"[\w.-]+/[\w.-]+", repository):
+        raise ValueError(f"{repository!r} is no repository of the hub; it must be '<owner>/<repository>'.")

@@ -23,7 +23,8 @@ from nimbus_sd.models.unet import UNet, architecture
 BUNDLED: Traversable = files("nimbus_sd.models") / "weights"
 ALLOWED = (
     "'compact' (bundled; an older version as 'compact-1'), 'nimbus' (published, from the hub), a path to .safetensors "
-    "with a .json card beside it, or a path to a .pt in the layout of the published weights"
+    "with a .json card beside it, 'hf:<owner>/<repository>' (shared on the hub), or a path to a .pt in the layout of "
+    "the published weights"
 )
 
 _ARCHITECTURE = ("root_filters", "depth", "patch", "padding")
@@ -49,6 +50,8 @@ def load(model: str | Path, *, update: bool = False) -> Model:
           version; ``"compact-1"`` and so on are older ones.
         - ``"nimbus"``: the published weights, downloaded once from the Hugging Face hub.
         - a path to ``<name>.safetensors``, with its card ``<name>.json`` in the same folder.
+        - ``"hf:<owner>/<repository>"``, at ``@<revision>`` where wanted: a model that somebody shared with
+          :func:`push`.
         - a path to ``<name>.pt``, a bare state dict in the layout of the published weights. It is read with
           the published card, its architecture taken from the shapes.
     update
@@ -65,7 +68,7 @@ def load(model: str | Path, *, update: bool = False) -> Model:
     FileNotFoundError
         If the file or its card does not exist.
     ConnectionError
-        For ``"nimbus"``, if the weights are not in the cache and the hub cannot be reached.
+        For models of the hub, if the weights are not in the cache and it cannot be reached.
 
     Examples
     --------
@@ -83,8 +86,8 @@ def load(model: str | Path, *, update: bool = False) -> Model:
         path, version = hub.fetch(update=update)
         loaded = _read_published_layout(path, replace(PUBLISHED, revision=str(version)))
         note = f"the published Nimbus model, {version}"
-    elif Path(model).suffix == ".safetensors":
-        path = Path(model).expanduser()
+    elif Path(model).suffix == ".safetensors" or str(model).startswith(hub.PREFIX):
+        path = hub.pull(str(model)) if str(model).startswith(hub.PREFIX) else Path(model).expanduser()
         loaded = _read_safetensors(path, path.with_suffix(".json"))
         note = f"from {path}"
     elif Path(model).suffix == ".pt":

@@ -6,7 +6,7 @@ from nimbus_sd.pixels.outlines import Outlines
 from nimbus_sd.pixels.quantiles import Histogram, normalize
 from nimbus_sd.pixels.squares import OTSU_LEVELS, SQUARE_UM, square_means
 from nimbus_sd.pixels.sums import CellSums, Footprint
-from nimbus_sd.pixels.tiling import Tile, tiles
+from nimbus_sd.pixels.tiling import Tile, overlapping_tiles, tiles
 
 __all__ = [
     "OTSU_LEVELS",
@@ -20,6 +20,7 @@ __all__ = [
     "cell_medians",
     "interior",
     "normalize",
+    "overlapping_tiles",
     "resize_image",
     "resize_labels",
     "square_means",

@@ -72,3 +72,34 @@ def tiles(grid: Grid, tile_size: int, halo: int) -> Iterator[Tile]:
     for row_core, row_window in axes[0]:
         for col_core, col_window in axes[1]:
             yield Tile((row_core, col_core), (row_window, col_window))
+
+
+def overlapping_tiles(shape: tuple[int, int], size: int, overlap: int) -> Iterator[Tile]:
+    """Cut a region into windows of one size for training, row by row; nothing is exact at their edges.
+
+    They are spread evenly, so that neighbours share ``overlap`` model pixels or more. Where the region is smaller than
+    a window, the window goes on beyond its far edge, as the padded grid does.
+
+    Parameters
+    ----------
+    shape
+        Model pixels that cover the region.
+    size
+        Side of a window in model pixels.
+    overlap
+        Model pixels that neighbours share at least, less than ``size``.
+
+    Yields
+    ------
+    Tile
+        Whose core is all of its window.
+    """
+    axes = []
+    for length in shape:
+        number = max(1, ceil((length - overlap) / (size - overlap)))
+        spare = max(0, length - size)
+        starts = [round(spare * i / max(1, number - 1)) for i in range(number)]
+        axes.append([slice(start, start + size) for start in starts])
+    for rows in axes[0]:
+        for cols in axes[1]:
+            yield Tile((rows, cols), (rows, cols))

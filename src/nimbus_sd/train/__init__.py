@@ -1,1 +1,60 @@
-"""Training on streams of tiles. Needs the extra ``nimbus-sd[train]``."""
+"""From labelled regions to a model: a store of tiles, noise-robust training, fine-tuning. Needs ``nimbus-sd[train]``.
+
+A name is imported when it is first asked for; the store alone needs nothing of the extra.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from nimbus_sd.train._left_out import left_out, show_left_out
+    from nimbus_sd.train.build import build_store
+    from nimbus_sd.train.fine_tuning import FineTuned, fine_tune
+    from nimbus_sd.train.recipe import FINE_TUNE, LAPTOP, PAPER, Augmentation, Recipe, Selection
+    from nimbus_sd.train.run import train
+    from nimbus_sd.train.store import Store
+
+_PLACES = {
+    "build": ("build_store",),
+    "fine_tuning": ("FineTuned", "fine_tune"),
+    "_left_out": ("left_out", "show_left_out"),
+    "recipe": ("FINE_TUNE", "LAPTOP", "PAPER", "Augmentation", "Recipe", "Selection"),
+    "run": ("train",),
+    "store": ("Store",),
+}
+
+__all__ = [
+    "FINE_TUNE",
+    "LAPTOP",
+    "PAPER",
+    "Augmentation",
+    "FineTuned",
+    "Recipe",
+    "Selection",
+    "Store",
+    "build_store",
+    "fine_tune",
+    "left_out",
+    "show_left_out",
+    "train",
+]
+
+
+def __getattr__(name: str) -> Any:
+    module = next((module for module, names in _PLACES.items() if name in names), None)
+    if module is None:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    try:
+        return getattr(import_module(f"{__name__}.{module}"), name)
+    except ModuleNotFoundError as error:
+        if error.name is None or error.name.partition(".")[0] not in ("lightning", "kornia"):
+            raise
+        raise ImportError(
+            f"nimbus_sd.train.{name} needs {error.name}, which is not installed: pip install 'nimbus-sd[train]'"
+        ) from error
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

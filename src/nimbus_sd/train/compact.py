@@ -28,6 +28,7 @@ CARD = Card(
     rule="mean_of_regions",
     quantile=0.999,
     tta=False,
+    boundary="cell",
     license="BSD-3-Clause",
     revision="2",
     description=(

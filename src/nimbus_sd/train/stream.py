@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -11,6 +12,26 @@ from numpy.typing import NDArray
 from torch.utils.data import IterableDataset, get_worker_info
 
 from nimbus_sd.simulate import TrainingTile, training_tiles
+
+
+class Labelled(Protocol):
+    """A tile and the labels of its cells, as :class:`~nimbus_sd.simulate.TrainingTile`."""
+
+    @property
+    def image(self) -> NDArray[np.float32]:
+        """See there."""
+
+    @property
+    def interior(self) -> NDArray[np.bool_]:
+        """See there."""
+
+    @property
+    def cells(self) -> NDArray:
+        """See there."""
+
+    @property
+    def labels(self) -> NDArray[np.float32]:
+        """See there."""
 
 
 @dataclass
@@ -35,7 +56,7 @@ class Batch:
     tile: torch.Tensor
 
 
-def collate(tiles: Sequence[TrainingTile]) -> Batch:
+def collate(tiles: Sequence[Labelled]) -> Batch:
     """Stack tiles and number their cells through."""
     inputs = np.stack([np.stack([t.image, t.interior.astype(np.float32)]) for t in tiles])
     starts = np.cumsum([0] + [len(t.labels) - 1 for t in tiles])

@@ -1,0 +1,285 @@
+"""From the regions of a SpatialData to a store of tiles, read and normalised as inference does."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Mapping, Sequence
+from hashlib import sha256
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+import zarr
+from numpy.typing import NDArray
+from tqdm.auto import tqdm
+
+from nimbus_sd import keys
+from nimbus_sd.engine import (
+    BadPixels,
+    TileReader,
+    block_count,
+    check_cell_size,
+    check_pixels,
+    given_factors,
+    groups,
+    measured_factors,
+    model_grid,
+)
+from nimbus_sd.labels import evaluation_regions
+from nimbus_sd.models import PUBLISHED, Card, load
+from nimbus_sd.pixels import overlapping_tiles
+from nimbus_sd.spatial import Region, find_regions
+from nimbus_sd.train.cell_labels import CellLabels, cell_labels, labels_table
+from nimbus_sd.train.splits import assign_splits
+from nimbus_sd.train.store import Store, StoreSettings
+
+if TYPE_CHECKING:
+    from spatialdata import SpatialData
+
+logger = logging.getLogger("nimbus_sd")
+# Windows whose masks are written together, and channels whose images are: one file each.
+_WINDOWS, _CHANNELS = 8, 32
+
+
+def build_store(
+    path: str | Path,
+    sdata: SpatialData,
+    *,
+    data_set: str,
+    image_key: str | Sequence[str] | None = None,
+    labels_key: str | Sequence[str] | None = None,
+    table_key: str = "table",
+    labels: str = keys.SILVER,
+    channels: Sequence[str] | None = None,
+    pixel_size: float | Mapping[str, float] | None = None,
+    normalization: Mapping[str, float] | pd.Series | pd.DataFrame | None = None,
+    model: str | Path | Card = PUBLISHED,
+    tile_size: int = 512,
+    overlap: int = 16,
+    split: Sequence[float] | Mapping[str, Sequence[str]] = (0.8, 0.1, 0.1),
+    split_by: str | None = None,
+    rng: int | np.random.Generator = 0,
+    progress: bool = True,
+) -> Store:
+    """Cut the labelled regions of a data set into tiles for training, and add them to a store on disk.
+
+    Images are read, normalised and brought to the model's grid by the code that `nimbus_sd.predict` uses, a window at
+    a time. Tiles without positive cells are kept (Rumberger et al., "Training details").
+
+    Parameters
+    ----------
+    path
+        Folder of the store (Zarr v3). It is made where it does not exist; another data set is added otherwise.
+    sdata
+        Images (c, y, x), labels (y, x), and a table with layers of labels, cells x channels: 1, 0.75, 0.5, 0.25, 0;
+        NaN = not judged.
+    data_set
+        Name of the data set. Normalisation, thresholds of the noise-robust selection and averages of F1 are by it.
+    image_key, labels_key, pixel_size, normalization
+        As for `nimbus_sd.predict`.
+    table_key
+        The table with labels.
+    labels
+        Layer to train on. ``layers["gold_training"]`` goes before it where it says something. ``layers["gold"]`` is
+        evaluation gold: a region with some is for testing, and so is one that `labels.draw_regions` drew.
+    channels
+        Channels to take. None takes those with a label.
+    model
+        A card, or a model as for `nimbus_sd.predict`: its pixel size and rule of normalisation are those of the tiles.
+        By default the published model's.
+    tile_size, overlap
+        Side of a tile, and what neighbours share at least, in model pixels. Regions that are smaller are mirrored, and
+        nothing is learned from what is outside.
+    split
+        Shares of regions for training, validation and test, or a mapping from ``"train"``, ``"validation"`` and
+        ``"test"`` to labels elements. Regions of one image stay together.
+    split_by
+        Column of ``obs``, such as ``"patient"``: regions that share its value stay together too.
+    rng
+        Seed or generator of the split.
+    progress
+        Show progress bars.
+
+    Returns
+    -------
+    Store
+        Also on disk. If the call is stopped, the data set is not there and is written anew by the next call.
+
+    Raises
+    ------
+    KeyError
+        An element, channel, table, layer or column does not exist.
+    ValueError
+        The store has other settings, or this data set already; labels are outside of the code; no cell of a channel is
+        judged; a split would be empty or a region in two; or as `nimbus_sd.predict`.
+    OSError
+        Pixels cannot be read, or the store not be written.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> import nimbus_sd as ns
+    >>> sdata = ns.datasets.example()
+    >>> adata = sdata.tables["table"]
+    >>> adata.layers["silver"] = adata.layers.pop("gold")
+    >>> split = {"train": ["fov1_labels"], "validation": ["fov2_labels"]}
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     store = ns.train.build_store(
+    ...         f"{folder}/tiles", sdata, data_set="example", channels=["CD3"], split=split, progress=False
+    ...     )
+    ...     len(store.tiles("train"))
+    1
+    """
+    card = model if isinstance(model, Card) else load(model).card
+    settings = StoreSettings(tile_size, overlap, card.pixel_size, card.rule, card.quantile)
+    store = Store.create(path, settings)
+    store.check_new(data_set)
+    regions = find_regions(sdata, image_key, labels_key, channels=channels, pixel_size=pixel_size)
+    table = labels_table(sdata, table_key, labels, regions)
+    found = {region.labels_key: cell_labels(table, region, labels) for region in regions}
+    if channels is None:
+        judged = _judged(regions[0].channels, found.values())
+        images, masks = zip(*((region.image_key, region.labels_key) for region in regions), strict=True)
+        regions = find_regions(sdata, list(images), list(masks), channels=judged, pixel_size=pixel_size)
+        found = {region.labels_key: cell_labels(table, region, labels) for region in regions}
+    check_cell_size(regions)
+    together = _groups(table, regions, split_by)
+    # Also those that were drawn for it and wait for an annotator.
+    evaluation = set(evaluation_regions(table)) & set(found)
+    splits = assign_splits(together, evaluation, split, rng)
+
+    bad = BadPixels()
+    factors = _factors(regions, normalization, card, bad, progress)
+    check_pixels(bad)
+    with store.new_data_set(data_set, regions[0].channels, factors["factor"].to_numpy(np.float64)) as group:
+        for region in tqdm(regions, desc="Regions", disable=not progress):
+            own = group.create_group(str(len(list(group.group_keys()))))
+            _write(own, region, found[region.labels_key], factors["factor"].to_numpy(np.float64), card, settings)
+            places = {"split": splits[region.labels_key], "group": together[region.labels_key]}
+            own.attrs.update({"region": region.labels_key, "image": region.image_key} | places)
+    counts = pd.Series(splits).value_counts().to_dict()
+    logger.info("added data set %r to %s: regions %s, channels %s", data_set, path, counts, regions[0].channels)
+    return store
+
+
+def _judged(channels: Sequence[str], found: Any) -> list[str]:
+    known = np.zeros(len(channels), bool)
+    for one in found:
+        known |= np.isfinite(one.training).any(axis=0) | np.isfinite(one.gold).any(axis=0)
+    if not known.any():
+        raise ValueError(f"No cell is judged in any of the channels {list(channels)}: there is nothing to train on.")
+    return [channel for channel, there in zip(channels, known, strict=True) if there]
+
+
+def _groups(table: Any, regions: Sequence[Region], split_by: str | None) -> dict[str, str]:
+    """Say what each region shares with others: its image, or the value of a column."""
+    if split_by is None:
+        return {region.labels_key: region.image_key for region in regions}
+    if split_by not in table.obs:
+        raise KeyError(f"`obs` has no column {split_by!r}, which `split_by` names; it has {list(table.obs.columns)}.")
+    region_key = table.uns["spatialdata_attrs"]["region_key"]
+    together: dict[str, str] = {}
+    of_image: dict[str, str] = {}
+    for region in regions:
+        values = table.obs.loc[table.obs[region_key] == region.labels_key, split_by].dropna().unique()
+        if len(values) != 1:
+            raise ValueError(
+                f"Region {region.labels_key!r} has {len(values)} values of obs[{split_by!r}] (`split_by`): "
+                f"{sorted(map(str, values))[:5]}; a region needs exactly one."
+            )
+        value = together[region.labels_key] = str(values[0])
+        if of_image.setdefault(region.image_key, value) != value:
+            raise ValueError(f"Image {region.image_key!r} has regions of several values of obs[{split_by!r}].")
+    return together
+
+
+def _factors(regions: list[Region], normalization: Any, card: Card, bad: BadPixels, progress: bool) -> pd.DataFrame:
+    if normalization is not None:
+        return given_factors(normalization, regions)
+    with tqdm(total=block_count(regions, card), desc="Normalisation", unit="block", disable=not progress) as bar:
+        return measured_factors(regions, card, bad, bar.update)
+
+
+def _write(
+    group: zarr.Group,
+    region: Region,
+    known: CellLabels,
+    factors: NDArray[np.float64],
+    card: Card,
+    settings: StoreSettings,
+) -> None:
+    """Write a region's tiles, some windows at a time."""
+    grid, size, n = model_grid(region, card), settings.tile_size, len(factors)
+    windows = list(overlapping_tiles(grid.model_shape, size, settings.overlap))
+    square, together = (size, size), min(_WINDOWS, len(windows))
+    masks = {
+        name: group.create_array(
+            name, shape=(len(windows), *square), chunks=(1, *square), shards=(together, *square), dtype=dtype
+        )
+        for name, dtype in (("interior", "bool"), ("cells", "uint32"))
+    }
+    images = group.create_array(
+        "image",
+        shape=(len(windows), n, *square),
+        chunks=(1, 1, *square),
+        shards=(1, min(_CHANNELS, n), *square),
+        dtype="float32",
+    )
+    ids = known.ids
+    for numbers in _batched(len(windows), together):
+        readers = [TileReader.open(region, grid, windows[number]) for number in numbers]
+        ids = _with_new(ids, readers)
+        rows = slice(numbers[0], numbers[-1] + 1)
+        masks["interior"][rows] = np.stack([reader.interior for reader in readers])
+        masks["cells"][rows] = np.stack([_numbered(reader.cells, ids) for reader in readers])
+        for number, reader in zip(numbers, readers, strict=True):
+            for channels, image in _images(reader, factors):
+                images[number, channels] = image
+    unknown = ((0, len(ids) - len(known.ids)), (0, 0))
+    group.create_array("ids", data=ids)
+    for name, labels in (("labels", known.training), ("gold", known.gold)):
+        labels = np.pad(labels, unknown, constant_values=np.nan)
+        # Read marker by marker.
+        group.create_array(name, data=labels, chunks=(max(1, len(ids)), 1), shards=(max(1, len(ids)), n))
+    group.create_array("corner", data=np.array([[one.start for one in tile.core] for tile in windows], np.int64))
+    truth = known.gold if known.for_evaluation else known.training
+    group.attrs.update(
+        {
+            "shape": list(grid.model_shape),
+            "windows": len(windows),
+            "evaluation": known.for_evaluation,
+            "judged": (np.isfinite(truth) & (truth != 0.5)).sum(axis=0).tolist(),
+            "positive": (truth > 0.5).sum(axis=0).tolist(),
+            "sha256": sha256(b"".join(one.tobytes() for one in (known.ids, known.training, known.gold))).hexdigest(),
+        }
+    )
+
+
+def _images(reader: TileReader, factors: NDArray[np.float64]) -> Iterator[tuple[slice, NDArray[np.float32]]]:
+    """Read a window's channels, as many at a time as are written together and fit into memory."""
+    bad = BadPixels()
+    for shard in _batched(len(factors), _CHANNELS):
+        parts = [
+            reader.channels([shard[i] for i in group], factors[[shard[i] for i in group]], bad)[0]
+            for group in groups(len(shard), reader.windows.pixels)
+        ]
+        # Channels without a factor have no pixel above 0.
+        yield slice(shard[0], shard[-1] + 1), np.nan_to_num(np.concatenate(parts), copy=False)
+
+
+def _batched(n: int, size: int) -> Iterator[range]:
+    return (range(start, min(start + size, n)) for start in range(0, n, size))
+
+
+def _with_new(ids: NDArray[np.int64], readers: Sequence[TileReader]) -> NDArray[np.int64]:
+    """Add cells that the table does not have."""
+    seen = pd.unique(np.concatenate([pd.unique(reader.cells.ravel()) for reader in readers]))
+    return np.concatenate([ids, np.setdiff1d(seen[seen > 0], ids)])
+
+
+def _numbered(cells: NDArray[np.int64], ids: NDArray[np.int64]) -> NDArray[np.uint32]:
+    """Replace ids by their place among the region's cells, from 1."""
+    seen, code = np.unique(cells, return_inverse=True)
+    number = np.where(seen > 0, pd.Index(ids).get_indexer(pd.Index(seen)) + 1, 0)
+    return number[code.reshape(cells.shape)].astype(np.uint32)

@@ -1,0 +1,96 @@
+"""What a run keeps in its folder, so that it can be stopped at any moment and goes on exactly."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+
+def read_checkpoint(path: Path, inputs: Mapping[str, Any]) -> dict[str, Any] | None:
+    """Read the state of a run; None where there is none.
+
+    Raises
+    ------
+    ValueError
+        If it is of another run than one of these inputs, or cannot be read.
+    """
+    if not path.exists():
+        return None
+    try:
+        state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+        there = json.loads(state["inputs"])
+    except Exception as error:
+        # Damaged and hostile files make the unpickler raise almost anything.
+        raise ValueError(f"{path} cannot be read ({type(error).__name__}). Delete it to start anew.") from error
+    wanted = json.loads(json.dumps(inputs))
+    if differing := [_difference(key, there.get(key), wanted[key]) for key in wanted if there.get(key) != wanted[key]]:
+        raise ValueError(
+            f"{path} is of another run: {'; '.join(differing)}. Call with the same inputs to go on with it, or name "
+            "another folder."
+        )
+    return state
+
+
+def write_checkpoint(path: Path, state: Mapping[str, Any], inputs: Mapping[str, Any]) -> None:
+    """Write the state of a run as a file that is either complete or not there."""
+    unfinished = path.with_name(f"{path.name}.{os.getpid()}")
+    torch.save({**state, "inputs": json.dumps(inputs)}, unfinished)
+    unfinished.replace(path)
+
+
+class Log:
+    """Writes figures to ``metrics.csv``, and for TensorBoard where it is installed.
+
+    Parameters
+    ----------
+    folder
+        Of the run.
+    step
+        What the folder has after this step is of a stopped run, and is repeated.
+    """
+
+    NAMES = ("step", "phase", "loss", "learning_rate", "kept", "validation_f1")
+
+    def __init__(self, folder: Path, step: int) -> None:
+        self._path = folder / "metrics.csv"
+        rows = []
+        if step and self._path.exists():
+            with self._path.open(newline="", encoding="utf-8") as file:
+                rows = [row for row in csv.DictReader(file) if int(row["step"]) <= step]
+        with self._path.open("w", newline="", encoding="utf-8") as file:
+            writer = csv.DictWriter(file, self.NAMES)
+            writer.writeheader()
+            writer.writerows(rows)
+        try:
+            from torch.utils.tensorboard import SummaryWriter
+        except ImportError:
+            self._board = None
+        else:
+            self._board = SummaryWriter(str(folder / "tensorboard"), purge_step=step + 1)
+
+    def write(self, step: int, phase: str, **values: float) -> None:
+        """Add a row."""
+        with self._path.open("a", newline="", encoding="utf-8") as file:
+            csv.DictWriter(file, self.NAMES).writerow({"step": step, "phase": phase, **values})
+        if self._board is not None:
+            for name, value in values.items():
+                self._board.add_scalar(name, value, step)
+
+    def close(self) -> None:
+        """Write what is left."""
+        if self._board is not None:
+            self._board.close()
+
+
+def _difference(key: str, there: Any, wanted: Any) -> str:
+    if isinstance(there, dict) and isinstance(wanted, dict):
+        parts = [_difference(f"{key}.{k}", there.get(k), v) for k, v in wanted.items() if there.get(k) != v]
+        return "; ".join(parts)
+    shown = [text if len(text := repr(value)) < 60 else "..." for value in (there, wanted)]
+    return f"{key} was {shown[0]}, now {shown[1]}" if shown[0] != shown[1] else f"{key} differs"

@@ -1,0 +1,257 @@
+"""A store of tiles on disk: data sets, their regions, and the tiles of these."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import zarr
+from numpy.typing import NDArray
+
+from nimbus_sd.train.splits import SPLITS
+
+_FORMAT = "nimbus_sd tiles 1"
+
+
+@dataclass(frozen=True)
+class StoreSettings:
+    """What all tiles of a store have in common; lengths in model pixels, see :class:`~nimbus_sd.models.Card`.
+
+    Raises
+    ------
+    ValueError
+        If a tile has no pixel, or all of them are shared with its neighbour.
+    """
+
+    tile_size: int
+    overlap: int
+    pixel_size: float
+    rule: str
+    quantile: float | None
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.overlap < self.tile_size:
+            raise ValueError(
+                f"`tile_size` is {self.tile_size} and `overlap` {self.overlap}; the overlap must be at least 0 and "
+                "smaller than the tile."
+            )
+
+
+@dataclass(frozen=True, eq=False)
+class StoredRegion:
+    """A region of a store.
+
+    Parameters
+    ----------
+    data_set, region, image
+        Its data set, its labels element and its image.
+    split, group
+        ``"train"``, ``"validation"`` or ``"test"``, and what it shares with other regions of that split.
+    channels
+        Markers.
+    judged, positive
+        Number of its cells that are labelled positive or negative, and positive, in each channel: by evaluation gold
+        where it has some, else by the labels for training.
+    evaluation
+        Whether it has evaluation gold.
+    shape
+        Model pixels that cover it.
+    windows
+        Number of its tiles per channel.
+    digest
+        SHA-256 of its labels.
+    node
+        Its group on disk.
+    """
+
+    data_set: str
+    region: str
+    image: str
+    split: str
+    group: str
+    channels: tuple[str, ...]
+    judged: tuple[int, ...]
+    positive: tuple[int, ...]
+    evaluation: bool
+    shape: tuple[int, int]
+    windows: int
+    digest: str
+    node: zarr.Group
+
+    @cached_property
+    def arrays(self) -> dict[str, zarr.Array]:
+        """Its arrays on disk.
+
+        ``image`` (windows, channels, y, x) float32 in [0, 1]; ``interior`` (windows, y, x) bool; ``cells`` (windows, y,
+        x), numbers from 1 that say which row of ``ids`` the cell is, 0 = background; ``labels`` and ``gold`` (cells,
+        channels) float32; ``corner`` (windows, 2), model row and column.
+        """
+        return dict(self.node.arrays())
+
+    @cached_property
+    def corners(self) -> NDArray[np.int64]:
+        """Model row and column of each window's first pixel, shape (windows, 2)."""
+        return np.asarray(self.arrays["corner"][:], np.int64)
+
+    @cached_property
+    def ids(self) -> NDArray[np.int64]:
+        """Instance id of each cell."""
+        return np.asarray(self.arrays["ids"][:], np.int64)
+
+    def truth(self, channel: int) -> NDArray[np.float32]:
+        """Labels by which it is judged, one per row of ``ids``."""
+        return np.asarray(self.arrays["gold" if self.evaluation else "labels"][:, channel], np.float32)
+
+
+class Store:
+    """Tiles for training on disk, as :func:`build_store` writes them.
+
+    Parameters
+    ----------
+    path
+        The store's folder.
+
+    Attributes
+    ----------
+    settings
+        What all tiles have in common.
+    regions
+        All regions, data set by data set.
+    strata
+        Data set and marker, one for each pair that there is.
+
+    Raises
+    ------
+    FileNotFoundError
+        There is no store.
+    ValueError
+        The folder holds something else.
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path)
+        if not (self.path / "zarr.json").is_file():
+            raise FileNotFoundError(f"There is no store of tiles at {path}; `nimbus_sd.train.build_store` writes one.")
+        self._root = zarr.open_group(self.path, mode="r")
+        if self._root.attrs.get("format") != _FORMAT:
+            raise ValueError(f"{path} is no store of tiles that this version reads; write it with `build_store`.")
+        self.settings = StoreSettings(**self._root.attrs["settings"])  # type: ignore[arg-type]
+        self._refresh()
+
+    @classmethod
+    def create(cls, path: str | Path, settings: StoreSettings) -> Store:
+        """Open a store of these settings, or make one.
+
+        Raises
+        ------
+        ValueError
+            It has other settings, or the folder holds something else.
+        """
+        path = Path(path)
+        if not path.exists() or (path.is_dir() and not any(path.iterdir())):
+            zarr.create_group(path, attributes={"format": _FORMAT, "settings": asdict(settings)}, zarr_format=3)
+        store = cls(path)
+        there, wanted = asdict(store.settings), asdict(settings)
+        if differing := [f"{key} {there[key]!r}, now {wanted[key]!r}" for key in there if there[key] != wanted[key]]:
+            raise ValueError(
+                f"The store {path} was built with other settings: {'; '.join(differing)}. Use the same ones (`model`, "
+                "`tile_size`, `overlap`), or another path."
+            )
+        return store
+
+    def check_new(self, data_set: str) -> None:
+        """Refuse a data set that is there already."""
+        if not isinstance(data_set, str) or not data_set:
+            raise ValueError(f"`data_set` is {data_set!r}; give it a name.")
+        if data_set in self.data_sets:
+            raise ValueError(f"{self.path} has data set {data_set!r} already; use another name, or another path.")
+
+    @contextmanager
+    def new_data_set(self, name: str, channels: list[str], factors: NDArray[np.float64]) -> Iterator[zarr.Group]:
+        """Add a data set, whose regions the caller writes; without an error it is there at the end, else not."""
+        root = zarr.open_group(self.path, mode="r+")
+        for key, group in list(root.groups()):
+            if "data_set" not in group.attrs:
+                # What a call wrote that was stopped.
+                del root[key]
+        number = 1 + max((int(key) for key in root.group_keys()), default=-1)
+        group = root.create_group(str(number))
+        yield group
+        group.attrs.update({"channels": list(channels), "factors": np.nan_to_num(factors).tolist(), "data_set": name})
+        self._refresh()
+
+    @property
+    def data_sets(self) -> list[str]:
+        """Names of the data sets."""
+        return list(dict.fromkeys(region.data_set for region in self.regions))
+
+    def stratum(self, region: int) -> int:
+        """Position in ``strata`` of a region's first channel; the others follow."""
+        return self._first[self.regions[region].data_set]
+
+    def tiles(self, split: str) -> NDArray[np.int64]:
+        """List tiles of the channels that have labels: region, window and channel, shape (n, 3)."""
+        if split not in SPLITS:
+            raise ValueError(f"`split` is {split!r}; it must be one of {', '.join(SPLITS)}.")
+        listed = [np.zeros((0, 3), np.int64)]
+        for number, region in enumerate(self.regions):
+            if region.split == split:
+                channels = np.flatnonzero(region.judged)
+                grid = np.meshgrid([number], np.arange(region.windows), channels, indexing="ij")
+                listed.append(np.stack(grid, axis=-1).reshape(-1, 3))
+        return np.concatenate(listed)
+
+    def to_frame(self) -> pd.DataFrame:
+        """Return what there is, one row per region and marker."""
+        rows = [
+            (r.data_set, r.region, r.split, r.group, channel, r.windows, judged, positive, r.evaluation)
+            for r in self.regions
+            for channel, judged, positive in zip(r.channels, r.judged, r.positive, strict=True)
+        ]
+        names = ["data_set", "region", "split", "group", "channel", "tiles", "judged", "positive", "evaluation"]
+        return pd.DataFrame(rows, columns=names)
+
+    def described(self) -> dict[str, Any]:
+        """Return settings and contents, without pixels: runs on two stores that differ here must not be mixed."""
+        content = [[one.data_set, one.region, one.split, one.channels, one.digest] for one in self.regions]
+        return {**asdict(self.settings), "content": content}
+
+    def _refresh(self) -> None:
+        self._root = zarr.open_group(self.path, mode="r")
+        groups = [group for _, group in sorted(self._root.groups(), key=lambda item: int(item[0]))]
+        self.regions: list[StoredRegion] = []
+        self.strata: list[tuple[str, str]] = []
+        self._first: dict[str, int] = {}
+        for group in groups:
+            attrs: Any = group.attrs
+            if "data_set" in attrs:
+                name = str(attrs["data_set"])
+                self._first[name] = len(self.strata)
+                self.strata += [(name, channel) for channel in attrs["channels"]]
+                self.regions += _regions(group, name, tuple(attrs["channels"]))
+
+
+def _regions(group: zarr.Group, data_set: str, channels: tuple[str, ...]) -> Iterator[StoredRegion]:
+    for _, own in sorted(group.groups(), key=lambda item: int(item[0])):
+        attrs: Any = own.attrs
+        yield StoredRegion(
+            data_set=data_set,
+            region=attrs["region"],
+            image=attrs["image"],
+            split=attrs["split"],
+            group=attrs["group"],
+            channels=channels,
+            judged=tuple(attrs["judged"]),
+            positive=tuple(attrs["positive"]),
+            evaluation=attrs["evaluation"],
+            shape=tuple(attrs["shape"]),
+            windows=attrs["windows"],
+            digest=attrs["sha256"],
+            node=own,
+        )

@@ -1,0 +1,90 @@
+"""Fine-tuning: one call, a report on regions that it has not seen, and a model that predict takes."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from safetensors.numpy import load_file
+from small_training import CARD, EXACT, RECIPE
+
+import nimbus_sd as ns
+from nimbus_sd.models import UNet, load, save
+from nimbus_sd.train import loop
+
+GIVEN = {"train": ["r0_cells", "r1_cells"], "validation": ["r2_cells"], "test": ["r3_cells"]}
+
+
+@pytest.fixture
+def start(tmp_path):
+    """A small network of random weights, as a model of somebody."""
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        network = UNet(4, CARD.depth, CARD.padding)
+    path = tmp_path / "start.safetensors"
+    save(network, replace(CARD, root_filters=4, name="start", license="MIT", boundary="cell"), path)
+    return path
+
+
+def tuned(labelled, folder, start, **settings):
+    own = {"model": start, "pixel_size": 0.5, "tile_size": 24, "split": GIVEN, "recipe": RECIPE, "progress": False}
+    return ns.train.fine_tune(labelled, folder, **own | settings, accelerator="cpu")
+
+
+def test_the_report_compares_before_and_after_on_held_out_regions(labelled, start, tmp_path):
+    recipe = replace(RECIPE, naive_steps=40, robust_steps=0, validate_every=20, batch_size=4, augmentation=EXACT)
+    path, report = tuned(labelled, tmp_path / "run", start, recipe=recipe)
+    assert list(report.index) == ["DAPI", "CD3", "mean"]
+    adata = labelled.tables["table"]
+    held = adata[(adata.obs["region"] == "r3_cells").to_numpy()].layers["silver"]
+    assert report.loc["CD3", "cells"] == len(held) and report.loc["CD3", "positives"] == held[:, 1].sum()
+    for name in ("f1_before", "f1_after", "recall_after"):
+        assert report.loc["mean", name] == pytest.approx(report.loc[["DAPI", "CD3"], name].mean())
+    assert report.loc["mean", "f1_after"] > report.loc["mean", "f1_before"]
+    card = load(path).card
+    assert card.figures["held_out_f1_after"] == pytest.approx(report.loc["mean", "f1_after"], abs=1e-6)
+    assert card.license == "MIT" and "start" in card.trained_on and "fine-tuning" in card.trained_on
+    # The start's boundary is the new one's, and its weights are noted.
+    assert card.boundary == "cell" and card.training["start"] == load(start).card.sha256
+    scores = ns.predict(labelled, model=path, pixel_size=0.5, progress=False)
+    assert np.isfinite(scores.layers["nimbus"]).all()
+
+
+def test_what_does_not_help_is_not_taken(labelled, start, tmp_path, monkeypatch):
+    monkeypatch.setattr(loop.Run, "_validate", lambda self: 0.5 / (1 + self.step))
+    path, report = tuned(labelled, tmp_path / "run", start)
+    for key, value in load_file(start).items():
+        np.testing.assert_array_equal(load_file(path)[key], value)
+    assert report["f1_before"].equals(report["f1_after"]) and load(path).card.figures["step"] == 0
+
+
+def test_the_same_call_goes_on_and_ends_the_same(labelled, start, tmp_path):
+    first = tuned(labelled, tmp_path / "run", start)
+    again = tuned(labelled, tmp_path / "run", start)
+    assert again.report.equals(first.report)
+    silver = labelled.tables["table"].layers["silver"]
+    silver[0] = 1 - silver[0]
+    with pytest.raises(ValueError, match=r"of another run: store\.content"):
+        tuned(labelled, tmp_path / "run", start)
+
+
+def test_gold_is_what_held_out_regions_are_judged_by(labelled, start, tmp_path):
+    adata = labelled.tables["table"]
+    gold = np.full(adata.shape, np.nan, np.float32)
+    held = np.flatnonzero((adata.obs["region"] == "r3_cells").to_numpy())[:5]
+    gold[held, 1] = [0, 1, 0.5, 0.25, 0.75]
+    adata.layers["gold"] = gold
+    _, report = tuned(labelled, tmp_path / "run", start, split=(0.5, 0.25, 0.25))
+    assert report.loc["CD3", ["cells", "positives"]].tolist() == [4, 2] and "DAPI" not in report.index
+
+
+@pytest.mark.parametrize(
+    "split, message",
+    [
+        (GIVEN | {"test": []}, "holds out no region"),
+        (GIVEN | {"validation": ["r2_cells", "r0_cells"]}, r"\['r0_cells'\] in two splits"),
+    ],
+)
+def test_it_does_not_judge_itself_on_what_it_trains_on(labelled, start, tmp_path, split, message):
+    with pytest.raises(ValueError, match=message):
+        tuned(labelled, tmp_path / "run", start, split=split)

@@ -1,0 +1,200 @@
+"""Tiles on disk: what inference would see, the labels that the table holds, and splits by region."""
+
+from itertools import pairwise
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from skimage.segmentation import find_boundaries
+
+import nimbus_sd.train.build as building
+from nimbus_sd.pixels import overlapping_tiles
+from nimbus_sd.train import Store
+from nimbus_sd.train.tiles import Order, collate_stored, read_batches, read_tile
+
+GIVEN = {"train": ["r0_cells", "r1_cells"], "validation": ["r2_cells"], "test": ["r3_cells"]}
+
+
+@given(st.integers(1, 300), st.integers(2, 80), st.data())
+def test_windows_cover_a_region_and_share_enough(length, size, data):
+    overlap = data.draw(st.integers(0, size - 1))
+    starts = [tile.window[0].start for tile in overlapping_tiles((length, size), size, overlap)]
+    assert starts[0] == 0 and starts[-1] == max(0, length - size)
+    assert all(0 < later - one <= size - overlap for one, later in pairwise(starts))
+    # None is there for nothing.
+    assert len(starts) == 1 or (len(starts) - 1) * (size - overlap) < length - overlap
+
+
+def seen_by_the_network(sdata, region: str, factors):
+    """Model pixels of a whole region, by means of 2 x 2 pixels and every other label."""
+    image, cells = sdata.images[region].to_numpy(), sdata.labels[f"{region}_cells"].to_numpy()
+    clipped = np.clip(image / np.array(factors)[:, None, None], 0, 1)
+    halves = clipped.reshape(len(image), 32, 2, 32, 2).mean(axis=(2, 4))
+    inside = (cells > 0) & ~find_boundaries(cells, connectivity=1, mode="inner")
+    return halves, inside[::2, ::2], cells[::2, ::2]
+
+
+def test_tiles_hold_what_the_network_sees_of_every_window(labelled, build):
+    store = build(labelled, split=GIVEN)
+    factors = [
+        np.mean([np.quantile(image[image > 0], 0.999) for image in images])
+        for images in zip(*(labelled.images[f"r{i}"].to_numpy() for i in range(4)), strict=True)
+    ]
+    silver, obs = labelled.tables["table"].layers["silver"], labelled.tables["table"].obs
+    assert store.tiles("train").shape == (2 * 9 * 2, 3)
+    for number, window, channel in store.tiles("train"):
+        region = store.regions[number]
+        image, inside, ids = seen_by_the_network(labelled, region.image, factors)
+        tile, (row, col) = read_tile(store, number, window, channel), region.corners[window]
+        box = np.s_[row : row + 16, col : col + 16]
+        # A quantile is read off between two grey levels: the image's step over the factor.
+        np.testing.assert_allclose(tile.image, image[channel][box], atol=2e-3)
+        np.testing.assert_array_equal(tile.interior, inside[box])
+        assert tile.inside.all() and tile.image.dtype == np.float32
+        found = np.concatenate([[0], region.ids])[tile.rows + 1]
+        np.testing.assert_array_equal(found[tile.cells], ids[box])
+        for cell, label in zip(found[1:], tile.labels[1:], strict=True):
+            row_of = (obs["region"] == region.region) & (obs["instance_id"] == cell)
+            assert label == silver[row_of.to_numpy()][0, channel]
+
+
+def test_a_region_smaller_than_a_tile_is_mirrored_and_has_no_cell_outside(labelled, build):
+    store = build(labelled, tile_size=48, split=GIVEN)
+    image, _, _ = seen_by_the_network(labelled, "r0", [1, 1])
+    tile = read_tile(store, 0, 0, 0)
+    np.testing.assert_array_equal(tile.image[32:47, :32], tile.image[30:15:-1, :32])
+    np.testing.assert_array_equal(tile.image[:32, :32] > 0, image[0] > 0)
+    assert tile.inside[:32, :32].all() and tile.inside.sum() == 32 * 32
+    assert tile.interior[32:].any() and not tile.cells[~tile.inside].any()
+
+
+def test_cells_that_the_table_lacks_are_not_judged(labelled, build):
+    adata = labelled.tables["table"]
+    gone = adata.obs["instance_id"].iloc[0]
+    labelled.tables["table"] = adata[1:].copy()
+    store = build(labelled, split=GIVEN)
+    region = store.regions[0]
+    assert region.ids[-1] == gone and np.isnan(region.truth(0)[-1]) and not np.isnan(region.truth(0)[:-1]).any()
+
+
+def test_tiles_without_positive_cells_are_kept_and_channels_without_labels_are_not(labelled, build):
+    silver = labelled.tables["table"].layers["silver"]
+    silver[:, 1] = np.nan
+    silver[(labelled.tables["table"].obs["region"] == "r0_cells").to_numpy(), 0] = 0
+    store = build(labelled, split=GIVEN)
+    assert store.strata == [("d", "DAPI")] and len(store.tiles("train")) == 18
+    assert store.to_frame().set_index("region").loc["r0_cells", "positive"] == 0
+
+
+def test_gold_is_tested_by_and_proofread_cells_go_before_silver(labelled, build):
+    adata = labelled.tables["table"]
+    gold = np.full(adata.shape, np.nan, np.float32)
+    proofread = gold.copy()
+    held = np.flatnonzero(adata.obs["region"] == "r1_cells")
+    gold[held[0]] = 0.75
+    proofread[0] = 1 - adata.layers["silver"][0]
+    adata.layers["gold"], adata.layers["gold_training"] = gold, proofread
+    store = build(labelled, split=(0.5, 0.25, 0.25))
+    by_name = {region.region: region for region in store.regions}
+    assert {name for name, region in by_name.items() if region.split == "test"} == {"r1_cells"}
+    assert np.isfinite(by_name["r1_cells"].truth(0)).sum() == 1 and by_name["r1_cells"].truth(0)[0] == 0.75
+    assert by_name["r0_cells"].truth(1)[0] == proofread[0, 1] != adata.layers["silver"][0, 1]
+    with pytest.raises(ValueError, match=r"\['r1_cells'\] are for evaluation"):
+        build(labelled, "other", split={"train": ["r1_cells", "r0_cells"], "validation": ["r2_cells", "r3_cells"]})
+
+
+def test_a_region_drawn_for_evaluation_is_tested_before_anybody_judged_it(labelled, build):
+    adata = labelled.tables["table"]
+    adata.obs["evaluation"] = (adata.obs["region"] == "r2_cells").to_numpy()
+    store = build(labelled, split=(0.5, 0.25, 0.25))
+    assert [region.region for region in store.regions if region.split == "test"] == ["r2_cells"]
+
+
+def test_regions_of_one_patient_stay_together(labelled, build):
+    split = {"train": ["r0_cells", "r2_cells"], "validation": ["r1_cells", "r3_cells"]}
+    with pytest.raises(ValueError, match="tears apart"):
+        build(labelled, split=split, split_by="patient")
+    with pytest.raises(KeyError, match="no column 'donor'"):
+        build(labelled, "other", split_by="donor")
+    labelled.tables["table"].obs.loc["0", "patient"] = "another"
+    with pytest.raises(ValueError, match="'r0_cells' has 2 values"):
+        build(labelled, "third", split_by="patient")
+
+
+def test_many_data_sets_share_a_store_of_the_same_settings(labelled, build):
+    build(labelled, split=GIVEN)
+    store = build(labelled, data_set="e", channels=["CD3"], split=GIVEN)
+    assert store.data_sets == ["d", "e"] and store.strata == [("d", "DAPI"), ("d", "CD3"), ("e", "CD3")]
+    number, _, channel = store.tiles("train")[-1]
+    assert store.stratum(number) + channel == 2
+    assert Store(store.path).described() == store.described()
+    with pytest.raises(ValueError, match="has data set 'e' already"):
+        build(labelled, data_set="e", split=GIVEN)
+    with pytest.raises(ValueError, match="tile_size 16, now 32; overlap 4, now 8"):
+        build(labelled, data_set="f", tile_size=32, overlap=8)
+
+
+def test_a_build_that_was_stopped_leaves_nothing(labelled, build, monkeypatch):
+    write = building._write
+
+    def failing(group, region, *rest):
+        if region.labels_key == "r2_cells":
+            raise OSError("the disk is full")
+        write(group, region, *rest)
+
+    monkeypatch.setattr(building, "_write", failing)
+    with pytest.raises(OSError, match="disk is full"):
+        build(labelled, split=GIVEN)
+    monkeypatch.setattr(building, "_write", write)
+    store = build(labelled, split=GIVEN)
+    assert len(store.regions) == 4 and store.data_sets == ["d"]
+
+
+@pytest.mark.parametrize(
+    "change, message",
+    [
+        (lambda a: a.layers["silver"].__setitem__((0, 0), 2), "holds 2, which are no labels"),
+        (lambda a: a.layers["silver"].__setitem__((0, 0), np.inf), "holds inf, which are no labels"),
+        (lambda a: a.layers["silver"].fill(np.nan), "No cell is judged"),
+    ],
+)
+def test_labels_outside_of_the_code_are_refused(labelled, build, change, message):
+    change(labelled.tables["table"])
+    with pytest.raises(ValueError, match=message):
+        build(labelled, split=GIVEN)
+
+
+def test_gold_alone_is_not_trained_on(labelled, build):
+    adata = labelled.tables["table"]
+    adata.layers["gold"] = adata.layers.pop("silver")
+    with pytest.raises(KeyError, match="no labels to train on"):
+        build(labelled, split=GIVEN)
+    with pytest.raises(ValueError, match="nothing is trained on it"):
+        build(labelled, labels="gold", split=GIVEN)
+
+
+def test_something_else_is_no_store(tmp_path):
+    with pytest.raises(FileNotFoundError, match="no store of tiles"):
+        Store(tmp_path)
+
+
+def test_every_tile_is_shown_once_before_one_is_shown_again():
+    order = Order(10, 4, seed=0)
+    shown = np.concatenate([order(step) for step in range(5)])
+    assert sorted(shown[:10]) == sorted(shown[10:]) == list(range(10)) and list(shown[:10]) != list(shown[10:])
+    shared = np.stack([order(3, rank, 2) for rank in range(2)], axis=1).ravel()
+    np.testing.assert_array_equal(shared, order(3))
+    assert not np.array_equal(Order(10, 4, seed=1)(0), order(0))
+
+
+def test_batches_are_read_in_order(labelled, build):
+    store = build(labelled, split=GIVEN)
+    tiles = store.tiles("train")
+    batches = list(read_batches(store, [tiles[:3], tiles[3:5]]))
+    assert [len(one.inputs) for one in batches] == [3, 2]
+    for batch, own in zip(batches, (tiles[:3], tiles[3:5]), strict=True):
+        alone = collate_stored([read_tile(store, *one) for one in own])
+        for name, value in vars(alone).items():
+            np.testing.assert_array_equal(getattr(batch, name), value, err_msg=name)
+    assert int(batches[0].cells.max()) == len(batches[0].labels) - 1
