@@ -1,5 +1,6 @@
 """Sphinx builds the site from this folder: ``make docs``."""
 
+import warnings
 from concurrent.futures import ThreadPoolExecutor
 from importlib.metadata import version as version_of
 from urllib.error import URLError
@@ -41,6 +42,9 @@ napoleon_use_rtype = False
 typehints_defaults = "braces"
 typehints_use_rtype = False
 always_use_bars_union = True
+
+# Sphinx to sphinx-autodoc-typehints, once for each signature.
+warnings.filterwarnings("ignore", message=r".*_RstSnippetParser\.set_application")
 
 html_theme = "sphinx_book_theme"
 html_title = "nimbus-sd"

@@ -30,14 +30,23 @@ def main() -> None:
     ns.pl.image(sdata, CHANNEL, ax=top[1], **here)
     ns.pl.cells(sdata, CHANNEL, layer="nimbus", ax=top[2], **here)
     ns.pl.cells(sdata, CHANNEL, layer="integrated_expression", ax=top[3], **here)
-    titles = (f"One channel ({CHANNEL})", "The mask of cells", "A score per cell: 0 to 1", "The mean per cell, for comparison")
+    titles = (
+        f"One channel ({CHANNEL})",
+        "The mask of cells",
+        "A score per cell: 0 to 1",
+        "The mean, for comparison",
+    )
     for ax, title in zip(top, titles, strict=True):
         ax.set_title(title, fontsize=13, color=NAVY, fontweight="bold", pad=8)
-    for x, text, size in ((0.2455, "+", 26), (0.4985, "U-Net\n→", 17), (0.7515, "not", 15)):
+    for x, text, size in ((0.2455, "+", 26), (0.4985, "U-Net\n→", 14), (0.7515, "not", 15)):
         figure.text(x, 0.69, text, ha="center", va="center", fontsize=size, color=NAVY)
 
-    figure.text(0.5, 0.4, "Where the mean misleads, the image tells", ha="center", fontsize=14, color=NAVY, weight="bold")
-    bottom = figure.subplots(1, 6, gridspec_kw={"left": 0.02, "right": 0.98, "top": 0.375, "bottom": 0.125, "wspace": 0.05})
+    figure.text(
+        0.5, 0.4, "Where the mean misleads, the image tells", ha="center", fontsize=14, color=NAVY, weight="bold"
+    )
+    bottom = figure.subplots(
+        1, 6, gridspec_kw={"left": 0.02, "right": 0.98, "top": 0.375, "bottom": 0.125, "wspace": 0.05}
+    )
     examples = [*misled(adata, negative=True)[:3], *misled(adata, negative=False)[:3]]
     for ax, (row, channel) in zip(bottom, examples, strict=True):
         draw_cell(sdata, adata, row, channel, ax)
@@ -53,9 +62,13 @@ def misled(adata, *, negative: bool) -> list[tuple[int, str]]:
     inside = ((adata.obsm["spatial"] > HALF) & (adata.obsm["spatial"] < 512 - HALF)).all(axis=1)
     found = []
     for channel in ("CD3", "CD20", "PanCK", "CD8", "CD45"):
-        mean, score, gold = (adata.to_df(layer=name)[channel].to_numpy() for name in ("integrated_expression", "nimbus", "gold"))
+        mean, score, gold = (
+            adata.to_df(layer=name)[channel].to_numpy() for name in ("integrated_expression", "nimbus", "gold")
+        )
         relative = mean / otsu[channel]
-        wrong = (relative > 1) & (score < 0.2) & (gold == 0) if negative else (relative < 1) & (score > 0.8) & (gold == 1)
+        wrong = (
+            (relative > 1) & (score < 0.2) & (gold == 0) if negative else (relative < 1) & (score > 0.8) & (gold == 1)
+        )
         rows = np.flatnonzero(wrong & whole & inside)
         if rows.size:
             best = rows[np.argmax(relative[rows] if negative else -relative[rows])]
@@ -73,8 +86,8 @@ def draw_cell(sdata, adata, row: int, channel: str, ax) -> None:
     score = adata.to_df(layer="nimbus")[channel].iloc[row]
     positive = adata.to_df(layer="gold")[channel].iloc[row] == 1
     ax.set_title("")
-    mean_says, truth = ("negative", "positive") if positive else ("positive", "negative")
-    ax.set_xlabel(f"{channel}, mean says {mean_says}\nscore {score:.2f}, truth: {truth}", fontsize=10, color=NAVY)
+    mean_says, truth = ("low", "positive") if positive else ("high", "negative")
+    ax.set_xlabel(f"{channel}: mean {mean_says}\nscore {score:.2f}, truth {truth}", fontsize=11, color=NAVY)
 
 
 if __name__ == "__main__":
