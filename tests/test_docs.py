@@ -8,24 +8,54 @@ from squidpy_here import squidpy_fits
 
 import nimbus_sd as ns
 
-DOCS = Path(__file__).parents[1] / "docs"
+ROOT = Path(__file__).parents[1]
+DOCS = ROOT / "docs"
+
+
+def run(path: Path) -> dict:
+    """Run the Python of a document from top to bottom; return its names."""
+    text = path.read_text(encoding="utf-8")
+    names: dict = {}
+    for block in re.findall(r"^```python\n(.*?)^```", text, re.DOTALL | re.MULTILINE):
+        if "import squidpy" in block and not squidpy_fits():
+            continue
+        line = text[: text.index(block)].count("\n")
+        exec(compile("\n" * line + block, str(path), "exec"), names)
+    return names
 
 
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")
 def test_clustering(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    text = (DOCS / "clustering.md").read_text(encoding="utf-8")
-    blocks = re.findall(r"^```python\n(.*?)^```", text, re.DOTALL | re.MULTILINE)
-    assert len(blocks) > 10
-    names: dict = {}
-    for block in blocks:
-        if "import squidpy" in block and not squidpy_fits():
-            continue
-        line = text[: text.index(block)].count("\n")
-        exec(compile("\n" * line + block, str(DOCS / "clustering.md"), "exec"), names)
+    names = run(DOCS / "clustering.md")
     assert "metacluster_nimbus" in names["adata"].obs and (tmp_path / "tissue.zarr").is_dir()
     assert set(names["suggested"]["type"]) > {"T cell", "B cell", "Epithelial cell"}
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("page", ["README.md", "docs/index.md"])
+def test_first_page(page, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    adata = run(ROOT / page)["adata"]
+    assert {"nimbus", "positive"} <= set(adata.layers) and "leiden_nimbus" in adata.obs
+
+
+def test_pictures_and_files_named_in_the_readme_exist():
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    assert len(text.splitlines()) < 120
+    named = re.findall(r"\]\((?!https?:)([^)#]+)\)|`((?:docs|tutorials|benchmarks)/[\w./]*\w)`", text)
+    paths = [path for pair in named for path in pair if path and not path.startswith("docs/_build")]
+    assert len(paths) > 4 and not [path for path in paths if not (ROOT / path).exists()]
+
+
+def test_versions_of_hooks_are_the_tested_ones():
+    tested = (ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines()
+    hooks = re.findall(
+        r"additional_dependencies: \[(.+)\]", (ROOT / ".pre-commit-config.yaml").read_text(encoding="utf-8")
+    )
+    assert hooks and set(hooks) <= set(tested)
 
 
 def test_every_function_of_clusters_is_in_the_page():
