@@ -42,6 +42,14 @@ def test_first_page(page, tmp_path, monkeypatch):
     assert {"nimbus", "positive"} <= set(adata.layers) and "leiden_nimbus" in adata.obs
 
 
+@pytest.mark.parametrize("room", [name for name in ns.__all__ if name != "predict"])
+def test_every_public_name_is_in_the_api(room):
+    page = (DOCS / "api" / f"{room}.md").read_text(encoding="utf-8")
+    assert f"\n{room}\n" in (DOCS / "api" / "index.md").read_text(encoding="utf-8")
+    for name in getattr(ns, room).__all__:
+        assert re.search(rf"^   {name}$|`{name}`|\.{name}$", page, re.MULTILINE), name
+
+
 def test_pictures_and_files_named_in_the_readme_exist():
     text = (ROOT / "README.md").read_text(encoding="utf-8")
     assert len(text.splitlines()) < 120
