@@ -1,9 +1,13 @@
-# Two commands do everything from a fresh clone: `make demo` and `make test`. PYTHON names the Python to use.
+# From a fresh clone: `make demo`, `make test`, `make docs`, `make wheel`. PYTHON names the Python to use.
 PYTHON ?= python3
 BIN := .venv/bin
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: demo test weights benchmark clean
+TUTORIALS := $(patsubst tutorials/%.md,docs/tutorials/%.ipynb,$(wildcard tutorials/*.md))
+SOURCES := $(shell find src -name '*.py' -o -name '*.safetensors')
+
+.PHONY: demo test docs tutorials wheel weights benchmark clean
+.DELETE_ON_ERROR:
 
 demo: .venv/package
 	$(BIN)/nimbus-sd demo
@@ -13,7 +17,30 @@ test: .venv/test
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(BIN)/codespell
 	$(BIN)/python -m pytest
+
+# The site, in docs/_build/html. A warning, such as a link that leads nowhere, fails it.
+docs: .venv/docs tutorials
+	rm -rf docs/api/generated
+	$(BIN)/python -m sphinx -W --keep-going -q docs docs/_build/html
+
+# Runs each tutorial whose text, or the package, has changed since. Outputs stay out of git.
+tutorials: $(TUTORIALS)
+
+docs/tutorials/%.ipynb: tutorials/%.md $(SOURCES) | .venv/docs
+	mkdir -p docs/tutorials
+	$(BIN)/jupytext --quiet --to ipynb --output $@ $<
+	PYTHONWARNINGS="ignore:IProgress not found,ignore:zarr v3 autosharding" $(BIN)/jupyter-execute --inplace $@
+
+# Wheel and sdist, and a demo from the wheel in an environment that has nothing of this folder.
+wheel:
+	rm -rf dist .venv-wheel
+	$(PYTHON) -m venv .venv-wheel
+	.venv-wheel/bin/python -m pip install --quiet --disable-pip-version-check build
+	.venv-wheel/bin/python -m build --outdir dist
+	.venv-wheel/bin/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt dist/*.whl
+	cd dist && ../.venv-wheel/bin/nimbus-sd demo
 
 # Trains the bundled model anew: about three hours on two CPU cores, resumes where it was stopped.
 # Its figures come from `benchmarks/bundled_model.py --model runs/compact/compact.safetensors --card runs/compact/compact.json`.
@@ -35,5 +62,9 @@ benchmark: .venv/test
 	$(INSTALL) --editable '.[train,leiden,flowsom,test]'
 	touch $@
 
+.venv/docs: .venv/package
+	$(INSTALL) --editable '.[leiden,train,docs]'
+	touch $@
+
 clean:
-	rm -rf .venv demo dist runs .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache
+	rm -rf .venv .venv-wheel demo dist docs/_build docs/api/generated docs/tutorials runs .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache

@@ -9,20 +9,19 @@ from squidpy_here import squidpy_fits
 
 import nimbus_sd as ns
 
-DOCS = Path(__file__).parents[1] / "docs"
+ROOT = Path(__file__).parents[1]
+DOCS = ROOT / "docs"
 
 
-def run(page: str) -> dict:
-    """Run the blocks of a page, one after the other; return the names that they set."""
-    text = (DOCS / page).read_text(encoding="utf-8")
-    blocks = re.findall(r"^```python\n(.*?)^```", text, re.DOTALL | re.MULTILINE)
-    assert len(blocks) > 5
+def run(path: Path) -> dict:
+    """Run the Python of a document from top to bottom; return its names."""
+    text = path.read_text(encoding="utf-8")
     names: dict = {}
-    for block in blocks:
+    for block in re.findall(r"^```python\n(.*?)^```", text, re.DOTALL | re.MULTILINE):
         if "import squidpy" in block and not squidpy_fits():
             continue
         line = text[: text.index(block)].count("\n")
-        exec(compile("\n" * line + block, str(DOCS / page), "exec"), names)
+        exec(compile("\n" * line + block, str(path), "exec"), names)
     return names
 
 
@@ -30,7 +29,7 @@ def run(page: str) -> dict:
 @pytest.mark.filterwarnings("ignore")
 def test_training(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    names = run("training.md")
+    names = run(DOCS / "training.md")
     assert names["path"].is_file() and (tmp_path / "runs/first/last.ckpt").is_file()
     assert names["cells"]["kept"].mean() < 1
     assert {"f1_before", "f1_after"} <= set(names["tuned"].report)
@@ -41,7 +40,7 @@ def test_training(tmp_path, monkeypatch):
 @pytest.mark.filterwarnings("ignore")
 def test_labels(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    names = run("labels.md")
+    names = run(DOCS / "labels.md")
     adata, found = names["adata"], names["found"]
     assert found.index[0] == "CD8" and "'B cell' (positive)" in found.loc["CD8", "reason"]
     assert ns.labels.evaluation_regions(adata) == names["regions"]
@@ -56,9 +55,42 @@ def test_labels(tmp_path, monkeypatch):
 @pytest.mark.filterwarnings("ignore")
 def test_clustering(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    names = run("clustering.md")
+    names = run(DOCS / "clustering.md")
     assert "metacluster_nimbus" in names["adata"].obs and (tmp_path / "tissue.zarr").is_dir()
     assert set(names["suggested"]["type"]) > {"T cell", "B cell", "Epithelial cell"}
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("page", ["README.md", "docs/index.md"])
+def test_first_page(page, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    adata = run(ROOT / page)["adata"]
+    assert {"nimbus", "positive"} <= set(adata.layers) and "leiden_nimbus" in adata.obs
+
+
+@pytest.mark.parametrize("room", [name for name in ns.__all__ if name != "predict"])
+def test_every_public_name_is_in_the_api(room):
+    page = (DOCS / "api" / f"{room}.md").read_text(encoding="utf-8")
+    assert f"\n{room}\n" in (DOCS / "api" / "index.md").read_text(encoding="utf-8")
+    for name in getattr(ns, room).__all__:
+        assert re.search(rf"^   {name}$|`{name}`|\.{name}$", page, re.MULTILINE), name
+
+
+def test_pictures_and_files_named_in_the_readme_exist():
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    assert len(text.splitlines()) < 120
+    named = re.findall(r"\]\((?!https?:)([^)#]+)\)|`((?:docs|tutorials|benchmarks)/[\w./]*\w)`", text)
+    paths = [path for pair in named for path in pair if path and not path.startswith("docs/_build")]
+    assert len(paths) > 4 and not [path for path in paths if not (ROOT / path).exists()]
+
+
+def test_versions_of_hooks_are_the_tested_ones():
+    tested = (ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines()
+    hooks = re.findall(
+        r"additional_dependencies: \[(.+)\]", (ROOT / ".pre-commit-config.yaml").read_text(encoding="utf-8")
+    )
+    assert hooks and set(hooks) <= set(tested)
 
 
 def test_every_function_of_clusters_is_in_the_page():

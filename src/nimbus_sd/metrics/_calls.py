@@ -16,7 +16,7 @@ from nimbus_sd.metrics._counts import Judged
 from nimbus_sd.metrics._layers import UNDETERMINED, judged
 from nimbus_sd.metrics.thresholds import RULES, Rule, find_threshold
 
-Threshold: TypeAlias = "float | str | Mapping[str, float] | pd.Series"
+Threshold: TypeAlias = float | str | Mapping[str, float] | pd.Series
 
 
 def known(values: NDArray, name: str) -> NDArray[np.bool_]:

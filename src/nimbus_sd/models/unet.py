@@ -114,7 +114,7 @@ class UNet(nn.Module):
 
     @property
     def stride(self) -> int:
-        """Height and width of an input are multiples of this, in pixels: the patch, doubled by each pooling."""
+        """Height and width of an input are multiples of this many pixels, the patch doubled by each pooling."""
         return self.patch << (self.depth - 1)
 
     def forward(self, x: Tensor) -> Tensor:

@@ -13,7 +13,7 @@ import pandas as pd
 
 from nimbus_sd.tl.metaclusters.value import check_name
 
-Signatures: TypeAlias = "pd.DataFrame | str | Path | None"
+Signatures: TypeAlias = pd.DataFrame | str | Path | None
 
 PARENT, SOURCE = "parent", "source"
 UNASSIGNED, AMBIGUOUS = "unassigned", "ambiguous"
