@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from fractions import Fraction
@@ -22,6 +23,10 @@ from spatialdata.transformations import Identity
 from standin_hub import Hub
 
 from nimbus_sd.models import UNet
+
+# A job in a shell's background ignores Ctrl-C, and so would the commands that tests start and stop.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 torch.set_num_threads(1)
 
