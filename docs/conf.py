@@ -88,6 +88,6 @@ intersphinx_mapping = {name: (url, None) for name, url in _NEIGHBOURS.items() if
 # A reference that leads nowhere fails the build. Names of others may stay plain text, with and without network, so that
 # both builds give the same warnings: none.
 nitpicky = True
-_OTHERS = (*_NEIGHBOURS, "collections", "pathlib", "typing", "zarr")
+_OTHERS = (*_NEIGHBOURS, "collections", "lightning", "pathlib", "typing", "zarr")
 nitpick_ignore = [("py:data", "Ellipsis")]
 nitpick_ignore_regex = [(r"py:.*", rf"({'|'.join(_OTHERS)})\..*")]

@@ -10,7 +10,7 @@ from typing import TypeAlias
 import numpy as np
 import pandas as pd
 
-Matrix: TypeAlias = "pd.DataFrame | str | Path"
+Matrix: TypeAlias = pd.DataFrame | str | Path
 
 _WORDS = {
     1.0: ("+", "pos", "positive", "true"),
