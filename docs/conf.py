@@ -89,5 +89,6 @@ intersphinx_mapping = {name: (url, None) for name, url in _NEIGHBOURS.items() if
 # both builds give the same warnings: none.
 nitpicky = True
 _OTHERS = (*_NEIGHBOURS, "collections", "lightning", "pathlib", "typing", "zarr")
-nitpick_ignore = [("py:data", "Ellipsis")]
+# The fields of `train.FineTuned` are shown as they are written.
+nitpick_ignore = [("py:data", "Ellipsis"), ("py:class", "Path"), ("py:class", "pd.DataFrame")]
 nitpick_ignore_regex = [(r"py:.*", rf"({'|'.join(_OTHERS)})\..*")]
