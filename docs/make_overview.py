@@ -42,7 +42,13 @@ def main() -> None:
         figure.text(x, 0.69, text, ha="center", va="center", fontsize=size, color=NAVY)
 
     figure.text(
-        0.5, 0.4, "Where the mean misleads, the image tells", ha="center", fontsize=14, color=NAVY, weight="bold"
+        0.5,
+        0.4,
+        "Picked: the mean gets these cells wrong, the score right",
+        ha="center",
+        fontsize=14,
+        color=NAVY,
+        weight="bold",
     )
     bottom = figure.subplots(
         1, 6, gridspec_kw={"left": 0.02, "right": 0.98, "top": 0.375, "bottom": 0.125, "wspace": 0.05}

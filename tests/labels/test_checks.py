@@ -110,3 +110,10 @@ def test_undetermined_labels_for_training_are_no_calls(adata):
     adata.layers["gold_training"] = np.full(adata.shape, 0.5, np.float32)
     adata.layers["gold_training"][:3] = 1
     assert ns.metrics.marker_metrics(adata, "gold_training").loc["CD3", ["cells", "recall"]].to_list() == [3, 1]
+
+
+def test_a_table_without_scores_says_what_makes_its_intensities():
+    adata = ns.datasets.example().tables["table"]
+    adata.layers["silver"] = adata.layers["gold"]
+    with pytest.raises(KeyError, match=r"'integrated_expression'.*`nimbus_sd.predict` adds it"):
+        ns.labels.check_silver(adata, cell_type_key=None)

@@ -52,7 +52,8 @@ def layer(adata: AnnData, name: str) -> NDArray:
     check_table(adata)
     if name not in adata.layers:
         # anndata 0.13 lists X among the layers, under the key None.
-        raise KeyError(f"There is no layer {name!r}; there are {sorted(key for key in adata.layers if key)}.")
+        made = " `nimbus_sd.predict` adds it." if name in (keys.NIMBUS, keys.INTEGRATED) else ""
+        raise KeyError(f"There is no layer {name!r}; there are {sorted(key for key in adata.layers if key)}.{made}")
     values = adata.layers[name]
     values = values.toarray() if sparse.issparse(values) else np.asarray(values)
     if values.dtype == bool:
