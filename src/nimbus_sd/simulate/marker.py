@@ -130,7 +130,7 @@ def draw_marker(rng: np.random.Generator) -> Marker:
         unspecific=float(np.exp(rng.uniform(np.log(low), np.log(top)))),
         unspecific_in=unspecific_in,
         fill=float(0.4 * rng.random() ** 2) if localization == "membrane" or rng.random() < 0.3 else 0.0,
-        width=float(rng.uniform(0.35, 1.1)),
+        width=float(rng.uniform(0.35, 1.5)),
         patchiness=float(rng.uniform(0, 1)),
         polarity=float(rng.choice([0.0, rng.uniform(0.3, 1.0)], p=[0.85, 0.15])),
         overlap=float(rng.uniform(0, 0.6)),
