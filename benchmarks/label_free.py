@@ -58,12 +58,12 @@ def calls(model: str, image: np.ndarray, labels: np.ndarray, *, mask=None, pixel
         images={"image": Image2DModel.parse(image, dims=("c", "y", "x"), c_coords=CHANNELS)},
         labels={"cells": Labels2DModel.parse(labels, dims=("y", "x"))},
     )
-    quantiles = np.quantile(image.reshape(len(image), -1), 0.999, axis=1)
-    factors = dict(zip(CHANNELS, np.maximum(quantiles, 1e-9) * factor, strict=True))
     baseline = model == "arcsinh, otsu"
-    adata = ns.predict(
-        sdata, model="compact" if baseline else model, pixel_size=pixel_size, normalization=factors, progress=False
-    )
+    settings = {"model": "compact" if baseline else model, "pixel_size": pixel_size, "progress": False}
+    adata = ns.predict(sdata, **settings)
+    if factor != 1:
+        measured = adata.varm["nimbus_normalization"]["factor"] * factor
+        adata = ns.predict(sdata, **settings, normalization=measured)
     if not baseline:
         called = adata.layers["nimbus"] >= 0.5
     else:

@@ -34,7 +34,7 @@ def test_neighbourhoods_and_co_occurrence_in_squidpy(clustered):
     import squidpy as sq
 
     adata = clustered.copy()
-    sq.gr.spatial_neighbors(adata, coord_type="generic", delaunay=True, library_key="region")
+    sq.gr.spatial_neighbors_delaunay(adata, library_key="region")
     first, second = adata.obsp["spatial_connectivities"].nonzero()
     region = adata.obs["region"].to_numpy()
     assert len(first) > adata.n_obs and (region[first] == region[second]).all()
