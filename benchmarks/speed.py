@@ -72,7 +72,7 @@ def ours(folder: Path, model: str, views: bool, precision: str, threads: int) ->
     )
     settings = {"model": model, "tta": views, "precision": precision, "normalization": factors, "progress": False}
     times = []
-    for _ in range(3):
+    for _ in range(1 if views else 3):
         start = time.perf_counter()
         ns.predict(sdata, pixel_size=PIXEL_SIZE, **settings)
         times.append(time.perf_counter() - start)
