@@ -88,3 +88,11 @@ def test_gold_is_what_held_out_regions_are_judged_by(labelled, start, tmp_path):
 def test_it_does_not_judge_itself_on_what_it_trains_on(labelled, start, tmp_path, split, message):
     with pytest.raises(ValueError, match=message):
         tuned(labelled, tmp_path / "run", start, split=split)
+
+
+def test_held_out_regions_without_a_label_are_refused_before_training(labelled, start, tmp_path):
+    adata = labelled.tables["table"]
+    adata.layers["silver"][(adata.obs["region"] == "r3_cells").to_numpy()] = np.nan
+    with pytest.raises(ValueError, match=r"No cell is judged in the held-out regions \['r3_cells'\]"):
+        tuned(labelled, tmp_path / "run", start)
+    assert not (tmp_path / "run" / "model.safetensors").exists()

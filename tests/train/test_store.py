@@ -111,6 +111,17 @@ def test_a_region_drawn_for_evaluation_is_tested_before_anybody_judged_it(labell
     assert [region.region for region in store.regions if region.split == "test"] == ["r2_cells"]
 
 
+def test_regions_without_a_label_take_no_place_in_the_split(labelled, build, caplog):
+    adata = labelled.tables["table"]
+    adata.layers["silver"][(adata.obs["region"] == "r1_cells").to_numpy()] = np.nan
+    for seed in range(4):
+        with caplog.at_level("INFO", "nimbus_sd"):
+            content = build(labelled, f"tiles{seed}", split=(0.34, 0.33, 0.33), rng=seed).to_frame()
+        assert (content.groupby("split")["judged"].sum() > 0).all()
+        assert set(content["region"]) == {"r0_cells", "r2_cells", "r3_cells"}
+    assert "left out 1 regions without a label: r1_cells" in caplog.text
+
+
 def test_regions_of_one_patient_stay_together(labelled, build):
     split = {"train": ["r0_cells", "r2_cells"], "validation": ["r1_cells", "r3_cells"]}
     with pytest.raises(ValueError, match="tears apart"):

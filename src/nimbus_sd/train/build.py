@@ -93,7 +93,8 @@ def build_store(
         nothing is learned from what is outside.
     split
         Shares of regions for training, validation and test, or a mapping from ``"train"``, ``"validation"`` and
-        ``"test"`` to labels elements. Regions of one image stay together.
+        ``"test"`` to labels elements. Regions of one image stay together. By shares, regions without a label that says
+        positive or negative are left out; the log names them.
     split_by
         Column of ``obs``, such as ``"patient"``: regions that share its value stay together too.
     rng
@@ -147,17 +148,19 @@ def build_store(
     together = _groups(table, regions, split_by)
     # Also those that were drawn for it and wait for an annotator.
     evaluation = set(evaluation_regions(table)) & set(found)
-    splits = assign_splits(together, evaluation, split, rng)
+    own = regions if isinstance(split, Mapping) else _labelled(regions, found, evaluation)
+    splits = assign_splits({region.labels_key: together[region.labels_key] for region in own}, evaluation, split, rng)
 
     bad = BadPixels()
+    # Of all regions, as inference measures them.
     factors = _factors(regions, normalization, card, bad, progress)
     check_pixels(bad)
     with store.new_data_set(data_set, regions[0].channels, factors["factor"].to_numpy(np.float64)) as group:
-        for region in tqdm(regions, desc="Regions", disable=not progress):
-            own = group.create_group(str(len(list(group.group_keys()))))
-            _write(own, region, found[region.labels_key], factors["factor"].to_numpy(np.float64), card, settings)
+        for region in tqdm(own, desc="Regions", disable=not progress):
+            node = group.create_group(str(len(list(group.group_keys()))))
+            _write(node, region, found[region.labels_key], factors["factor"].to_numpy(np.float64), card, settings)
             places = {"split": splits[region.labels_key], "group": together[region.labels_key]}
-            own.attrs.update({"region": region.labels_key, "image": region.image_key} | places)
+            node.attrs.update({"region": region.labels_key, "image": region.image_key} | places)
     counts = pd.Series(splits).value_counts().to_dict()
     logger.info("added data set %r to %s: regions %s, channels %s", data_set, path, counts, regions[0].channels)
     return store
@@ -170,6 +173,16 @@ def _judged(channels: Sequence[str], found: Any) -> list[str]:
     if not known.any():
         raise ValueError(f"No cell is judged in any of the channels {list(channels)}: there is nothing to train on.")
     return [channel for channel, there in zip(channels, known, strict=True) if there]
+
+
+def _labelled(regions: Sequence[Region], found: Mapping[str, CellLabels], evaluation: set[str]) -> list[Region]:
+    """Leave out regions that say nothing: each would take the place of one that does in a split by shares."""
+    own = [one for one in regions if found[one.labels_key].informative or one.labels_key in evaluation]
+    if not own:
+        _judged(regions[0].channels, found.values())
+    if without := [one.labels_key for one in regions if one not in own]:
+        logger.info("left out %d regions without a label: %s", len(without), ", ".join(without))
+    return own
 
 
 def _groups(table: Any, regions: Sequence[Region], split_by: str | None) -> dict[str, str]:

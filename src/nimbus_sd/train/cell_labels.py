@@ -46,6 +46,11 @@ class CellLabels:
         """Whether the region holds evaluation gold."""
         return bool(np.isfinite(self.gold).any())
 
+    @property
+    def informative(self) -> bool:
+        """Whether a cell is labelled positive or negative."""
+        return any(bool((np.isfinite(one) & (one != 0.5)).any()) for one in (self.training, self.gold))
+
 
 def labels_table(sdata: SpatialData, table_key: str, labels: str, regions: Sequence[Region]) -> AnnData:
     """Find the table with the labels of these regions.

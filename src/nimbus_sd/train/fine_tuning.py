@@ -125,6 +125,7 @@ def fine_tune(
         rng=rng,
         progress=progress,
     )
+    _check_held_out(store)
     path = train(
         store,
         folder,
@@ -140,6 +141,17 @@ def fine_tune(
     report = _compare(start, load(path), store, recipe.batch_size, accelerator)
     _note(path, report)
     return FineTuned(path, report)
+
+
+def _check_held_out(store: Store) -> None:
+    content = store.to_frame()
+    held = content[content["split"] == TEST]
+    if not held["judged"].sum():
+        raise ValueError(
+            f"No cell is judged in the held-out regions {sorted(held['region'].unique())}, so nobody could say whether "
+            "fine-tuning helped. Label cells of them, or name labelled regions: "
+            "`split={'train': [...], 'validation': [...], 'test': [...]}`."
+        )
 
 
 def _compare(start: Model, tuned: Model, store: Store, batch_size: int, accelerator: str) -> pd.DataFrame:
