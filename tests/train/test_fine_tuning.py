@@ -62,6 +62,15 @@ def test_the_same_call_goes_on_and_ends_the_same(labelled, start, tmp_path):
     first = tuned(labelled, tmp_path / "run", start)
     again = tuned(labelled, tmp_path / "run", start)
     assert again.report.equals(first.report)
+    # One pixel, which changes no factor.
+    labelled.images["r0"].data[0, 0, 0] = 1 if int(labelled.images["r0"].data[0, 0, 0]) != 1 else 2
+    for change in ({"normalization": {"DAPI": 1e5, "CD3": 1e5}}, {}):
+        with pytest.raises(ValueError, match=r"of another run: store\.content"):
+            tuned(labelled, tmp_path / "run", start, **change)
+
+
+def test_a_run_of_other_labels_is_not_gone_on_with(labelled, start, tmp_path):
+    tuned(labelled, tmp_path / "run", start)
     silver = labelled.tables["table"].layers["silver"]
     silver[0] = 1 - silver[0]
     with pytest.raises(ValueError, match=r"of another run: store\.content"):

@@ -239,16 +239,19 @@ def _write(
         shards=(1, min(_CHANNELS, n), *square),
         dtype="float32",
     )
-    ids = known.ids
+    ids, written = known.ids, sha256()
     for numbers in _batched(len(windows), together):
         readers = [TileReader.open(region, grid, windows[number]) for number in numbers]
         ids = _with_new(ids, readers)
         rows = slice(numbers[0], numbers[-1] + 1)
-        masks["interior"][rows] = np.stack([reader.interior for reader in readers])
-        masks["cells"][rows] = np.stack([_numbered(reader.cells, ids) for reader in readers])
+        inside = np.stack([reader.interior for reader in readers])
+        numbered = np.stack([_numbered(reader.cells, ids) for reader in readers])
+        masks["interior"][rows], masks["cells"][rows] = inside, numbered
+        written.update(inside.tobytes() + numbered.tobytes())
         for number, reader in zip(numbers, readers, strict=True):
             for channels, image in _images(reader, factors):
                 images[number, channels] = image
+                written.update(np.ascontiguousarray(image).tobytes())
     unknown = ((0, len(ids) - len(known.ids)), (0, 0))
     group.create_array("ids", data=ids)
     for name, labels in (("labels", known.training), ("gold", known.gold)):
@@ -264,6 +267,7 @@ def _write(
             "evaluation": known.for_evaluation,
             "judged": (np.isfinite(truth) & (truth != 0.5)).sum(axis=0).tolist(),
             "positive": (truth > 0.5).sum(axis=0).tolist(),
+            "pixels": written.hexdigest(),
             "sha256": sha256(b"".join(one.tobytes() for one in (known.ids, known.training, known.gold))).hexdigest(),
         }
     )

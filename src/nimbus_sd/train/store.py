@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from nimbus_sd.train.splits import SPLITS
 
-_FORMAT = "nimbus_sd tiles 1"
+_FORMAT = "nimbus_sd tiles 2"
 
 
 @dataclass(frozen=True)
@@ -64,8 +64,10 @@ class StoredRegion:
         Model pixels that cover it.
     windows
         Number of its tiles per channel.
-    digest
-        SHA-256 of its labels.
+    factors
+        Normalisation factor of each channel; 0 where it has none.
+    digest, pixels
+        SHA-256 of its labels, and of its images and masks as they are written.
     node
         Its group on disk.
     """
@@ -81,7 +83,9 @@ class StoredRegion:
     evaluation: bool
     shape: tuple[int, int]
     windows: int
+    factors: tuple[float, ...]
     digest: str
+    pixels: str
     node: zarr.Group
 
     @cached_property
@@ -218,8 +222,11 @@ class Store:
         return pd.DataFrame(rows, columns=names)
 
     def described(self) -> dict[str, Any]:
-        """Return settings and contents, without pixels: runs on two stores that differ here must not be mixed."""
-        content = [[one.data_set, one.region, one.split, one.channels, one.digest] for one in self.regions]
+        """Return settings and contents, pixels as a digest: runs on two stores that differ here must not be mixed."""
+        content = [
+            [one.data_set, one.region, one.split, one.channels, one.factors, one.shape, one.digest, one.pixels]
+            for one in self.regions
+        ]
         return {**asdict(self.settings), "content": content}
 
     def _refresh(self) -> None:
@@ -234,10 +241,11 @@ class Store:
                 name = str(attrs["data_set"])
                 self._first[name] = len(self.strata)
                 self.strata += [(name, channel) for channel in attrs["channels"]]
-                self.regions += _regions(group, name, tuple(attrs["channels"]))
+                self.regions += _regions(group, name)
 
 
-def _regions(group: zarr.Group, data_set: str, channels: tuple[str, ...]) -> Iterator[StoredRegion]:
+def _regions(group: zarr.Group, data_set: str) -> Iterator[StoredRegion]:
+    common: Any = group.attrs
     for _, own in sorted(group.groups(), key=lambda item: int(item[0])):
         attrs: Any = own.attrs
         yield StoredRegion(
@@ -246,12 +254,14 @@ def _regions(group: zarr.Group, data_set: str, channels: tuple[str, ...]) -> Ite
             image=attrs["image"],
             split=attrs["split"],
             group=attrs["group"],
-            channels=channels,
+            channels=tuple(common["channels"]),
             judged=tuple(attrs["judged"]),
             positive=tuple(attrs["positive"]),
             evaluation=attrs["evaluation"],
             shape=tuple(attrs["shape"]),
             windows=attrs["windows"],
+            factors=tuple(common["factors"]),
             digest=attrs["sha256"],
+            pixels=attrs["pixels"],
             node=own,
         )
