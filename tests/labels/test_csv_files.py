@@ -80,6 +80,18 @@ def test_other_data_sets_are_left_out_and_must_be_told(adata, tmp_path):
     assert adata.layers["gold"][0, 0] == 0
 
 
+def test_fields_of_view_of_one_name_are_told_by_their_data_sets(adata, tmp_path):
+    adata.obs["fov"], adata.obs["dataset"] = "fov1", np.where(adata.obs["region"] == "a", "one", "two")
+    adata.layers["mine"] = np.array([[1, 0, NAN], [0, NAN, NAN], [1, 1, 1], [0, 1, NAN], [NAN] * 3, [0] * 3], "f4")
+    ns.labels.to_csv(adata, tmp_path / "x.csv", layer="mine", codes="gold")
+    ns.labels.from_csv(adata, tmp_path / "x.csv", key_added="back")
+    np.testing.assert_array_equal(adata.layers["back"], adata.layers["mine"])
+    del adata.obs["dataset"]
+    ns.labels.to_csv(adata[:3], tmp_path / "y.csv", layer="mine", codes="gold")
+    with pytest.raises(ValueError, match=r"field of view 'fov1', which the regions 'a'.*'b' share"):
+        ns.labels.from_csv(adata, tmp_path / "y.csv", key_added="again")
+
+
 @pytest.mark.parametrize(
     "change, error, message",
     [

@@ -41,14 +41,15 @@ def read_labels(path: Path, name: str | None, codes: Mapping[int, float]) -> pd.
     path
         The CSV file.
     name
-        The data set; rows of others are left out where there is a column ``dataset``. None takes the only one.
+        The data set; rows of others are left out where there is a column ``dataset``. None takes all.
     codes
         Label in [0, 1] of each ``activity``.
 
     Returns
     -------
     DataFrame
-        ``fov``, ``cell_id``, ``channel``, ``label``, one row for each cell and channel that is labelled.
+        ``fov``, ``cell_id``, ``channel``, ``label``, one row for each cell and channel that is labelled; without a
+        name also ``dataset``, where the file has it.
 
     Raises
     ------
@@ -68,14 +69,8 @@ def read_labels(path: Path, name: str | None, codes: Mapping[int, float]) -> pd.
         ).rename(columns={cell: "cell_id"})
     except ValueError as error:
         raise ValueError(f"{path} is not a table of labels: {error}.") from error
-    if "dataset" in text:
-        if name is None and table["dataset"].nunique() > 1:
-            raise ValueError(
-                f"{path} has labels of several data sets, {sorted(table['dataset'].unique())}; `obs['dataset']` must "
-                "say of which one the cells are."
-            )
-        table = table if name is None else table[table["dataset"] == name]
-        table = table.drop(columns="dataset")
+    if "dataset" in text and name is not None:
+        table = table[table["dataset"] == name].drop(columns="dataset")
     table = table[table["activity"].notna()]
     if table.empty:
         raise ValueError(f"{path} has no labels{f' for {name!r}' if name else ''}.")
@@ -85,7 +80,7 @@ def read_labels(path: Path, name: str | None, codes: Mapping[int, float]) -> pd.
         raise ValueError(f"{path} has values of {cell} that are not whole numbers.")
     table["label"] = table.pop("activity").map(dict(codes)).astype(np.float32)
     table = table.astype({"cell_id": np.int64}).drop_duplicates()
-    twice = table[table.duplicated(["fov", "cell_id", "channel"])]
+    twice = table[table.duplicated([column for column in table if column != "label"])]
     if len(twice):
         one = twice.iloc[0]
         raise ValueError(

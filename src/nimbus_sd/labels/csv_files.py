@@ -179,13 +179,7 @@ def _theirs(adata: AnnData, path: Path, codes: Literal["gold", "silver"] | None)
         codes = "gold"
     own = list(adata.obs["dataset"].unique()) if "dataset" in adata.obs else []
     table = read_labels(path, str(own[0]) if len(own) == 1 else None, _CODES[codes])
-    regions = cells_of(adata)["region"]
-    if "fov" in adata.obs:
-        region_of = dict(zip(adata.obs["fov"].astype(str), regions, strict=True))
-    else:
-        region_of = {name.removesuffix("_labels"): name for name in regions.unique()}
-    region_of = {name: name for name in regions.unique()} | region_of
-    named = table["fov"].astype(str).map(lambda fov: region_of.get(fov, fov))
+    named = _regions_of(adata, table, path)
     return pd.DataFrame(
         {
             "region": named,
@@ -194,3 +188,34 @@ def _theirs(adata: AnnData, path: Path, codes: Literal["gold", "silver"] | None)
             "label": table["label"],
         }
     )
+
+
+def _regions_of(adata: AnnData, table: pd.DataFrame, path: Path) -> pd.Series:
+    """Region of each row: by field of view, and by data set where both sides say it."""
+    region = cells_of(adata)["region"]
+    fov = adata.obs["fov"].astype(str) if "fov" in adata.obs else region.str.removesuffix("_labels")
+    places = pd.DataFrame({"fov": fov, "region": region})
+    by = ["fov"]
+    if "dataset" in table and "dataset" in adata.obs:
+        by.insert(0, "dataset")
+        places["dataset"] = adata.obs["dataset"].astype(str)
+        table.drop(table.index[~table["dataset"].isin(places["dataset"])], inplace=True)
+        if table.empty:
+            raise ValueError(f"{path} has no labels for the data sets {listed(places['dataset'].unique())}.")
+    elif "dataset" in table and table["dataset"].nunique() > 1:
+        raise ValueError(
+            f"{path} has labels of several data sets, {sorted(table['dataset'].unique())}; `obs['dataset']` must say "
+            "of which one the cells are."
+        )
+    given = table[by].astype(str)
+    places = places.drop_duplicates().merge(given.drop_duplicates(), on=by)
+    if len(twice := places[places.duplicated(by, keep=False)]):
+        one = twice["fov"].iloc[0]
+        raise ValueError(
+            f"{path} has labels of field of view {one!r}, which the regions "
+            f"{listed(sorted(twice.loc[twice['fov'] == one, 'region'].unique()))} share. Add a column 'dataset' to the "
+            "file and to `obs`, or use the columns region, instance_id, channel, label."
+        )
+    found = given.merge(places, on=by, how="left")["region"].set_axis(table.index)
+    # A field of view may also be named as its region.
+    return found.fillna(given["fov"])
