@@ -87,6 +87,18 @@ def test_gold_is_what_held_out_regions_are_judged_by(labelled, start, tmp_path):
     assert report.loc["CD3", ["cells", "positives"]].tolist() == [4, 2] and "DAPI" not in report.index
 
 
+def test_a_marker_with_gold_is_not_judged_by_silver(labelled, start, tmp_path):
+    adata = labelled.tables["table"]
+    adata.layers["gold"] = np.full(adata.shape, np.nan, np.float32)
+    held = np.flatnonzero((adata.obs["region"] == "r3_cells").to_numpy())[:5]
+    adata.layers["gold"][held, 1] = [0, 1, 0, 0, 1]
+    split = {"train": ["r0_cells"], "validation": ["r1_cells"], "test": ["r2_cells", "r3_cells"]}
+    _, report = tuned(labelled, tmp_path / "run", start, split=split)
+    assert report.loc["CD3", ["truth", "cells", "positives"]].tolist() == ["gold", 5, 2]
+    assert report.loc["DAPI", ["truth", "cells"]].tolist() == ["silver", (adata.obs["region"] == "r2_cells").sum()]
+    assert report.loc["mean", "truth"] == "gold and silver"
+
+
 @pytest.mark.parametrize(
     "split, message",
     [

@@ -86,8 +86,9 @@ def fine_tune(
     model
         Path for ``nimbus_sd.predict(sdata, model=...)``; its card holds data, settings, figures and the licence.
     report
-        DataFrame with a row per marker and ``"mean"``, on the held-out regions: ``cells``, ``positives``, and
-        ``precision``, ``recall``, ``f1``, each ``_before`` and ``_after``.
+        DataFrame with a row per marker and ``"mean"``, on the held-out regions: ``truth``, ``cells``, ``positives``,
+        and ``precision``, ``recall``, ``f1``, each ``_before`` and ``_after``. Where a marker has evaluation gold,
+        ``truth`` is ``"gold"`` and only regions with some count; else it is ``"silver"``, the labels for training.
 
     Raises
     ------
@@ -160,7 +161,7 @@ def _compare(start: Model, tuned: Model, store: Store, batch_size: int, accelera
     tables = []
     for one in (start, tuned):
         network = one.network.to(device)
-        counts = count_calls(network, store, TEST, batch_size=batch_size, device=device)
+        counts = count_calls(network, store, TEST, batch_size=batch_size, device=device, gold_first=True)
         tables.append(figures(counts, store).droplevel("data_set"))
         network.cpu()
     before, after = tables
@@ -170,7 +171,11 @@ def _compare(start: Model, tuned: Model, store: Store, batch_size: int, accelera
     mean = report.mean()
     mean[["cells", "positives"]] = report[["cells", "positives"]].sum()
     report.loc["mean"] = mean
-    return report.astype({"cells": int, "positives": int})
+    report = report.astype({"cells": int, "positives": int})
+    markers = {store.strata[number][1] for number in store.gold_strata(TEST)}
+    truth = ["gold" if name in markers else "silver" for name in report.index[:-1]]
+    report.insert(0, "truth", [*truth, " and ".join(sorted(set(truth)))])
+    return report
 
 
 def _note(path: Path, report: pd.DataFrame) -> None:

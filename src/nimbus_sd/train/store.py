@@ -199,6 +199,11 @@ class Store:
         """Position in ``strata`` of a region's first channel; the others follow."""
         return self._first[self.regions[region].data_set]
 
+    def gold_strata(self, split: str) -> set[int]:
+        """Positions in ``strata`` of the markers that evaluation gold judges in a split."""
+        own = [(n, one) for n, one in enumerate(self.regions) if one.split == split and one.evaluation]
+        return {self.stratum(n) + int(channel) for n, one in own for channel in np.flatnonzero(one.judged)}
+
     def tiles(self, split: str) -> NDArray[np.int64]:
         """List tiles of the channels that have labels: region, window and channel, shape (n, 3)."""
         if split not in SPLITS:
