@@ -185,6 +185,16 @@ def test_gold_alone_is_not_trained_on(labelled, build):
         build(labelled, labels="gold", split=GIVEN)
 
 
+def test_a_layer_that_was_asked_for_must_be_there(labelled, build, caplog):
+    adata = labelled.tables["table"]
+    adata.layers["gold_training"] = adata.layers.pop("silver")
+    with pytest.raises(KeyError, match=r"no layers\['silvr'\].*'gold_training'"):
+        build(labelled, labels="silvr", split=GIVEN)
+    with caplog.at_level("INFO", "nimbus_sd"):
+        build(labelled, split=GIVEN)
+    assert "layers['gold_training'] alone" in caplog.text
+
+
 def test_something_else_is_no_store(tmp_path):
     with pytest.raises(FileNotFoundError, match="no store of tiles"):
         Store(tmp_path)

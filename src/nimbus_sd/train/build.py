@@ -81,7 +81,8 @@ def build_store(
     table_key
         The table with labels.
     labels
-        Layer to train on. ``layers["gold_training"]`` goes before it where it says something. ``layers["gold"]`` is
+        Layer to train on. ``layers["gold_training"]`` goes before it where it says something, and is enough where the
+        layer is the default one and does not exist. ``layers["gold"]`` is
         evaluation gold: a region with some is for testing, and so is one that `labels.draw_regions` drew.
     channels
         Channels to take. None takes those with a label.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
 
     from anndata import AnnData
     from spatialdata import SpatialData
+
+logger = logging.getLogger("nimbus_sd")
 
 CODE = (0.0, 0.25, 0.5, 0.75, 1.0)
 
@@ -58,7 +61,7 @@ def labels_table(sdata: SpatialData, table_key: str, labels: str, regions: Seque
     Raises
     ------
     KeyError
-        There is no such table, or no layer of labels in it.
+        There is no such table, or no layer of labels in it; or not the one that was asked for.
     ValueError
         It does not say which cells its rows are, or a layer holds something else than labels.
     """
@@ -69,11 +72,13 @@ def labels_table(sdata: SpatialData, table_key: str, labels: str, regions: Seque
             "layers['gold'] is for evaluation, and nothing is trained on it. Labels of cells that may be trained on "
             "belong into layers['gold_training'] (with NaN in the other cells); regions whose gold is left are tested."
         )
-    if not layers:
+    if labels not in table.layers and (not layers or labels != keys.SILVER):
         raise KeyError(
-            f"Table {table_key!r} has neither layers[{labels!r}] nor layers['gold_training'], so there are no labels "
-            f"to train on; it has {sorted(key for key in table.layers if key)}. Name the layer with `labels`."
+            f"Table {table_key!r} has no layers[{labels!r}], so there are no labels to train on; it has "
+            f"{sorted(key for key in table.layers if key)}. Name the layer with `labels`."
         )
+    if labels not in table.layers:
+        logger.info("table %r has no layers[%r]: trained on layers['gold_training'] alone", table_key, labels)
     check_rows(table, f"Table {table_key!r}", regions, "Pass the table of these regions as `table_key`", some=True)
     for key in {*layers, keys.GOLD} & set(table.layers):
         _check_code(dense(table.layers[key], table.shape), key)
