@@ -29,6 +29,7 @@ def blocks(n: int = 6) -> StoredBatch:
         inside=torch.ones(n, SIDE, SIDE, dtype=torch.bool),
         stratum=torch.zeros(n, dtype=torch.long),
         rows=torch.zeros(9 * n + 1, dtype=torch.long),
+        trusted=torch.zeros(9 * n + 1, dtype=torch.bool),
     )
 
 

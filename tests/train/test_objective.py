@@ -21,7 +21,8 @@ def batch() -> StoredBatch:
     inside = torch.ones(1, 4, 4, dtype=torch.bool)
     inside[0, 0, 0] = False
     rows = torch.zeros(5, dtype=torch.long)
-    return StoredBatch(inputs, CELLS, LABELS, torch.zeros(5, dtype=torch.long), inside, torch.zeros(1).long(), rows)
+    tile, trusted = torch.zeros(5, dtype=torch.long), torch.zeros(5, dtype=torch.bool)
+    return StoredBatch(inputs, CELLS, LABELS, tile, inside, torch.zeros(1).long(), rows, trusted)
 
 
 @pytest.fixture

@@ -208,6 +208,30 @@ def test_what_was_left_out_can_be_seen(store, tmp_path):
         ns.train.left_out(tmp_path, store)
 
 
+def test_proofread_labels_are_always_believed_and_move_no_threshold(labelled, build, tmp_path, monkeypatch):
+    adata = labelled.tables["table"]
+    adata.layers["gold_training"] = np.full(adata.shape, np.nan, np.float32)
+    adata.layers["gold_training"][:, 1] = 1 - adata.layers["silver"][:, 1]
+    store = build(labelled, split=GIVEN)
+    recipe = replace(RECIPE, selection=ns.train.Selection(quantile=0.3, sure=(0.0, 1.0)))
+    learned, loss = [], loop.masked_loss
+
+    def noting(logits, batch, keep, boundary):
+        learned.append((keep[1:], batch.trusted[1:]))
+        return loss(logits, batch, keep, boundary)
+
+    monkeypatch.setattr(loop, "masked_loss", noting)
+    ns.train.train(store, tmp_path / "run", recipe=recipe, **CPU)
+    robust = learned[recipe.naive_steps :]
+    keep, trusted = (torch.cat([one[i] for one in robust]) for i in (0, 1))
+    assert trusted.any() and keep[trusted].float().mean() > 0.9 > keep[~trusted].float().mean()
+    state = torch.load(tmp_path / "run" / "last.ckpt", weights_only=True)
+    threshold = state["selector"]["threshold"]
+    assert torch.isfinite(threshold[0]).all() and torch.isnan(threshold[1]).all()
+    cells = ns.train.left_out(tmp_path / "run", store).groupby("channel")["kept"].mean()
+    assert cells["CD3"] == 1 > cells["DAPI"]
+
+
 def test_before_the_robust_phase_nothing_was_selected(store, tmp_path):
     ns.train.train(store, tmp_path / "run", recipe=replace(RECIPE, robust_steps=0), **CPU)
     with pytest.raises(ValueError, match="has not reached its noise-robust phase"):

@@ -64,7 +64,7 @@ def left_out(folder: str | Path, store: Store | str | Path) -> pd.DataFrame:
     for tiles, batch in zip(plan, read_batches(store, plan), strict=True):
         cells = cell_figures(network(batch.inputs), batch, boundary)
         known = known_cells(batch, cells.areas)
-        kept = selector.keep(cells.losses, cells.scores, batch.labels, batch.stratum[batch.tile])
+        kept = batch.trusted | selector.keep(cells.losses, cells.scores, batch.labels, batch.stratum[batch.tile])
         figures = {"label": batch.labels, "score": cells.scores, "loss": cells.losses, "kept": kept}
         values = {name: one[known].numpy() for name, one in figures.items()}
         parts.append(pd.DataFrame(_places(store, tiles, batch, known.numpy()) | values))

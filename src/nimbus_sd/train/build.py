@@ -255,8 +255,12 @@ def _write(
                 written.update(np.ascontiguousarray(image).tobytes())
     unknown = ((0, len(ids) - len(known.ids)), (0, 0))
     group.create_array("ids", data=ids)
-    for name, labels in (("labels", known.training), ("gold", known.gold)):
-        labels = np.pad(labels, unknown, constant_values=np.nan)
+    for name, labels, none in (
+        ("labels", known.training, np.nan),
+        ("gold", known.gold, np.nan),
+        ("trusted", known.trusted, False),
+    ):
+        labels = np.pad(labels, unknown, constant_values=none)
         # Read marker by marker.
         group.create_array(name, data=labels, chunks=(max(1, len(ids)), 1), shards=(max(1, len(ids)), n))
     group.create_array("corner", data=np.array([[one.start for one in tile.core] for tile in windows], np.int64))
@@ -269,7 +273,7 @@ def _write(
             "judged": (np.isfinite(truth) & (truth != 0.5)).sum(axis=0).tolist(),
             "positive": (truth > 0.5).sum(axis=0).tolist(),
             "pixels": written.hexdigest(),
-            "sha256": sha256(b"".join(one.tobytes() for one in (known.ids, known.training, known.gold))).hexdigest(),
+            "sha256": sha256(b"".join(one.tobytes() for one in vars(known).values())).hexdigest(),
         }
     )
 

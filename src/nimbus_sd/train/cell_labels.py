@@ -38,11 +38,14 @@ class CellLabels:
         float32 (n, C): silver labels, and gold labels for training where there are some.
     gold
         float32 (n, C): evaluation gold.
+    trusted
+        bool (n, C): where ``training`` is a gold label.
     """
 
     ids: NDArray[np.int64]
     training: NDArray[np.float32]
     gold: NDArray[np.float32]
+    trusted: NDArray[np.bool_]
 
     @property
     def for_evaluation(self) -> bool:
@@ -97,7 +100,8 @@ def cell_labels(table: AnnData, region: Region, labels: str) -> CellLabels:
         return np.where(columns >= 0, values[:, columns], np.float32(np.nan))
 
     proofread = read(keys.GOLD_TRAINING)
-    return CellLabels(ids, np.where(np.isfinite(proofread), proofread, read(labels)), read(keys.GOLD))
+    trusted = np.isfinite(proofread)
+    return CellLabels(ids, np.where(trusted, proofread, read(labels)), read(keys.GOLD), trusted)
 
 
 def _check_code(values: NDArray, key: str) -> None:

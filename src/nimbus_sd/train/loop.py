@@ -22,7 +22,7 @@ from nimbus_sd.train.checkpoint import Log, read_checkpoint, write_checkpoint
 from nimbus_sd.train.evaluate import count_calls, figures, mean_f1
 from nimbus_sd.train.objective import cell_figures, known_cells, masked_loss
 from nimbus_sd.train.recipe import Recipe
-from nimbus_sd.train.select import Selector
+from nimbus_sd.train.select import Selector, judged
 from nimbus_sd.train.splits import TRAIN, VALIDATION
 from nimbus_sd.train.store import Store
 from nimbus_sd.train.tiles import Order, StoredBatch, read_batches, to_device
@@ -159,8 +159,11 @@ class Run:
         cells = cell_figures(self._look(batch.inputs), batch, str(self.recipe.boundary))
         labels = torch.where(known_cells(batch, cells.areas), batch.labels, torch.nan)
         step = self.step - self.recipe.naive_steps
-        self.selector.update(cells.losses, labels, batch.tile, batch.stratum, step, self._gather)
-        return self.selector.keep(cells.losses, cells.scores, labels, batch.stratum[batch.tile])
+        # Proofread labels are believed, and say nothing about how wrong the others are.
+        doubted = torch.where(batch.trusted, torch.nan, labels)
+        self.selector.update(cells.losses, doubted, batch.tile, batch.stratum, step, self._gather)
+        kept = self.selector.keep(cells.losses, cells.scores, doubted, batch.stratum[batch.tile])
+        return kept | (batch.trusted & judged(labels))
 
     def _look(self, inputs: Tensor) -> Tensor:
         """Return logits, on this device alone: others may have fewer regions, and would be waited for."""

@@ -94,7 +94,8 @@ class StoredRegion:
 
         ``image`` (windows, channels, y, x) float32 in [0, 1]; ``interior`` (windows, y, x) bool; ``cells`` (windows, y,
         x), numbers from 1 that say which row of ``ids`` the cell is, 0 = background; ``labels`` and ``gold`` (cells,
-        channels) float32; ``corner`` (windows, 2), model row and column.
+        channels) float32; ``trusted`` (cells, channels) bool, labels that somebody proofread; ``corner`` (windows, 2),
+        model row and column.
         """
         return dict(self.node.arrays())
 
@@ -111,6 +112,10 @@ class StoredRegion:
     def truth(self, channel: int) -> NDArray[np.float32]:
         """Labels by which it is judged, one per row of ``ids``."""
         return np.asarray(self.arrays["gold" if self.evaluation else "labels"][:, channel], np.float32)
+
+    def trusted(self, channel: int) -> NDArray[np.bool_]:
+        """Whose labels for training somebody proofread, one per row of ``ids``."""
+        return np.asarray(self.arrays["trusted"][:, channel], bool)
 
 
 class Store:

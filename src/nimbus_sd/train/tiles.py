@@ -35,6 +35,8 @@ class StoredTile:
         Position of its data set and marker in the store's ``strata``.
     rows
         (n + 1,): row of each cell in the region; row 0 unused.
+    trusted
+        (n + 1,) bool: cells whose label for training somebody proofread; row 0 unused.
     """
 
     image: NDArray[np.float32]
@@ -44,6 +46,7 @@ class StoredTile:
     inside: NDArray[np.bool_]
     stratum: int
     rows: NDArray[np.int64]
+    trusted: NDArray[np.bool_]
 
 
 @dataclass
@@ -58,11 +61,14 @@ class StoredBatch(Batch):
         (B,) int64: data set and marker of each tile.
     rows
         (n + 1,) int64: row of each cell in its region.
+    trusted
+        (n + 1,) bool: cells whose label is believed whatever the network says.
     """
 
     inside: torch.Tensor
     stratum: torch.Tensor
     rows: torch.Tensor
+    trusted: torch.Tensor
 
 
 def to_device(batch: B, device: torch.device) -> B:
@@ -89,6 +95,7 @@ def read_tile(store: Store, region: int, window: int, channel: int) -> StoredTil
         inside=inside,
         stratum=store.stratum(region) + channel,
         rows=seen - 1,
+        trusted=stored.trusted(channel)[seen - 1],
     )
 
 
@@ -100,6 +107,7 @@ def collate_stored(tiles: Sequence[StoredTile]) -> StoredBatch:
         inside=torch.from_numpy(np.stack([tile.inside for tile in tiles])),
         stratum=torch.tensor([tile.stratum for tile in tiles]),
         rows=torch.from_numpy(np.concatenate([[-1], *(tile.rows[1:] for tile in tiles)])),
+        trusted=torch.from_numpy(np.concatenate([[False], *(tile.trusted[1:] for tile in tiles)])),
     )
 
 
