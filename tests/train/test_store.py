@@ -162,6 +162,12 @@ def test_a_build_that_was_stopped_leaves_nothing(labelled, build, monkeypatch):
     assert len(store.regions) == 4 and store.data_sets == ["d"]
 
 
+def test_a_build_that_failed_does_not_bind_the_next_one(labelled, build):
+    with pytest.raises(KeyError, match="silvr"):
+        build(labelled, labels="silvr", split=GIVEN)
+    assert build(labelled, tile_size=32, split=GIVEN).settings.tile_size == 32
+
+
 @pytest.mark.parametrize(
     "change, message",
     [

@@ -166,6 +166,10 @@ class Store:
         if not path.exists() or (path.is_dir() and not any(path.iterdir())):
             zarr.create_group(path, attributes={"format": _FORMAT, "settings": asdict(settings)}, zarr_format=3)
         store = cls(path)
+        if not store.regions and store.settings != settings:
+            # A build that failed leaves its settings, and no tile that has them.
+            zarr.open_group(path, mode="r+").attrs["settings"] = asdict(settings)
+            store = cls(path)
         there, wanted = asdict(store.settings), asdict(settings)
         if differing := [f"{key} {there[key]!r}, now {wanted[key]!r}" for key in there if there[key] != wanted[key]]:
             raise ValueError(
