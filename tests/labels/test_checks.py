@@ -79,6 +79,13 @@ def test_gates_need_no_types(adata):
     assert ns.labels.check_silver(adata).loc["noise", "positive_type"] == ""
 
 
+def test_reversed_labels_have_a_reason_without_types(adata):
+    ns.labels.silver_from_gates(adata, {"CD3": 50.0})
+    adata.layers["silver"] = 1 - adata.layers["silver"]
+    found = ns.labels.check_silver(adata, cell_type_key=None)
+    assert found.loc["CD3", "reason"] == "positive cells are dimmer than negative ones (AUROC 0.00)"
+
+
 def test_noise_by_hand(adata, matrix):
     adata = adata[:10].copy()
     silver = np.array([1, 1, 1, 1, 0, 0, 0, 0.5, np.nan, 1])

@@ -66,7 +66,8 @@ def check_silver(
         - ``separation``: the same chance as ``auroc``, for the cells of the dimmest positive and the brightest
           negative type, by their medians; types of under 10 cells do not count
         - ``positive_type``, ``negative_type``: these two
-        - ``reason``: what contradicts the labels (a ``separation`` under 0.6, a missing class), empty if nothing does
+        - ``reason``: what contradicts the labels (a ``separation`` or ``auroc`` under 0.6, a missing class), empty if
+          nothing does
 
         Sorted by the smaller one of ``auroc`` and ``separation``; NaN and empty where there is nothing to compare.
 
@@ -113,10 +114,11 @@ def _types(types: pd.Categorical, labels: NDArray, values: NDArray, known: NDArr
 
 
 def _row(values: NDArray, positive: NDArray[np.bool_], types: list[_Type]) -> dict[str, object]:
+    auroc = _auroc(values[positive], values[~positive])
     row: dict[str, object] = {
         "positives": int(positive.sum()),
         "negatives": int((~positive).sum()),
-        "auroc": _auroc(values[positive], values[~positive]),
+        "auroc": auroc,
         "effect_size": _effect_size(values[positive], values[~positive]),
         "separation": float("nan"),
         "positive_type": "",
@@ -125,6 +127,9 @@ def _row(values: NDArray, positive: NDArray[np.bool_], types: list[_Type]) -> di
     }
     if positive.all() or not positive.any():
         row["reason"] = f"no {'negative' if positive.any() else 'positive'} cells"
+    elif auroc < _CLEAR:
+        how = "dimmer than" if auroc < _DIMMER else "as bright as"
+        row["reason"] = f"positive cells are {how} negative ones (AUROC {auroc:.2f})"
     dimmest = min((one for one in types if one.positive), key=_middle, default=None)
     brightest = max((one for one in types if not one.positive), key=_middle, default=None)
     if dimmest is None or brightest is None:
