@@ -93,6 +93,14 @@ def test_outlines_are_in_pixels_of_a_coarser_image(make_sdata, drawn):
     assert outlines[11].bounds == (10, 2.5, 15, 4.5)
 
 
+def test_images_are_those_of_the_regions_as_they_are_named(sdata, tmp_path):
+    given = {"regions": ["b_cells", "a_cells"], "channels": "CD3", "layer": None}
+    ns.labels.to_qupath(sdata, tmp_path / "named", image_key=["b", "a"], **given)
+    ns.labels.to_qupath(sdata, tmp_path / "found", **given)
+    for path in (tmp_path / "found").iterdir():
+        assert path.read_text() == (tmp_path / "named" / path.name).read_text()
+
+
 def _changed(path, change):
     content = json.loads(path.read_text())
     change(content["features"])

@@ -112,7 +112,9 @@ def to_qupath(
             f"{there[0]} exists, and may hold corrections; nothing was written. Choose another folder, or delete "
             f"{len(there)} such files."
         )
-    found = _regions(sdata, image_key, [str(name) for name in chosen["region"].unique()])
+    # Images are paired with regions as they were given, not in the order of the table.
+    given = regions if cells is None and regions is not None else chosen["region"].unique()
+    found = _regions(sdata, image_key, [str(name) for name in layers_of(given)])
     folder.mkdir(parents=True, exist_ok=True)
     for name, in_region in chosen.groupby("region", sort=False):
         polygons = read_polygons(found[str(name)], in_region["instance_id"].unique())
