@@ -111,6 +111,14 @@ def test_a_bad_file_changes_nothing(adata, tmp_path, change, error, message):
     assert not adata.layers
 
 
+@pytest.mark.parametrize("row, message", [("", "no labels"), ("a,77,CD3,1\n", "1 labels, none of them of a cell")])
+def test_a_file_of_no_cell_makes_no_layer(adata, tmp_path, row, message):
+    (tmp_path / "x.csv").write_text("region,instance_id,channel,label\n" + row)
+    with pytest.raises(ValueError, match=message):
+        ns.labels.from_csv(adata, tmp_path / "x.csv")
+    assert not adata.layers
+
+
 def test_what_cannot_be_said_is_not_written(adata, tmp_path):
     adata.layers["gold"] = ALL
     with pytest.raises(ValueError, match="'gold' has no number for 'undetermined'"):

@@ -83,8 +83,8 @@ def put_labels(adata: AnnData, table: pd.DataFrame, key_added: str, source: str)
     KeyError
         A region or channel is not in the table of cells.
     ValueError
-        A label is none of the five states; a cell has two; the layer holds something else; labels for training are of
-        an evaluation region, or the other way round.
+        No label is of a cell of the table; a label is none of the five states; a cell has two; the layer holds
+        something else; labels for training are of an evaluation region, or the other way round.
 
     Warns
     -----
@@ -107,6 +107,9 @@ def put_labels(adata: AnnData, table: pd.DataFrame, key_added: str, source: str)
             f"{region!r} for {channel!r}: {' and '.join(both)}."
         )
     rows = pd.MultiIndex.from_frame(cells).get_indexer(pd.MultiIndex.from_frame(table[PLACE[:2]]))
+    if not (rows >= 0).any():
+        there = f"{len(table)} labels, none of them of a cell of the table" if len(table) else "no labels"
+        raise ValueError(f"{source} has {there}; nothing was changed. Are its cells from the same segmentation?")
     if (rows < 0).any():
         lost = table.loc[rows < 0, PLACE[:2]].drop_duplicates()
         region, cell = lost.iloc[0]
