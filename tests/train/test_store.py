@@ -147,17 +147,17 @@ def test_many_data_sets_share_a_store_of_the_same_settings(labelled, build):
 
 
 def test_a_build_that_was_stopped_leaves_nothing(labelled, build, monkeypatch):
-    write = building._write
+    write = building.write_region
 
     def failing(group, region, *rest):
         if region.labels_key == "r2_cells":
             raise OSError("the disk is full")
         write(group, region, *rest)
 
-    monkeypatch.setattr(building, "_write", failing)
+    monkeypatch.setattr(building, "write_region", failing)
     with pytest.raises(OSError, match="disk is full"):
         build(labelled, split=GIVEN)
-    monkeypatch.setattr(building, "_write", write)
+    monkeypatch.setattr(building, "write_region", write)
     store = build(labelled, split=GIVEN)
     assert len(store.regions) == 4 and store.data_sets == ["d"]
 
