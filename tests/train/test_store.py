@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from skimage.segmentation import find_boundaries
+from small_training import with_silver
 
 import nimbus_sd.train.build as building
 from nimbus_sd.pixels import overlapping_tiles
@@ -144,6 +145,55 @@ def test_many_data_sets_share_a_store_of_the_same_settings(labelled, build):
         build(labelled, data_set="e", split=GIVEN)
     with pytest.raises(ValueError, match="tile_size 16, now 32; overlap 4, now 8"):
         build(labelled, data_set="f", tile_size=32, overlap=8)
+
+
+def copied(make_sdata, sdata, names):
+    """The same tissue under other names."""
+    images = {new: sdata.images[old].to_numpy() for old, new in names.items()}
+    masks = {f"{new}_cells": sdata.labels[f"{old}_cells"].to_numpy() for old, new in names.items()}
+    return with_silver(make_sdata(images, masks))
+
+
+@pytest.mark.parametrize("changed", ["images", "masks"])
+def test_a_region_has_one_split_in_all_data_sets(labelled, build, make_sdata, changed):
+    build(labelled, split=GIVEN)
+    other = copied(make_sdata, labelled, {"r0": "d", "r1": "c", "r2": "b", "r3": "a"})
+    for element in (other.images if changed == "images" else other.labels).values():
+        element.data[:] = element.data[:] * 2
+    if changed == "masks":
+        # All channels but one are others, too.
+        other.tables["table"].obs["instance_id"] *= 2
+        for element in other.images.values():
+            element.data[0] = 7
+    split = {"train": ["a_cells", "b_cells"], "validation": ["c_cells"], "test": ["d_cells"]}
+    with pytest.raises(ValueError, match=r"'[a-d]_cells' would be .*region 'r\d_cells' of data set 'd', which is for"):
+        build(other, data_set="e", split=split)
+    for seed in range(2):
+        store = build(other, data_set=f"e{seed}", split=(0.4, 0.3, 0.3), rng=seed)
+        splits = store.to_frame().query("data_set != 'd'").set_index("region")["split"].to_dict()
+        assert splits == {"d_cells": "train", "c_cells": "train", "b_cells": "validation", "a_cells": "test"}
+
+
+def test_a_patient_has_one_split_in_all_data_sets(labelled, build, make_sdata):
+    split = {"train": ["r0_cells", "r1_cells"], "validation": ["r2_cells", "r3_cells"]}
+    build(labelled, split=split, split_by="patient")
+    for one in (*labelled.images.values(), *labelled.labels.values()):
+        one.data[:] = one.data[..., ::-1].copy()
+    other, given = with_silver(labelled), {"train": [f"r{i}_cells" for i in range(4)]}
+    with pytest.raises(ValueError, match=r"'r2_cells' would be for train, .*of data set 'd', which is for validation"):
+        build(other, data_set="e", split=given, split_by="patient")
+    # Without it, names say nothing: every data set has a "fov1".
+    build(other, data_set="e", split=given)
+
+
+def test_equal_regions_of_a_data_set_stay_together(labelled, build):
+    labelled.images["r3"].data[:] = labelled.images["r0"].data
+    with pytest.raises(ValueError, match=r"tears apart .*same pixels\): \['r0'\]"):
+        build(labelled, split=GIVEN)
+    for seed in range(3):
+        content = build(labelled, f"tiles{seed}", split=(0.34, 0.33, 0.33), rng=seed).to_frame()
+        splits = content.drop_duplicates("region").set_index("region")["split"]
+        assert splits["r0_cells"] == splits["r3_cells"] and splits.nunique() == 3
 
 
 def test_a_build_that_was_stopped_leaves_nothing(labelled, build, monkeypatch):

@@ -26,6 +26,7 @@ from nimbus_sd.spatial import Region, find_regions
 from nimbus_sd.train.cell_labels import CellLabels, cell_labels, labels_table
 from nimbus_sd.train.splits import assign_splits
 from nimbus_sd.train.store import Store, StoreSettings
+from nimbus_sd.train.together import groups_of, joined, marks_of
 from nimbus_sd.train.write import write_region
 
 if TYPE_CHECKING:
@@ -59,6 +60,11 @@ def build_store(
     Images are read, normalised and brought to the model's grid by the code that `nimbus_sd.predict` uses, a window at
     a time. Tiles without positive cells are kept (Rumberger et al., "Training details").
 
+    No region, image or patient is in two splits of a store. A region is recognised in another data set, whatever its
+    name there, by the pixels of its masks or of a channel (1024 x 1024 in its middle), and by an equal value of
+    `split_by` where both data sets gave one. It goes to the split that it has there; a mapping that says otherwise is
+    an error.
+
     Parameters
     ----------
     path
@@ -86,10 +92,10 @@ def build_store(
         nothing is learned from what is outside.
     split
         Shares of regions for training, validation and test, or a mapping from ``"train"``, ``"validation"`` and
-        ``"test"`` to labels elements. Regions of one image stay together. By shares, regions without a label that says
-        positive or negative are left out; the log names them.
+        ``"test"`` to labels elements. Regions of one image stay together, and so do equal ones. By shares, regions
+        without a label that says positive or negative are left out; the log names them.
     split_by
-        Column of ``obs``, such as ``"patient"``: regions that share its value stay together too.
+        Column of ``obs``, such as ``"patient"``: regions that share its value stay together too, in all data sets.
     rng
         Seed or generator of the split.
     progress
@@ -106,7 +112,8 @@ def build_store(
         An element, channel, table, layer or column does not exist.
     ValueError
         The store has other settings, or this data set already; labels are outside of the code; no cell of a channel is
-        judged; a split would be empty or a region in two; or as `nimbus_sd.predict`.
+        judged; a split would be empty; a region, or what it belongs to, would be in two splits of the store; or as
+        `nimbus_sd.predict`.
     OSError
         Pixels cannot be read, or the store not be written.
 
@@ -138,11 +145,16 @@ def build_store(
         regions = find_regions(sdata, list(images), list(masks), channels=judged, pixel_size=pixel_size)
         found = {region.labels_key: cell_labels(table, region, labels) for region in regions}
     check_cell_size(regions)
-    together = _groups(table, regions, split_by)
+    groups = groups_of(table, regions, split_by)
     # Also those that were drawn for it and wait for an annotator.
     evaluation = set(evaluation_regions(table)) & set(found)
     own = regions if isinstance(split, Mapping) else _labelled(regions, found, evaluation)
-    splits = assign_splits({region.labels_key: together[region.labels_key] for region in own}, evaluation, split, rng)
+    marks = {region.labels_key: marks_of(region) for region in own}
+    if split_by is not None:
+        marks = {key: found | {f"group {groups[key]}"} for key, found in marks.items()}
+    together = joined({key: groups[key] for key in marks}, marks)
+    there = {key: store.places(found) for key, found in marks.items()}
+    splits = assign_splits(together, evaluation, split, rng, there)
 
     bad = BadPixels()
     # Of all regions, as inference measures them.
@@ -152,8 +164,9 @@ def build_store(
         for region in tqdm(own, desc="Regions", disable=not progress):
             node = group.create_group(str(len(list(group.group_keys()))))
             write_region(node, region, found[region.labels_key], factors["factor"].to_numpy(np.float64), card, settings)
-            places = {"split": splits[region.labels_key], "group": together[region.labels_key]}
-            node.attrs.update({"region": region.labels_key, "image": region.image_key} | places)
+            key = region.labels_key
+            places = {"split": splits[key], "group": together[key], "marks": sorted(marks[key])}
+            node.attrs.update({"region": key, "image": region.image_key} | places)
     counts = pd.Series(splits).value_counts().to_dict()
     logger.info("added data set %r to %s: regions %s, channels %s", data_set, path, counts, regions[0].channels)
     return store
@@ -176,28 +189,6 @@ def _labelled(regions: Sequence[Region], found: Mapping[str, CellLabels], evalua
     if without := [one.labels_key for one in regions if one not in own]:
         logger.info("left out %d regions without a label: %s", len(without), ", ".join(without))
     return own
-
-
-def _groups(table: Any, regions: Sequence[Region], split_by: str | None) -> dict[str, str]:
-    """Say what each region shares with others: its image, or the value of a column."""
-    if split_by is None:
-        return {region.labels_key: region.image_key for region in regions}
-    if split_by not in table.obs:
-        raise KeyError(f"`obs` has no column {split_by!r}, which `split_by` names; it has {list(table.obs.columns)}.")
-    region_key = table.uns["spatialdata_attrs"]["region_key"]
-    together: dict[str, str] = {}
-    of_image: dict[str, str] = {}
-    for region in regions:
-        values = table.obs.loc[table.obs[region_key] == region.labels_key, split_by].dropna().unique()
-        if len(values) != 1:
-            raise ValueError(
-                f"Region {region.labels_key!r} has {len(values)} values of obs[{split_by!r}] (`split_by`): "
-                f"{sorted(map(str, values))[:5]}; a region needs exactly one."
-            )
-        value = together[region.labels_key] = str(values[0])
-        if of_image.setdefault(region.image_key, value) != value:
-            raise ValueError(f"Image {region.image_key!r} has regions of several values of obs[{split_by!r}].")
-    return together
 
 
 def _factors(regions: list[Region], normalization: Any, card: Card, bad: BadPixels, progress: bool) -> pd.DataFrame:

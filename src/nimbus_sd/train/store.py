@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from nimbus_sd.train.splits import SPLITS
 
-_FORMAT = "nimbus_sd tiles 2"
+_FORMAT = "nimbus_sd tiles 3"
 
 
 @dataclass(frozen=True)
@@ -68,6 +68,8 @@ class StoredRegion:
         Normalisation factor of each channel; 0 where it has none.
     digest, pixels
         SHA-256 of its labels, and of its images and masks as they are written.
+    marks
+        By which it is recognised in another data set, see :func:`~nimbus_sd.train.together.marks_of`.
     node
         Its group on disk.
     """
@@ -86,6 +88,7 @@ class StoredRegion:
     factors: tuple[float, ...]
     digest: str
     pixels: str
+    marks: frozenset[str]
     node: zarr.Group
 
     @cached_property
@@ -213,6 +216,10 @@ class Store:
         own = [(n, one) for n, one in enumerate(self.regions) if one.split == split and one.evaluation]
         return {self.stratum(n) + int(channel) for n, one in own for channel in np.flatnonzero(one.judged)}
 
+    def places(self, marks: set[str]) -> dict[str, str]:
+        """Split -> a region in it that has one of these marks."""
+        return {r.split: f"region {r.region!r} of data set {r.data_set!r}" for r in self.regions if r.marks & marks}
+
     def tiles(self, split: str) -> NDArray[np.int64]:
         """List tiles of the channels that have labels: region, window and channel, shape (n, 3)."""
         if split not in SPLITS:
@@ -277,5 +284,6 @@ def _regions(group: zarr.Group, data_set: str) -> Iterator[StoredRegion]:
             factors=tuple(common["factors"]),
             digest=attrs["sha256"],
             pixels=attrs["pixels"],
+            marks=frozenset(attrs["marks"]),
             node=own,
         )
