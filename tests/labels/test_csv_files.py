@@ -119,6 +119,29 @@ def test_a_file_of_no_cell_makes_no_layer(adata, tmp_path, row, message):
     assert not adata.layers
 
 
+OURS = "region,instance_id,channel,label\n"
+
+
+@pytest.mark.parametrize(
+    "content, message",
+    [
+        (b"", "is empty"),
+        ((OURS + "a,1,CD3,1\na,5,CD3,1,0\n").encode(), "4 columns, but line 3 has more or fewer"),
+        ((OURS + "a,1,CD3,1\na,5,CD3\n").encode(), "4 columns, but line 3 has more or fewer"),
+        (b"fov,cell_id,channel,activity\na,1,CD3,1,0\n", "4 columns, but line 2 has more or fewer"),
+        ((OURS + "\u00e4,1,CD3,1\n").encode("latin-1"), "no CSV file in UTF-8.*Save it as such"),
+        ((OURS + '"a,1,CD3,1\n').encode(), "no CSV file in UTF-8"),
+    ],
+)
+def test_a_file_that_is_no_table_is_one_error(adata, tmp_path, content, message):
+    (tmp_path / "x.csv").write_bytes(content)
+    adata.layers["integrated_expression"] = np.ones(adata.shape)
+    for read in (ns.labels.from_csv, ns.labels.silver_from_gates, ns.labels.silver):
+        with pytest.raises(ValueError, match=message):
+            read(adata, tmp_path / "x.csv")
+    assert list(adata.layers) == ["integrated_expression"]
+
+
 def test_what_cannot_be_said_is_not_written(adata, tmp_path):
     adata.layers["gold"] = ALL
     with pytest.raises(ValueError, match="'gold' has no number for 'undetermined'"):

@@ -145,6 +145,9 @@ def test_corrections_as_versions_of_qupath_write_them(sdata, tmp_path, value, la
         (lambda features: features[1]["properties"].update(name="c_cells 3 CD3"), KeyError, "No region 'c_cells'"),
         (lambda features: features[1]["properties"].update(name="a_cells 3 CD4"), KeyError, "No channel 'CD4'"),
         (lambda features: features.clear(), ValueError, "no cell"),
+        (lambda features: features[1].update(properties=["a_cells 5 CD3"]), ValueError, "number 2"),
+        (lambda features: features[1].pop("properties"), ValueError, "number 2"),
+        (_class({"names": 5}), ValueError, "'5'; a class is one of"),
     ],
 )
 def test_a_bad_file_changes_nothing(sdata, tmp_path, change, error, message):
@@ -165,6 +168,17 @@ def test_what_is_no_geojson(sdata, tmp_path):
     (tmp_path / "empty").mkdir()
     with pytest.raises(FileNotFoundError, match=r"in .*empty"):
         ns.labels.from_qupath(adata, tmp_path / "empty")
+
+
+def test_folders_and_files_are_read_together(sdata, tmp_path):
+    adata = sdata.tables["table"]
+    for region in ("a", "b"):
+        ns.labels.to_qupath(sdata, tmp_path / region, regions=f"{region}_cells")
+    ns.labels.from_qupath(adata, [tmp_path / "a", *(tmp_path / "b").iterdir()], key_added="back")
+    np.testing.assert_array_equal(adata.layers["back"], adata.layers["silver"])
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(FileNotFoundError, match=r"no .geojson file in '.*empty'"):
+        ns.labels.from_qupath(adata, [tmp_path / "a", tmp_path / "empty"])
 
 
 def test_cells_that_the_other_side_has_not_are_said(sdata, tmp_path):

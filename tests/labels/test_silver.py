@@ -133,6 +133,7 @@ def test_gates_part_cells(adata, tmp_path):
         ({"CD3": "x"}, ValueError, "'CD3' is no number"),
         ({"CD3": NAN}, ValueError, "'CD3' is no number"),
         ({}, ValueError, "no marker"),
+        ([("CD3", 900)], TypeError, "`gates` is a list; it must be a mapping"),
         (pd.Series([1, 2], ["CD3", "CD3"]), ValueError, "'CD3' more than once"),
     ],
 )

@@ -54,14 +54,15 @@ def read_features(path: Path) -> Iterator[tuple[str, int, str, float]]:
     """
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ValueError(f"{path} is no GeoJSON file: {error}.") from error
     objects = content.get("features") if isinstance(content, Mapping) else content
     if not isinstance(objects, list) or not all(isinstance(one, Mapping) for one in objects):
         raise ValueError(f"{path} holds no list of objects; export them from QuPath as a FeatureCollection.")
     nameless, classes = [], set()
     for number, one in enumerate(objects, 1):
-        properties = one.get("properties") or {}
+        properties = one.get("properties")
+        properties = properties if isinstance(properties, Mapping) else {}
         place = str(properties.get("name", "")).split(" ", 2)
         if len(place) < 3 or not place[1].isdecimal():
             nameless.append(number)
@@ -83,6 +84,6 @@ def read_features(path: Path) -> Iterator[tuple[str, int, str, float]]:
 def _state(classification: object) -> str:
     """Read a class as any version of QuPath writes it; empty for none."""
     if isinstance(classification, Mapping):
-        names = classification.get("names") or [classification.get("name") or ""]
-        classification = ": ".join(map(str, names))
+        names = classification.get("names") or classification.get("name")
+        classification = ": ".join(map(str, names)) if isinstance(names, list) else names
     return " ".join(str(classification or "").casefold().split())

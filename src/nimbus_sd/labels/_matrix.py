@@ -10,6 +10,8 @@ from typing import TypeAlias
 import numpy as np
 import pandas as pd
 
+from nimbus_sd.labels._tables import columns_of
+
 Matrix: TypeAlias = pd.DataFrame | str | Path
 
 _WORDS = {
@@ -79,6 +81,7 @@ def _texts(matrix: Matrix) -> pd.DataFrame:
     if isinstance(matrix, pd.DataFrame):
         table = matrix
     elif isinstance(matrix, str | Path):
+        columns_of(Path(matrix))
         # Without a header, for pandas would give the second of two equal columns another name.
         text = StringIO(Path(matrix).read_bytes().decode("utf-8-sig"))
         rows = pd.read_csv(text, header=None, dtype=str, keep_default_na=False)

@@ -11,7 +11,7 @@ import pandas as pd
 from nimbus_sd import keys
 from nimbus_sd.labels._place import PLACE, cells_of, check_states, put_labels
 from nimbus_sd.labels._states import STATES, WORDS, listed
-from nimbus_sd.labels._tables import GOLD_CODES, SILVER_CODES, has_label_columns, read_labels
+from nimbus_sd.labels._tables import GOLD_CODES, SILVER_CODES, columns_of, has_label_columns, read_labels
 from nimbus_sd.metrics._layers import check_table
 from nimbus_sd.metrics._layers import layer as read_layer
 
@@ -61,8 +61,8 @@ def from_csv(
     KeyError
         If a region or channel is not in the table.
     ValueError
-        If the file is in neither form, a label is outside the code or a cell has two; if labels for training and for
-        evaluation would be in one region.
+        If the file cannot be read, or is in neither form; if a label is outside the code or a cell has two; if labels
+        for training and for evaluation would be in one region.
 
     Warns
     -----
@@ -82,7 +82,7 @@ def from_csv(
     """
     check_table(adata)
     path = Path(path)
-    columns = list(pd.read_csv(path, nrows=0).columns)
+    columns = columns_of(path)
     if {*PLACE, "label"} <= set(columns):
         table = _own(path)
     elif has_label_columns(columns):

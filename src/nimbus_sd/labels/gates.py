@@ -13,6 +13,7 @@ import pandas as pd
 from nimbus_sd import keys
 from nimbus_sd.labels._silver_layer import add_silver, check_silver_key, excluded
 from nimbus_sd.labels._states import listed
+from nimbus_sd.labels._tables import columns_of
 from nimbus_sd.metrics._calls import at_or_above
 from nimbus_sd.metrics._layers import layer as read_layer
 from nimbus_sd.metrics._layers import layers_of
@@ -56,8 +57,10 @@ def silver_from_gates(
     ------
     KeyError
         If the layer or a marker does not exist; likely names are given.
+    TypeError
+        If the gates are neither a mapping nor the path of a file.
     ValueError
-        If there is no gate, or one is no number; if ``key_added`` holds something else.
+        If the file cannot be read; if there is no gate, or one is no number; if ``key_added`` holds something else.
 
     Warns
     -----
@@ -104,10 +107,16 @@ def silver_from_gates(
 
 def _gates(gates: Mapping[str, float] | pd.Series | str | Path) -> dict[str, float]:
     if isinstance(gates, str | Path):
+        columns = columns_of(Path(gates))
+        if lacking := [name for name in ("marker", "gate") if name not in columns]:
+            raise ValueError(f"{gates} lacks the column(s) {listed(lacking)}; it has {listed(columns)}.")
         table = pd.read_csv(gates)
-        if lacking := [name for name in ("marker", "gate") if name not in table]:
-            raise ValueError(f"{gates} lacks the column(s) {listed(lacking)}; it has {listed(table.columns)}.")
         pairs = list(zip(table["marker"].astype(str).str.strip(), table["gate"], strict=True))
+    elif not isinstance(gates, Mapping | pd.Series):
+        raise TypeError(
+            f"`gates` is a {type(gates).__name__}; it must be a mapping or Series from marker to gate, such as "
+            "{'CD3': 900}, or the path of a CSV file with the columns marker and gate."
+        )
     else:
         pairs = [(str(name), cut) for name, cut in gates.items()]
     names = [name for name, _ in pairs]

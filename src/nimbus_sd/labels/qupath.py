@@ -15,6 +15,7 @@ import pandas as pd
 
 from nimbus_sd import keys
 from nimbus_sd.labels._place import PLACE, cells_of, check_names, check_states, put_labels
+from nimbus_sd.labels._states import listed
 from nimbus_sd.metrics._layers import check_table, layers_of
 from nimbus_sd.metrics._layers import layer as read_layer
 from nimbus_sd.spatial import Region, find_regions
@@ -140,8 +141,8 @@ def from_qupath(adata: AnnData, files: str | Path | Iterable[str | Path], *, key
     adata
         Cells x channels, with region and instance id in ``obs``.
     files
-        A file that QuPath exported, several, or a folder of them. Where a label belongs is taken from the names of
-        objects, not from those of files.
+        A file that QuPath exported, a folder of them, or several of both. Where a label belongs is taken from the
+        names of objects, not from those of files.
     key_added
         Name of the layer: ``"gold"`` for whole regions of :func:`draw_regions`, ``"gold_training"`` for cells of
         :func:`draw_cells`, any other for an annotator (see :func:`consensus`).
@@ -155,7 +156,7 @@ def from_qupath(adata: AnnData, files: str | Path | Iterable[str | Path], *, key
     Raises
     ------
     FileNotFoundError
-        If there is no such file, or none in the folder.
+        If there is no such file, or none in a folder.
     KeyError
         If a region or channel is not in the table.
     ValueError
@@ -183,13 +184,13 @@ def from_qupath(adata: AnnData, files: str | Path | Iterable[str | Path], *, key
 
     check_table(adata)
     paths = [Path(files)] if isinstance(files, str | Path) else [Path(one) for one in files]
-    if len(paths) == 1 and paths[0].is_dir():
-        paths = sorted(paths[0].glob(f"*{_ENDING}"))
-        if not paths:
-            raise FileNotFoundError(f"There is no {_ENDING} file in {files}.")
+    found = {path: sorted(path.glob(f"*{_ENDING}")) if path.is_dir() else [path] for path in paths}
+    if empty := [str(path) for path, own in found.items() if not own]:
+        raise FileNotFoundError(f"There is no {_ENDING} file in {listed(empty)}.")
+    paths = [path for own in found.values() for path in own]
     rows = [row for path in paths for row in read_features(path)]
     if not rows:
-        raise ValueError(f"There is no cell in {', '.join(map(str, paths))}.")
+        raise ValueError(f"There is no cell in {listed(map(str, paths)) or 'an empty list of files'}.")
     source = str(paths[0]) if len(paths) == 1 else f"{len(paths)} files"
     put_labels(adata, pd.DataFrame(rows, columns=[*PLACE, "label"]), key_added, source)
 
