@@ -127,7 +127,17 @@ def test_the_state_survives():
 
 
 @pytest.mark.parametrize(
-    "settings", [{"quantile": 1.0}, {"ramp": (0, 5)}, {"rate": 0}, {"sure": (0.9, 0.1)}, {"ramp": (0.5, 0)}]
+    "settings",
+    [
+        {"quantile": 1.0},
+        {"ramp": (0, 5)},
+        {"rate": 0},
+        {"sure": (0.9, 0.1)},
+        {"ramp": (0.5, 0)},
+        {"ramp": (0.5,)},
+        {"sure": 0.9},
+        {"rate": "1"},
+    ],
 )
 def test_wrong_settings_are_refused(settings):
     with pytest.raises(ValueError, match=f"{next(iter(settings))} is .* must be"):

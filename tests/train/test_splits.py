@@ -39,7 +39,7 @@ def test_too_few_regions_are_refused(n, evaluation):
         assign_splits({f"r{i}": f"r{i}" for i in range(n)}, evaluation, SHARES, 0, {})
 
 
-@pytest.mark.parametrize("shares", [(0.8, 0.2), (0.8, 0.1, 0.2), (1, 0, 0)])
+@pytest.mark.parametrize("shares", [(0.8, 0.2), (0.8, 0.1, 0.2), (1, 0, 0), 0.8, "0.8"])
 def test_shares_must_sum_to_one(shares):
     with pytest.raises(ValueError, match="three shares above 0"):
         assign_splits(TEN, set(), shares, 0, {})

@@ -12,6 +12,7 @@ from small_training import with_silver
 import nimbus_sd.train.build as building
 from nimbus_sd.pixels import overlapping_tiles
 from nimbus_sd.train import Store
+from nimbus_sd.train.store import StoreSettings
 from nimbus_sd.train.tiles import Order, collate_stored, read_batches, read_tile
 
 GIVEN = {"train": ["r0_cells", "r1_cells"], "validation": ["r2_cells"], "test": ["r3_cells"]}
@@ -254,6 +255,19 @@ def test_a_layer_that_was_asked_for_must_be_there(labelled, build, caplog):
 def test_something_else_is_no_store(tmp_path):
     with pytest.raises(FileNotFoundError, match="no store of tiles"):
         Store(tmp_path)
+    settings = StoreSettings(16, 4, 1.0, "otsu", None)
+    (tmp_path / "notes.txt").write_text("mine")
+    for path in (tmp_path, tmp_path / "notes.txt"):
+        with pytest.raises(ValueError, match="holds something else than tiles, and is left as it is"):
+            Store.create(path, settings)
+    assert [one.name for one in tmp_path.iterdir()] == ["notes.txt"]
+
+
+def test_settings_are_numbers_of_their_kind(tmp_path):
+    with pytest.raises(ValueError, match=r"tile_size is 64.0; it must be a whole number"):
+        StoreSettings(64.0, 16, 0.5, "otsu", None)
+    store = Store.create(tmp_path / "tiles", StoreSettings(np.int64(64), np.int64(16), np.float32(0.5), "otsu", None))
+    assert store.settings == StoreSettings(64, 16, 0.5, "otsu", None)
 
 
 def test_every_tile_is_shown_once_before_one_is_shown_again():

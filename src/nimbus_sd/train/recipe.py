@@ -7,17 +7,13 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
 from nimbus_sd.models.unet import Padding
+from nimbus_sd.train._settings import check, check_numbers, is_pair
 
 
 def _plain(value: Any) -> Any:
     if isinstance(value, Mapping):
         return {key: _plain(item) for key, item in value.items()}
     return [_plain(item) for item in value] if isinstance(value, list | tuple) else value
-
-
-def _check(name: str, value: object, right: bool, what: str) -> None:
-    if not right:
-        raise ValueError(f"{name} is {value!r}; it must be {what}.")
 
 
 @dataclass(frozen=True)
@@ -58,11 +54,13 @@ class Selection:
     histogram: bool = False
 
     def __post_init__(self) -> None:
-        start, steps = self.ramp or (self.quantile, 1)
-        _check("quantile", self.quantile, 0 < self.quantile < 1, "in (0, 1)")
-        _check("ramp", self.ramp, 0 < start < 1 and steps >= 1, "a quantile in (0, 1) and a number of steps, or None")
-        _check("rate", self.rate, 0 < self.rate <= 1, "in (0, 1]")
-        _check("sure", self.sure, 0 <= self.sure[0] < self.sure[1] <= 1, "two scores in [0, 1], the lower first")
+        check_numbers(self)
+        check("quantile", self.quantile, 0 < self.quantile < 1, "in (0, 1)")
+        ramp = self.ramp is None or (is_pair(self.ramp) and 0 < self.ramp[0] < 1 <= self.ramp[1])
+        check("ramp", self.ramp, ramp, "a quantile in (0, 1) and a number of steps, or None")
+        check("rate", self.rate, 0 < self.rate <= 1, "in (0, 1]")
+        sure = is_pair(self.sure) and 0 <= self.sure[0] < self.sure[1] <= 1
+        check("sure", self.sure, sure, "two scores in [0, 1], the lower first")
 
     def quantile_at(self, step: int) -> float:
         """Return the quantile after so many steps of the noise-robust phase."""
@@ -110,9 +108,10 @@ class Augmentation:
     blur: float = 1.0
 
     def __post_init__(self) -> None:
+        check_numbers(self)
         for name, value in asdict(self).items():
             most = 180 if name == "rotation" else 0.9 if name in ("scale", "contrast", "brightness") else 100
-            _check(name, value, 0 <= value <= most, f"from 0 to {most}")
+            check(name, value, 0 <= value <= most, f"from 0 to {most}")
 
 
 @dataclass(frozen=True)
@@ -176,15 +175,18 @@ class Recipe:
     patience: int | None = None
 
     def __post_init__(self) -> None:
+        check_numbers(self)
+        for name, kind in (("selection", Selection), ("augmentation", Augmentation)):
+            check(name, getattr(self, name), isinstance(getattr(self, name), kind), f"a {kind.__name__}")
         for name in ("batch_size", "validate_every"):
-            _check(name, getattr(self, name), getattr(self, name) >= 1, "at least 1")
+            check(name, getattr(self, name), getattr(self, name) >= 1, "at least 1")
         for name in ("naive_steps", "robust_steps", "weight_decay", "pull"):
-            _check(name, getattr(self, name), getattr(self, name) >= 0, "at least 0")
+            check(name, getattr(self, name), getattr(self, name) >= 0, "at least 0")
         for name in ("learning_rate", "clip"):
-            _check(name, getattr(self, name), getattr(self, name) > 0, "above 0")
-        _check("naive_steps", self.naive_steps, self.steps >= 1, "at least 1 where robust_steps is 0")
-        _check("boundary", self.boundary, self.boundary in (None, "background", "cell"), "'background', 'cell' or None")
-        _check("patience", self.patience, self.patience is None or self.patience >= 1, "at least 1, or None")
+            check(name, getattr(self, name), getattr(self, name) > 0, "above 0")
+        check("naive_steps", self.naive_steps, self.steps >= 1, "at least 1 where robust_steps is 0")
+        check("boundary", self.boundary, self.boundary in (None, "background", "cell"), "'background', 'cell' or None")
+        check("patience", self.patience, self.patience is None or self.patience >= 1, "at least 1, or None")
 
     @property
     def steps(self) -> int:
@@ -194,6 +196,14 @@ class Recipe:
     def to_dict(self) -> dict[str, Any]:
         """Return all settings as values that JSON can hold."""
         return _plain(asdict(self))
+
+
+def check_recipe(recipe: object) -> None:
+    """Raise a TypeError if this is no recipe."""
+    if not isinstance(recipe, Recipe):
+        raise TypeError(
+            f"`recipe` is {recipe!r}; it must be a `nimbus_sd.train.Recipe`, such as `nimbus_sd.train.LAPTOP`."
+        )
 
 
 PAPER = Recipe()

@@ -9,8 +9,9 @@ from typing import Any
 import torch
 
 from nimbus_sd.models import Card, Model, UNet, load
+from nimbus_sd.train._settings import seed_of
 from nimbus_sd.train.loop import Run
-from nimbus_sd.train.recipe import LAPTOP, Recipe
+from nimbus_sd.train.recipe import LAPTOP, Recipe, check_recipe
 from nimbus_sd.train.splits import TRAIN, VALIDATION
 from nimbus_sd.train.store import Store
 
@@ -48,9 +49,10 @@ def train(
         Start with the weights of this model, as for `nimbus_sd.predict`; the store must be built for it. None starts
         with random weights.
     license, description
-        For the card. The licence is that of the start by default, else not stated.
+        For the card, also of a run that goes on or is finished. The licence is that of the start by default, else not
+        stated.
     rng
-        Seed of the first weights, the order of tiles and their augmentation.
+        Seed of the first weights, the order of tiles and their augmentation: a whole number of at least 0.
     accelerator, devices, precision
         As for :class:`lightning.fabric.Fabric`. By default one GPU if there is one, in ``"bf16-mixed"``, else the CPU,
         in ``"32-true"``. Several devices share a batch; Lightning runs the calling script once for each of them, so
@@ -64,6 +66,8 @@ def train(
 
     Raises
     ------
+    TypeError
+        The recipe is none.
     ValueError
         No tiles to train on or to validate with; the store was built for another pixel size or normalisation than the
         start's, or its tiles do not fit the network; the folder is of a run of other inputs.
@@ -79,6 +83,8 @@ def train(
     >>> path = ns.train.train("tiles.zarr", "runs/first", recipe=ns.train.LAPTOP)  # doctest: +SKIP
     >>> adata = ns.predict(sdata, model=path)  # doctest: +SKIP
     """
+    check_recipe(recipe)
+    rng = seed_of(rng)
     store = store if isinstance(store, Store) else Store(store)
     start = None if model is None else load(model)
     network, card = _start(store, start, recipe, rng)

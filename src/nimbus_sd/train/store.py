@@ -14,6 +14,7 @@ import pandas as pd
 import zarr
 from numpy.typing import NDArray
 
+from nimbus_sd.train._settings import check_numbers
 from nimbus_sd.train.splits import SPLITS
 
 _FORMAT = "nimbus_sd tiles 3"
@@ -26,7 +27,7 @@ class StoreSettings:
     Raises
     ------
     ValueError
-        If a tile has no pixel, or all of them are shared with its neighbour.
+        If a length is no number of its kind, a tile has no pixel, or all of them are shared with its neighbour.
     """
 
     tile_size: int
@@ -36,6 +37,7 @@ class StoreSettings:
     quantile: float | None
 
     def __post_init__(self) -> None:
+        check_numbers(self)
         if not 0 <= self.overlap < self.tile_size:
             raise ValueError(
                 f"`tile_size` is {self.tile_size} and `overlap` {self.overlap}; the overlap must be at least 0 and "
@@ -152,7 +154,7 @@ class Store:
             raise FileNotFoundError(f"There is no store of tiles at {path}; `nimbus_sd.train.build_store` writes one.")
         self._root = zarr.open_group(self.path, mode="r")
         if self._root.attrs.get("format") != _FORMAT:
-            raise ValueError(f"{path} is no store of tiles that this version reads; write it with `build_store`.")
+            raise ValueError(f"{path} is no store of tiles of this version; `build_store` writes one to a new folder.")
         self.settings = StoreSettings(**self._root.attrs["settings"])  # type: ignore[arg-type]
         self._refresh()
 
@@ -168,6 +170,8 @@ class Store:
         path = Path(path)
         if not path.exists() or (path.is_dir() and not any(path.iterdir())):
             zarr.create_group(path, attributes={"format": _FORMAT, "settings": asdict(settings)}, zarr_format=3)
+        elif not (path / "zarr.json").is_file():
+            raise ValueError(f"{path} holds something else than tiles, and is left as it is; name a new folder.")
         store = cls(path)
         if not store.regions and store.settings != settings:
             # A build that failed leaves its settings, and no tile that has them.

@@ -66,9 +66,9 @@ def write_region(
         ("gold", known.gold, np.nan),
         ("trusted", known.trusted, False),
     ):
-        labels = np.pad(labels, unknown, constant_values=none)
+        padded = np.pad(labels, unknown, constant_values=none)
         # Read marker by marker.
-        group.create_array(name, data=labels, chunks=(max(1, len(ids)), 1), shards=(max(1, len(ids)), n))
+        group.create_array(name, data=padded, chunks=(max(1, len(ids)), 1), shards=(max(1, len(ids)), n))
     group.create_array("corner", data=np.array([[one.start for one in tile.core] for tile in windows], np.int64))
     truth = known.gold if known.for_evaluation else known.training
     group.attrs.update(
