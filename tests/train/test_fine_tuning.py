@@ -69,6 +69,22 @@ def test_the_same_call_goes_on_and_ends_the_same(labelled, start, tmp_path):
             tuned(labelled, tmp_path / "run", start, **change)
 
 
+def test_a_bad_call_leaves_the_tiles_of_a_run(labelled, start, tmp_path):
+    folder = tmp_path / "run"
+    tuned(labelled, folder, start)
+    before = sorted((one, one.stat().st_mtime_ns) for one in (folder / "tiles.zarr").rglob("*"))
+    for change, error in (
+        ({"channels": ["CD9"]}, KeyError),
+        ({"table_key": "rna"}, KeyError),
+        ({"recipe": "LAPTOP"}, TypeError),
+        ({"split": GIVEN | {"train": ["r0_cells"], "test": ["r1_cells", "r3_cells"]}}, ValueError),
+    ):
+        with pytest.raises(error):
+            tuned(labelled, folder, start, **change)
+        assert sorted((one, one.stat().st_mtime_ns) for one in (folder / "tiles.zarr").rglob("*")) == before
+        assert not (folder / "tiles.zarr.new").exists()
+
+
 def test_a_run_of_other_labels_is_not_gone_on_with(labelled, start, tmp_path):
     tuned(labelled, tmp_path / "run", start)
     silver = labelled.tables["table"].layers["silver"]

@@ -29,12 +29,11 @@ def count_calls(
     device: torch.device,
     rank: int = 0,
     ranks: int = 1,
-    gold_first: bool = False,
 ) -> NDArray[np.int64]:
     """Compare calls with labels, region by region; this device takes every ``ranks``-th of them.
 
     A cell's score is the mean confidence over all of its pixels, as in inference, wherever it lies in several tiles.
-    With ``gold_first``, regions without evaluation gold do not count for a marker that has some elsewhere in the split.
+    Regions without evaluation gold do not count for a marker that has some elsewhere in the split.
 
     Returns
     -------
@@ -42,10 +41,9 @@ def count_calls(
     """
     counts = np.zeros((len(store.strata), 4), np.int64)
     listed = store.tiles(split)
-    if gold_first:
-        silver = [not store.regions[number].evaluation for number in listed[:, 0]]
-        strata = [store.stratum(number) + channel for number, _, channel in listed]
-        listed = listed[~(np.array(silver, bool) & np.isin(strata, list(store.gold_strata(split))))]
+    silver = [not store.regions[number].evaluation for number in listed[:, 0]]
+    strata = [store.stratum(number) + channel for number, _, channel in listed]
+    listed = listed[~(np.array(silver, bool) & np.isin(strata, list(store.gold_strata(split))))]
     for number in np.unique(listed[:, 0])[rank::ranks]:
         tiles = listed[listed[:, 0] == number]
         region, scores = store.regions[number], region_scores(network, store, tiles, batch_size, device)

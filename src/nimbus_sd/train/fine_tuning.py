@@ -13,9 +13,11 @@ from lightning.fabric import Fabric
 
 from nimbus_sd import keys
 from nimbus_sd.models import Card, Model, load
+from nimbus_sd.train._settings import seed_of
 from nimbus_sd.train.build import build_store
+from nimbus_sd.train.checkpoint import read_checkpoint
 from nimbus_sd.train.evaluate import count_calls, figures
-from nimbus_sd.train.recipe import FINE_TUNE, Recipe
+from nimbus_sd.train.recipe import FINE_TUNE, Recipe, check_recipe
 from nimbus_sd.train.run import train
 from nimbus_sd.train.splits import TEST
 from nimbus_sd.train.store import Store
@@ -66,8 +68,8 @@ def fine_tune(
         Images, labels, and a table with ``layers["silver"]`` or ``layers["gold_training"]`` (see
         :func:`build_store`). Regions with ``layers["gold"]`` are held out, and judged by it.
     folder
-        Of the run, see :func:`train`; the tiles are in ``tiles.zarr``, written anew by each call. The same call goes on
-        where it was stopped.
+        Of the run, see :func:`train`; the tiles are in ``tiles.zarr``, written anew by each call that the run goes on
+        with. The same call goes on where it was stopped.
     model
         The start: ``"compact"``, ``"nimbus"``, or a path.
     image_key, labels_key, table_key, labels, channels, pixel_size, normalization, split, split_by, tile_size
@@ -92,8 +94,8 @@ def fine_tune(
 
     Raises
     ------
-    KeyError, ValueError, FloatingPointError, ImportError
-        As :func:`build_store` and :func:`train`; also if no region is held out.
+    KeyError, TypeError, ValueError, FloatingPointError, ImportError
+        As :func:`build_store` and :func:`train`; also if no region is held out. A run of another call is left as it is.
 
     Examples
     --------
@@ -105,28 +107,42 @@ def fine_tune(
     start, folder = load(model), Path(folder)
     if isinstance(split, Mapping) and not split.get(TEST):
         raise ValueError("`split` holds out no region ('test'), so nobody could say whether fine-tuning helped.")
-    tiles = folder / "tiles.zarr"
+    check_recipe(recipe)
+    rng = seed_of(rng)
+    tiles, new = folder / "tiles.zarr", folder / "tiles.zarr.new"
     if tiles.exists():
-        shutil.rmtree(Store(tiles).path)
-    store = build_store(
-        tiles,
-        sdata,
-        data_set="fine-tuning",
-        image_key=image_key,
-        labels_key=labels_key,
-        table_key=table_key,
-        labels=labels,
-        channels=channels,
-        pixel_size=pixel_size,
-        normalization=normalization,
-        model=start.card,
-        tile_size=tile_size,
-        split=split,
-        split_by=split_by,
-        rng=rng,
-        progress=progress,
-    )
-    _check_held_out(store)
+        # Something else of that name is not replaced.
+        Store(tiles)
+    # Of a call that was stopped.
+    shutil.rmtree(new, ignore_errors=True)
+    try:
+        store = build_store(
+            new,
+            sdata,
+            data_set="fine-tuning",
+            image_key=image_key,
+            labels_key=labels_key,
+            table_key=table_key,
+            labels=labels,
+            channels=channels,
+            pixel_size=pixel_size,
+            normalization=normalization,
+            model=start.card,
+            tile_size=tile_size,
+            split=split,
+            split_by=split_by,
+            rng=rng,
+            progress=progress,
+        )
+        _check_held_out(store)
+        # `train` does not go on with other tiles, and those of the run would be lost by then.
+        read_checkpoint(folder / "last.ckpt", {"store": store.described()})
+        if tiles.exists():
+            shutil.rmtree(tiles)
+        new.rename(tiles)
+    finally:
+        shutil.rmtree(new, ignore_errors=True)
+    store = Store(tiles)
     path = train(
         store,
         folder,
@@ -161,7 +177,7 @@ def _compare(start: Model, tuned: Model, store: Store, batch_size: int, accelera
     tables = []
     for one in (start, tuned):
         network = one.network.to(device)
-        counts = count_calls(network, store, TEST, batch_size=batch_size, device=device, gold_first=True)
+        counts = count_calls(network, store, TEST, batch_size=batch_size, device=device)
         tables.append(figures(counts, store).droplevel("data_set"))
         network.cpu()
     before, after = tables
