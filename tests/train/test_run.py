@@ -183,6 +183,50 @@ def test_stores_that_do_not_fit_are_refused(labelled, build, store, tmp_path):
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.parametrize(
+    "given, error, message",
+    [
+        ({"recipe": "LAPTOP"}, TypeError, r"`recipe` is 'LAPTOP'; it must be a .*Recipe"),
+        ({"rng": np.random.default_rng(0)}, ValueError, r"rng is Generator.*whole number from 0 .*no generator"),
+        ({"rng": -1}, ValueError, "rng is -1; it must be a whole number from 0"),
+    ],
+)
+def test_what_no_run_can_be_of_is_refused(tmp_path, given, error, message):
+    with pytest.raises(error, match=message):
+        ns.train.train(tmp_path / "tiles", tmp_path / "run", **given)
+    assert not list(tmp_path.iterdir())
+
+
+def test_settings_are_of_their_kind():
+    for settings, message in (
+        ({"naive_steps": 4.0}, r"naive_steps is 4.0; it must be a whole number"),
+        ({"batch_size": True}, "batch_size is True; it must be a whole number"),
+        ({"learning_rate": "1e-3"}, "learning_rate is '1e-3'; it must be a number"),
+        ({"selection": {"quantile": 0.7}}, "selection is .* it must be a Selection"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            replace(RECIPE, **settings)
+    assert replace(RECIPE, naive_steps=np.int64(4)).to_dict() == RECIPE.to_dict()
+
+
+def test_licence_and_description_of_a_finished_run_can_be_changed(store, tmp_path):
+    path = ns.train.train(store, tmp_path / "run", recipe=RECIPE, **CPU)
+    before, card = path.read_bytes(), ns.models.load(path).card
+    ns.train.train(store, tmp_path / "run", recipe=RECIPE, license="MIT", description="Ours.", rng=np.int64(0), **CPU)
+    assert path.read_bytes() == before
+    assert ns.models.load(path).card == replace(card, license="MIT", description="Ours.")
+
+
+def test_a_marker_with_gold_is_judged_by_gold_alone(labelled, build):
+    adata = labelled.tables["table"]
+    adata.layers["gold"] = np.full(adata.shape, np.nan, np.float32)
+    held = np.flatnonzero((adata.obs["region"] == "r3_cells").to_numpy())[:5]
+    adata.layers["gold"][held, 1] = [0, 1, 0, 0, 1]
+    store = build(labelled, split={"train": ["r0_cells", "r1_cells"], "test": ["r2_cells", "r3_cells"]})
+    counts = count_calls(lambda x: x[:, :1], store, "test", batch_size=2, device=torch.device("cpu"))
+    assert counts.sum(axis=1).tolist() == [(adata.obs["region"] == "r2_cells").sum(), 5]
+
+
 def test_a_batch_must_be_shared_evenly(store, tmp_path):
     with pytest.raises(ValueError, match="batch_size is 0; it must be at least 1"):
         replace(RECIPE, batch_size=0)

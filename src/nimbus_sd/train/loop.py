@@ -91,6 +91,7 @@ class Run:
         path, last = self.folder / "model.safetensors", self.folder / "last.ckpt"
         if (state := read_checkpoint(last, self.inputs)) is not None:
             self._restore(state)
+            self._describe(path.with_suffix(".json"))
         recipe, main = self.recipe, self.fabric.is_global_zero
         log = Log(self.folder, self.step) if main else None
         if not self.step and self.inputs["start"]:
@@ -241,6 +242,11 @@ class Run:
             "optimizer": self.optimizer.state_dict(),
             "selector": self.selector.state_dict(),
         }
+
+    def _describe(self, path: Path) -> None:
+        """Make licence and description of the best model so far those of this call."""
+        if self.fabric.is_global_zero and path.exists():
+            replace(Card.read(path), license=self.card.license, description=self.card.description).write(path)
 
     def _restore(self, state: Mapping[str, Any]) -> None:
         self.step, self.best, self.best_step = state["step"], state["best"], state["best_step"]
