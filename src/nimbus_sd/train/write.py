@@ -29,7 +29,7 @@ def write_region(
     card: Card,
     settings: StoreSettings,
 ) -> None:
-    """Write a region's tiles, some windows at a time: the arrays of :class:`~nimbus_sd.train.store.StoredRegion`."""
+    """Write the tiles of a region, some windows at a time."""
     grid, size, n = model_grid(region, card), settings.tile_size, len(factors)
     windows = list(overlapping_tiles(grid.model_shape, size, settings.overlap))
     square, together = (size, size), min(_WINDOWS, len(windows))
