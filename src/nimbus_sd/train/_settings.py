@@ -40,5 +40,5 @@ def is_pair(value: object) -> bool:
 def seed_of(rng: object) -> int:
     """Return the seed of a run, by which it can be repeated and goes on where it was stopped."""
     right = isinstance(rng, int | np.integer) and not isinstance(rng, bool) and 0 <= rng < 2**63
-    check("rng", rng, right, "a whole number from 0 to 2**63 - 1, for a run goes on by its seed; no generator")
+    check("rng", rng, bool(right), "a whole number from 0 to 2**63 - 1, for a run goes on by its seed; no generator")
     return int(rng)  # type: ignore[call-overload]
