@@ -80,7 +80,9 @@ def make_sdata(
 def random_network(root_filters: int = 2, depth: int = 5, seed: int = 0) -> UNet:
     """A network in eval mode whose scores spread over (0, 1) and depend on far pixels."""
     rng = torch.Generator().manual_seed(seed)
-    network = UNet(root_filters, depth)
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        network = UNet(root_filters, depth)
     with torch.no_grad():
         for name, value in network.state_dict().items():
             if value.ndim == 4:
