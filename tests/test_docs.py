@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import tifffile
 from squidpy_here import squidpy_fits
 
 import nimbus_sd as ns
@@ -49,6 +50,22 @@ def test_labels(tmp_path, monkeypatch):
     text = (DOCS / "labels.md").read_text(encoding="utf-8")
     for name in ns.labels.__all__:
         assert f"labels.{name}" in text or f"`{name}`" in text, name
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")
+def test_qupath(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    names = run(DOCS / "qupath.md")
+    adata, (region,) = names["adata"], names["regions"]
+    inside = (adata.obs["region"] == region).to_numpy()
+    # Both markers of the matrix, all cells of the region and no others; Anna's one correction is there.
+    assert np.isfinite(adata.to_df("gold")[["CD3", "CD20"]]).all(axis=1).equals(adata.obs["region"] == region)
+    assert (adata.layers["anna"][inside] == 0.5).sum() == 1
+    columns = adata.var_names.get_indexer(["CD3", "CD20"])
+    assert (adata.layers["ben"][np.ix_(inside, columns)] == names["truth"][np.ix_(inside, columns)]).all()
+    assert len(names["disputed"]) and (names["disputed"]["label"] == 0.5).all()
+    assert tifffile.TiffFile("fov2.ome.tif").is_ome and region == "fov2_labels"
 
 
 @pytest.mark.slow
