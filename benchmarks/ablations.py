@@ -12,7 +12,7 @@ Variants change one thing of the baseline (8 root filters, depth 4, patch 2, 0.5
 some cells are left without a pixel, and ``cells`` says how many cells and markers are judged. ``naive``, ``robust``:
 15 % of each marker's labels are wrong, whole types as clusterings err; the one believes all, the other selects in the
 second half of the steps (`noise_robust.py` has other errors). Pretrained encoders are absent: timm and
-segmentation_models_pytorch require torchvision; MONAI's (FlexibleUNet) download ImageNet weights from GitHub: no access.
+segmentation_models_pytorch require torchvision; MONAI (FlexibleUNet) fetches weights from GitHub, out of reach here.
 
 All variants take the loop below, as the library's takes two inputs: its tiles, order, augmentation, loss and selection,
 without validation. Further inputs are moved as their tile is; their look is left as it is. Finished rows are kept under
@@ -26,7 +26,6 @@ import json
 import tempfile
 from dataclasses import replace
 from functools import lru_cache
-from itertools import product
 from pathlib import Path
 from timeit import default_timer, repeat
 from types import SimpleNamespace as Variant
@@ -180,7 +179,7 @@ def main() -> None:
     options, rows = parser.parse_args(), []
     (folder := options.out / f"{options.steps}").mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as stores:
-        for seed, name in product(options.seeds, options.only):
+        for seed, name in ((seed, name) for seed in options.seeds for name in options.only):
             row = folder / f"{name}_{seed}.json"
             if not row.exists():
                 found = measure(Path(stores), VARIANTS[name], seed, options.steps)
