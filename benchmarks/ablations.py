@@ -14,9 +14,10 @@ some cells are left without a pixel, and ``cells`` says how many cells and marke
 second half of the steps (`noise_robust.py` has other errors). Pretrained encoders are absent: timm and
 segmentation_models_pytorch require torchvision; MONAI (FlexibleUNet) fetches weights from GitHub, out of reach here.
 
-All variants take the loop below, as the library's takes two inputs: its tiles, order, augmentation, loss and selection,
-without validation. Further inputs are moved as their tile is; their look is left as it is. Finished rows are kept under
-``--out`` and not repeated. The default is meant for an hour on two CPU cores.
+All variants take the loop below, as the library's takes two inputs. It has no validation, the library's tiles, order,
+loss, selection, and augmentation but for warps and blur, which take as long as the network. Further inputs turn with
+their tile; their look is left as it is. Finished rows are kept under ``--out`` and not repeated. The default is meant
+for an hour on two CPU cores.
 """
 
 from __future__ import annotations
@@ -43,14 +44,16 @@ from nimbus_sd.simulate import Detector, Marker, Segmentation, simulate
 from nimbus_sd.train.augment import Augment
 from nimbus_sd.train.objective import cell_figures, known_cells, masked_loss
 from nimbus_sd.train.select import Selector
-from nimbus_sd.train.tiles import Order, read_batches
+from nimbus_sd.train.tiles import Order, StoredBatch, collate_stored, read_tile
 
 STAINS = {
     "DNA": (Marker("nucleus", 1.0, spread=0.3, patchiness=0.5), Detector(gain=300, blur=0.6)),
     "ATP1A1": (Marker("membrane", 1.0, spread=0.3), Detector(gain=200, background=0.08)),
 }
 CHANNELS, REGIONS = [*PANEL, *STAINS], [f"fov{i + 1}_labels" for i in range(16)]
-FIELD, WRONG, BATCH, LOOK = 64.0, 0.15, RECIPE.batch_size, RECIPE.augmentation
+FIELD, WRONG, BATCH = 64.0, 0.15, RECIPE.batch_size
+LOOK = replace(RECIPE.augmentation, elastic=0, rotation=0, scale=0, blur=0)
+read = lru_cache(1024)(read_tile)
 BASELINE = {"extra": (), "pixel_size": 0.5, "labels": "right", "robust": False, "root_filters": 8, "depth": 4}
 CHANGES = {
     "baseline": {},
@@ -107,13 +110,12 @@ def tiles_of(folder: Path, variant: Variant, seed: int) -> ns.train.Store:
     return ns.train.build_store(path, cohort(seed), data_set="simulated", **cut)
 
 
-def batches(store: ns.train.Store, plan: list[np.ndarray], extra: tuple[str, ...]):
-    """Read batches, and behind image and interior the further channels of the same windows."""
-    for tiles, batch in zip(plan, read_batches(store, plan), strict=True):
-        for channel in (CHANNELS.index(name) for name in extra):
-            further = np.stack([store.regions[r].arrays["image"][w, channel] for r, w, _ in tiles])
-            batch = replace(batch, inputs=torch.cat([batch.inputs, torch.from_numpy(further)[:, None]], dim=1))
-        yield batch
+def batch_of(store: ns.train.Store, tiles: np.ndarray, extra: tuple[str, ...]) -> StoredBatch:
+    """Stack tiles, and behind image and interior the further channels of the same windows."""
+    batch = collate_stored([read(store, *tile) for tile in tiles.tolist()])
+    more = [[read(store, r, w, CHANNELS.index(name)).image for name in extra] for r, w, _ in tiles.tolist()]
+    further = torch.from_numpy(np.array(more, np.float32).reshape(len(tiles), len(extra), *batch.cells.shape[1:]))
+    return replace(batch, inputs=torch.cat([batch.inputs, further], dim=1))
 
 
 def measure(folder: Path, variant: Variant, seed: int, steps: int) -> dict[str, float]:
@@ -123,11 +125,12 @@ def measure(folder: Path, variant: Variant, seed: int, steps: int) -> dict[str, 
     network = Network(variant).to(memory_format=torch.channels_last)
     optimizer = torch.optim.AdamW(network.parameters(), RECIPE.learning_rate, weight_decay=RECIPE.weight_decay)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
-    augment, move = Augment(LOOK, seed), Augment(replace(LOOK, contrast=0, brightness=0, noise=0, blur=0), seed)
+    augment, move = Augment(LOOK, seed), Augment(replace(LOOK, contrast=0, brightness=0, noise=0), seed)
     selector, seconds, tiles = Selector(RECIPE.selection, len(store.strata)), [], store.tiles("train")
     order = Order(len(tiles), BATCH, seed)
-    for step, batch in enumerate(batches(store, [tiles[order(step)] for step in range(steps)], variant.extra)):
-        start, keep = default_timer(), known_cells(batch)
+    for step in range(steps):
+        start, batch = default_timer(), batch_of(store, tiles[order(step)], variant.extra)
+        keep = known_cells(batch)
         if variant.robust and step >= steps // 2:
             with torch.no_grad():
                 cells = cell_figures(network.eval()(batch.inputs), batch, "background")
@@ -135,8 +138,8 @@ def measure(folder: Path, variant: Variant, seed: int, steps: int) -> dict[str, 
             selector.update(cells.losses, labels, batch.tile, batch.stratum, step - steps // 2)
             keep = selector.keep(cells.losses, cells.scores, labels, batch.stratum[batch.tile])
         shown = augment(replace(batch, inputs=batch.inputs[:, :2]), step)
+        # Turns are drawn first, so the same seed and step turn further inputs as their tile.
         for number in range(2, batch.inputs.shape[1]):
-            # Moves are drawn before looks, so the same seed and step draw the same ones.
             further = move(replace(batch, inputs=batch.inputs[:, [number, 1]]), step)
             shown = replace(shown, inputs=torch.cat([shown.inputs, further.inputs[:, :1]], dim=1))
         loss = masked_loss(network.train()(shown.inputs), shown, keep, "background")
@@ -153,8 +156,8 @@ def measure(folder: Path, variant: Variant, seed: int, steps: int) -> dict[str, 
 def judge(network: Network, store: ns.train.Store, extra: tuple[str, ...]) -> dict[str, float]:
     """Compare calls with the truth of the regions for testing, and time the network."""
     listed, rows = store.tiles("test"), []
-    plan = [listed[start : start + BATCH] for start in range(0, len(listed), BATCH)]
-    for tiles, batch in zip(plan, batches(store, plan, extra), strict=True):
+    for tiles in (listed[start : start + BATCH] for start in range(0, len(listed), BATCH)):
+        batch = batch_of(store, tiles, extra)
         views = torch.stack([view.undo(torch.sigmoid(network(view.of(batch.inputs)))[:, 0]) for view in VIEWS])
         sums = {"area": torch.ones_like(views[0]), "f1": views[0], "f1_tta": views.mean(dim=0)}
         pixels, n = batch.cells.flatten(), len(batch.labels)
@@ -173,13 +176,13 @@ def main() -> None:
     """Fill the table and print it."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=Path("runs/ablations"))
-    parser.add_argument("--steps", type=int, default=500)
+    parser.add_argument("--steps", type=int, default=1000)
     parser.add_argument("--seeds", type=int, nargs="*", default=(0, 1, 2))
     parser.add_argument("--only", nargs="*", default=list(VARIANTS), choices=list(VARIANTS), metavar="NAME")
     options, rows = parser.parse_args(), []
-    (folder := options.out / f"{options.steps}").mkdir(parents=True, exist_ok=True)
+    (folder := options.out / str(options.steps)).mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as stores:
-        for seed, name in ((seed, name) for seed in options.seeds for name in options.only):
+        for seed, name in ((one, name) for one in options.seeds for name in options.only):
             row = folder / f"{name}_{seed}.json"
             if not row.exists():
                 found = measure(Path(stores), VARIANTS[name], seed, options.steps)
