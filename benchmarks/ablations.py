@@ -16,8 +16,7 @@ segmentation_models_pytorch require torchvision; MONAI (FlexibleUNet) fetches we
 
 All variants take the loop below, as the library's takes two inputs. It has no validation, the library's tiles, order,
 loss, selection, and augmentation but for warps and blur, which take as long as the network. Further inputs turn with
-their tile; their look is left as it is. Finished rows are kept under ``--out`` and not repeated. The default is meant
-for an hour on two CPU cores.
+their tile, and their look is kept. Finished rows stay under ``--out``. The default is meant for an hour on two cores.
 """
 
 from __future__ import annotations
@@ -51,9 +50,8 @@ STAINS = {
     "ATP1A1": (Marker("membrane", 1.0, spread=0.3), Detector(gain=200, background=0.08)),
 }
 CHANNELS, REGIONS = [*PANEL, *STAINS], [f"fov{i + 1}_labels" for i in range(16)]
-FIELD, WRONG, BATCH = 64.0, 0.15, RECIPE.batch_size
+FIELD, WRONG, BATCH, read = 64.0, 0.15, RECIPE.batch_size, lru_cache(1024)(read_tile)
 LOOK = replace(RECIPE.augmentation, elastic=0, rotation=0, scale=0, blur=0)
-read = lru_cache(1024)(read_tile)
 BASELINE = {"extra": (), "pixel_size": 0.5, "labels": "right", "robust": False, "root_filters": 8, "depth": 4}
 CHANGES = {
     "baseline": {},
@@ -74,13 +72,12 @@ class Network(ns.models.UNet):
 
     def __init__(self, variant: Variant) -> None:
         super().__init__(variant.root_filters, variant.depth, RECIPE.padding, RECIPE.patch)
-        n_inputs = (2 + len(variant.extra)) * RECIPE.patch**2
-        self.contracting_layers[0] = Block(n_inputs, variant.root_filters, RECIPE.padding)
+        self.contracting_layers[0] = Block((2 + len(variant.extra)) * self.patch**2, self.root_filters, self.padding)
         self.contracting_layers[0].register_forward_pre_hook(lambda *_: self.inputs)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Compute logits; the inherited pass checks image and interior, and its first block is given all inputs."""
-        self.inputs = torch.pixel_unshuffle(x, RECIPE.patch)
+        self.inputs = torch.pixel_unshuffle(x, self.patch)
         return super().forward(x[:, :2])
 
 
