@@ -188,7 +188,7 @@ def main() -> None:
             print(json.dumps(rows[-1]), flush=True)
     done = pd.DataFrame(rows)
     f1 = done.pivot(index="seed", columns="variant", values="f1").reindex(columns=list(VARIANTS))
-    table = done.drop(columns="seed").groupby("variant", sort=False).mean()
+    table = done.drop(columns="seed").groupby("variant", sort=False).mean().astype({"cells": int, "parameters": int})
     gain = pd.DataFrame({name: f1[name] - f1["naive" if name == "robust" else "baseline"] for name in table.index})
     table["gain"], table["least"], table["most"] = gain.mean(), gain.min(), gain.max()
     table["forward"] = table["forward_s"] / table["forward_s"].get("baseline", np.nan)
