@@ -41,6 +41,19 @@ def test_clusters_get_the_deepest_type_that_most_of_their_cells_have():
     assert found.index.name == "cluster"
 
 
+def test_clusters_whose_cells_without_a_type_are_mostly_ambiguous():
+    both = [1, 1, 1, 1]
+    adata = clusters(unclear=[both] * 6 + [NOTHING] * 2 + [T] * 2, blank=[both] * 2 + [NOTHING] * 2)
+    found = ns.tl.suggest_types(adata, "cluster", TABLE)
+    assert found["type"].to_list() == ["ambiguous", "unassigned"]
+    assert found["share"].to_list() == [0.8, 1]
+    assert found["reason"].to_list() == [
+        "20% of the cells have a type, 60% are ambiguous",
+        "0% of the cells have a type",
+    ]
+    assert found["others"].to_list() == ["T 20%, unassigned 20%", "ambiguous 50%"]
+
+
 def test_the_probability_is_the_mean_over_all_cells_of_the_cluster():
     adata = clusters(one=[[1, 0.9, 0, 0], [1, 0.7, 0, 0], [1, 0.2, 0, 0]])
     found = ns.tl.suggest_types(adata, "cluster", TABLE).loc["one"]

@@ -48,7 +48,7 @@ def call_positive(
     threshold
         A cell at or above it is positive. A number for all channels, a mapping that names each channel's, or
         ``"auto"``: per channel the valley between two modes of the scores; else where two fitted beta distributions
-        cross; else 0.5. It stays within 0.1 to 0.9.
+        cross; else 0.5. It stays within 0.1 to 0.9. A number must be in [0, 1] where all values of the layer are.
     key_added
         Name of the results.
     n_boot
@@ -81,8 +81,8 @@ def call_positive(
     KeyError
         If the layer does not exist, or the mapping lacks a channel or names one that does not exist.
     ValueError
-        If a threshold is not a number or ``"auto"``; if ``"auto"`` meets values outside [0, 1]; if ``key_added``
-        holds something else already or is kept for it.
+        If a threshold is not a number or ``"auto"``, or is outside [0, 1] for a layer with values in [0, 1] only; if
+        ``"auto"`` meets values outside [0, 1]; if ``key_added`` holds something else already or is kept for it.
 
     Warns
     -----
@@ -117,6 +117,11 @@ def call_positive(
         used = [one for one in found if one is not None]
     else:
         cuts = given_thresholds(scores, layer, list(adata.var_names), threshold)  # type: ignore[arg-type]
+        if within.all() and (beyond := [cut for cut in cuts if not 0 <= cut <= 1]):
+            raise ValueError(
+                f"`threshold` is {beyond[0]:g}, but all values of layers[{layer!r}] are in [0, 1]: each cell would be "
+                "called the same. Pass a number in [0, 1], or name the layer that it is meant for."
+            )
         used = [ChannelThreshold(cut, cut, cut, "given", True) for cut in cuts]
 
     calls = np.full(scores.shape, np.nan, np.float32)

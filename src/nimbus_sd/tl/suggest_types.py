@@ -38,7 +38,7 @@ def suggest_types(
 
     Each cell has the types of :func:`cell_types`: its own and those above. The cluster gets the deepest one that more
     than ``min_share`` of its cells have. If not even a root is that common, it is ``"ambiguous"`` if most of its cells
-    have some type, else ``"unassigned"``.
+    have some type, or most of those without a type are ambiguous; else ``"unassigned"``.
 
     Parameters
     ----------
@@ -60,7 +60,7 @@ def suggest_types(
         - ``share``: of the cluster's cells that have this type (or no type)
         - ``probability``: mean over the cluster's cells that they are of this type; NaN without a type
         - ``cells``: number of cells with scores
-        - ``reason``: the signs that the type asks for
+        - ``reason``: the signs that the type asks for; without a type, how many cells have one or are ambiguous
         - ``others``: other types of at least 5 % of the cells, the most common first
 
     Raises
@@ -125,8 +125,12 @@ def _row(
     else:
         assigned = int(cells[: len(tree)].sum())
         some = 2 * assigned > total
-        none = f"{assigned / total:.0%} of the cells have a type"
-        row = (AMBIGUOUS if some else UNASSIGNED, (assigned if some else total - assigned) / total, np.nan, total, none)
+        unclear, nothing = cells[len(tree) :]
+        name = AMBIGUOUS if some or unclear > nothing else UNASSIGNED
+        why = f"{assigned / total:.0%} of the cells have a type"
+        if not some and name == AMBIGUOUS:
+            why += f", {unclear / total:.0%} are ambiguous"
+        row = (name, (assigned if some else total - assigned) / total, np.nan, total, why)
         told = set()
     order = [i for i in np.argsort(-cells, kind="stable") if i not in told and cells[i] >= _WORTH_NAMING * total]
     return (*row, ", ".join(f"{names[i]} {cells[i] / total:.0%}" for i in order if names[i] != row[0]))
