@@ -1,3 +1,4 @@
+import json
 import logging
 
 import anndata
@@ -64,6 +65,46 @@ def test_clusters_of_any_type_are_named_as_texts():
     assert value.names == tuple(map(str, range(12)))
     mc.apply(adata, value, "leiden")
     assert adata.obs["metacluster_nimbus"].to_list() == list(map(str, range(12)))
+
+
+def test_another_clustering_of_the_same_names_is_told(tmp_path, no_warning):
+    adata = table(["0", "0", "0", "1", None])
+    value = mc.rename(mc.rename(mc.from_table(adata, "leiden"), "0", "T"), "1", "B")
+    assert value.cells == (("0", 3), ("1", 1))
+    mc.save(value, tmp_path / "mine.json")
+    again, shuffled = table(["1", "0", "0", "1", None]), adata[::-1].copy()
+    for known in (value, mc.undo(value), mc.load(tmp_path / "mine.json"), mc.replay(value, mc.undo(mc.undo(value)))):
+        mc.apply(shuffled, known, "leiden")
+        with pytest.warns(UserWarning, match=r"not the clustering.*2 cluster\(s\), as '0' had 3 and has 2, '1'") as caught:
+            mc.apply(again, known, "leiden")
+        assert caught[0].filename == __file__
+    with pytest.warns(UserWarning, match="'1' had 1 and has 0"):
+        mc.apply(table(["0"] * 3), value, "leiden")
+    mc.apply(again, mc.start(value.mapping), "leiden")
+
+
+@pytest.mark.parametrize("cells", [[1], {"0": "three"}])
+def test_numbers_of_cells_that_are_none(cells):
+    text = json.dumps(json.loads(mc.to_json(mc.start(["0"]))) | {"cells": cells})
+    with pytest.raises(ValueError, match="The 'cells' of these metaclusters are"):
+        mc.from_json(text)
+
+
+def test_numbers_are_no_clusters():
+    adata = table(["0", "1"])
+    adata.obs["area"] = [0.5, 1.5]
+    for refused in (
+        lambda: mc.from_table(adata, "area"),
+        lambda: mc.from_table(adata, "leiden", "area"),
+        lambda: mc.apply(adata, mc.start(["0"]), "area"),
+    ):
+        with pytest.raises(ValueError, match=r"obs\['area'\] holds numbers such as 0\.5"):
+            refused()
+    # Whole numbers with gaps are what pandas makes of clusters that some cells lack.
+    adata.obs["number"] = [1.0, np.nan]
+    value = mc.from_table(adata, "number")
+    mc.apply(adata, value, "number")
+    assert value.names == ("1",) and adata.obs["metacluster_nimbus"].to_list()[0] == "1"
 
 
 def test_clusters_may_be_absent_but_not_unknown():

@@ -157,7 +157,7 @@ def undo(value: Metaclusters) -> Metaclusters:
     """
     if not value.steps:
         raise ValueError("There is no step to undo: the metaclusters are as they were at the start.")
-    return redo(value.steps[:-1], Metaclusters(value.initial, value.initial_colors))
+    return redo(value.steps[:-1], Metaclusters(value.initial, value.initial_colors, value.cells))
 
 
 def replay(value: Metaclusters, onto: Metaclusters) -> Metaclusters:

@@ -38,6 +38,7 @@ def to_json(value: Metaclusters) -> str:
         "version": _VERSION,
         "start": dict(value.initial),
         "colors": dict(value.initial_colors),
+        **({"cells": dict(value.cells)} if value.cells else {}),
         "steps": [{"do": step.do, **dict(step.given)} for step in value.steps],
     }
     return json.dumps(content, ensure_ascii=False, indent=1)
@@ -61,14 +62,18 @@ def from_json(text: str) -> Metaclusters:
         raise ValueError(
             f"These metaclusters are of version {content.get('version')!r}; this nimbus-sd reads version {_VERSION}."
         )
+    # Earlier files, and metaclusters that were not made from a table, have no numbers of cells.
+    cells = content.get("cells", {})
     parts = content.get("start"), content.get("colors"), content.get("steps")
     if not (isinstance(parts[0], Mapping) and isinstance(parts[1], Mapping) and isinstance(parts[2], list)):
         raise ValueError("These metaclusters are not complete; they must have 'start', 'colors' and 'steps'.")
+    if not (isinstance(cells, Mapping) and all(type(number) is int for number in cells.values())):
+        raise ValueError(f"The 'cells' of these metaclusters are {cells!r}; they must be a number for each cluster.")
     begun = start(parts[0], parts[1])
     # The order of colours is that of the metaclusters, which the order of clusters need not be.
     ordered = {name: dict(begun.initial_colors)[name] for name in [*parts[1], *dict(begun.initial_colors)]}
     steps = [_step(number, entry) for number, entry in enumerate(parts[2], 1)]
-    return redo(steps, Metaclusters(begun.initial, tuple(ordered.items())))
+    return redo(steps, Metaclusters(begun.initial, tuple(ordered.items()), tuple(cells.items())))
 
 
 def save(value: Metaclusters, path: str | Path) -> None:

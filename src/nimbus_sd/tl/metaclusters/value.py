@@ -38,12 +38,15 @@ class Metaclusters:
         Pairs of cluster and metacluster at the start.
     initial_colors
         Pairs of metacluster and colour (``#rrggbb``) at the start, in the metaclusters' order.
+    cells
+        Pairs of cluster and its number of cells in the table that they were made from; empty if from none.
     steps
         What was done since.
     """
 
     initial: tuple[tuple[str, str], ...]
     initial_colors: tuple[tuple[str, str], ...]
+    cells: tuple[tuple[str, int], ...] = field(default=(), compare=False)
     steps: tuple[Step, ...] = field(default=(), init=False)
     # What the steps have come to.
     _mapping: dict[str, str] = field(init=False, repr=False, compare=False)
