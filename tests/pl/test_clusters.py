@@ -86,6 +86,13 @@ def test_a_marker_without_scores_is_left_blank(four):
     assert np.ma.getmaskarray(ax.images[0].get_array())[:, ticks(ax, "x").index("CD20")].all()
 
 
+def test_one_channel_may_be_named_alone(four):
+    assert ticks(ns.pl.score_matrix(four, "cluster", channels="CD20"), "x") == ["CD20"]
+    assert ticks(ns.pl.merging(four, "cluster", "wide", channels="CD20")[0], "x") == ["CD20"]
+    legend = ns.pl.som_stars(som(), channels="CD20").get_legend().get_texts()
+    assert [text.get_text() for text in legend][:3] == ["marker", "CD20", "metacluster"]
+
+
 def test_composition_is_the_share_of_each_region(four):
     ax = ns.pl.composition(four, "cluster")
     assert ticks(ax) == ["x", "y"]

@@ -34,7 +34,7 @@ def cluster_gallery(
     groupby: str,
     clusters: str | Sequence[str] | None = None,
     *,
-    channels: Sequence[str] | None = None,
+    channels: str | Sequence[str] | None = None,
     layer: str = keys.NIMBUS,
     n_cells: int = 4,
     width: int = 60,

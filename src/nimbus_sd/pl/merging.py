@@ -30,7 +30,7 @@ def merging(
     after: str,
     layer: str = keys.NIMBUS,
     *,
-    channels: Sequence[str] | None = None,
+    channels: str | Sequence[str] | None = None,
     cmap: str = "viridis",
     ax: Sequence[Axes] | None = None,
 ) -> np.ndarray:

@@ -29,7 +29,7 @@ def score_matrix(
     groupby: str,
     layer: str = keys.NIMBUS,
     *,
-    channels: Sequence[str] | None = None,
+    channels: str | Sequence[str] | None = None,
     dendrogram: bool = True,
     cmap: str = "viridis",
     ax: Axes | None = None,

@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from nimbus_sd.metrics._layers import layers_of
 from nimbus_sd.pl._clusters import LEGEND_ROWS, LEGEND_STYLE, colors_of, distinct
 from nimbus_sd.pl._style import GREY
 
@@ -25,7 +26,7 @@ def som_stars(
     adata: AnnData,
     key: str = "flowsom_nimbus",
     *,
-    channels: Sequence[str] | None = None,
+    channels: str | Sequence[str] | None = None,
     ax: Axes | None = None,
 ) -> Axes:
     """Show each node of a FlowSOM as a star: a wedge per marker, as long as the node's score in it is high.
@@ -75,7 +76,7 @@ def som_stars(
 
     found = _entry(adata, key)
     names = [str(name) for name in found["channels"]]
-    shown = names if channels is None else [str(name) for name in channels]
+    shown = names if channels is None else [str(name) for name in layers_of(channels)]
     if missing := [name for name in shown if name not in names]:
         raise KeyError(f"uns[{key!r}] has no channel {', '.join(map(repr, missing))}; it has {names}.")
     codes = _unit(np.asarray(found["codes"], float)[:, [names.index(name) for name in shown]])
