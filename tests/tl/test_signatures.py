@@ -141,9 +141,38 @@ def test_all_problems_come_in_one_error():
 
 
 def test_a_table_that_is_all_wrong_gives_a_short_error():
-    table = pd.DataFrame(1, index=[f"T{i}" for i in range(9)], columns=["parent", "CD3", "CD20", "CD4"])
-    with pytest.raises(ValueError, match=r"\(1\) 'T0' has '1' for 'CD3'; it must be '\+', '-' or empty.*and \d+ more"):
+    table = pd.DataFrame("x", index=[f"T{i}" for i in range(9)], columns=["parent", "CD3", "CD20", "CD4"])
+    with pytest.raises(ValueError, match=r"\(1\) 'T0' has 'x' for 'CD3'; it must be '\+', '-' or empty.*and \d+ more"):
         ns.tl.check_signatures(table.assign(parent=""))
+
+
+def test_names_of_types_that_are_not_the_index(tmp_path):
+    table = signatures({"T": ("", "CD3+"), "B": ("", "CD20+ CD3-")})
+    in_a_column = table.rename_axis("type").reset_index()
+    for name, keep in (("lost", False), ("numbered", True)):
+        (table if name == "lost" else in_a_column).to_csv(tmp_path / f"{name}.csv", index=keep)
+    read = pd.read_csv(tmp_path / "lost.csv", index_col=0)
+    for wrong in (in_a_column, tmp_path / "lost.csv", tmp_path / "numbered.csv", read):
+        with pytest.raises(ValueError, match=r"names of the types as its index .*set_index\('type'\).*index_col=0"):
+            ns.tl.check_signatures(wrong)
+    in_a_column.to_csv(tmp_path / "first.csv", index=False)
+    pd.testing.assert_frame_equal(ns.tl.check_signatures(tmp_path / "first.csv"), ns.tl.check_signatures(table))
+
+
+def test_numbers_are_no_signs():
+    table = pd.DataFrame({"parent": "", "CD3": [1, 0], "CD20": [0.0, 1.0]}, index=["T", "B"])
+    with pytest.raises(ValueError, match=r"numbers as signs, in 4 places, as '1' of 'T' for 'CD3': use \+ for positive"):
+        ns.tl.check_signatures(table)
+    with pytest.raises(ValueError, match="numbers as signs, in 4 places, as 'True'"):
+        ns.tl.check_signatures(table.astype({"CD3": bool, "CD20": bool}))
+
+
+@pytest.mark.parametrize("content", [b"", b"\n", "type,parent,CD3\nT,,+\n".encode("utf-16"), b"type,parent\nT,,+,-\n"])
+def test_files_that_are_no_signature_tables(tmp_path, content):
+    path = tmp_path / "types.csv"
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match=r"types\.csv cannot be read as a signature table; it must be text in UTF-8"):
+        ns.tl.check_signatures(path)
 
 
 @pytest.mark.parametrize("name", ["a\x00b", "a\nb"])
@@ -221,7 +250,7 @@ def test_skipping_leaves_out_types_and_moves_their_subtypes_up():
         "Epithelial": {"parent": "", "CD8": "", "CD20": "", "PanCK": "+"},
     }
     # A parent's marker that rows repeat is not their own: without CD45, there are still T cells.
-    with pytest.warns(UserWarning, match=r"Left out, as they need them: \['Immune'\].$"):
+    with pytest.warns(UserWarning, match=r"need them: \['Immune'\]. Wider, as .*: \['T'\].$"):
         left = ns.tl.check_signatures(table, PANEL[1:], missing="skip")
     assert left["parent"].to_dict() == {"T": "", "CD8 T": "T", "CD4 T": "T", "Epithelial": ""}
 

@@ -62,9 +62,9 @@ def on_panel(
     if kept.empty:
         raise ValueError(f"Without the marker(s) {lost}, the signatures tell no type apart; the panel has {channels}.")
     if lost:
-        looser = [one for one in kept.index if (table.loc[one, lost] == "-").any()]
+        looser = _wider(table, kept, lost)
         left_out = f" Left out, as they need them: {gone}." if gone else ""
-        wider = f" Wider, as something to be negative is not asked of them: {looser}." if looser else ""
+        wider = f" Wider, as these are not asked of them any more: {looser}." if looser else ""
         message = f"There are no scores of the marker(s) {lost}.{left_out}{wider}"
         warnings.warn(message, UserWarning, stacklevel=stacklevel)
     _refuse(list(tree_problems(kept)), f"Without the marker(s) {lost}, the signatures cannot be used")
@@ -93,6 +93,13 @@ def _without(table: pd.DataFrame, lost: Sequence[str]) -> tuple[pd.DataFrame, li
             handed_down[child] = down + left
         kept = kept.drop(index=one.name)
     return kept, gone
+
+
+def _wider(table: pd.DataFrame, kept: pd.DataFrame, lost: Sequence[str]) -> list[str]:
+    """Name types that lose a rule of their own or of a parent that is left out; their subtypes do as they do."""
+    rules = {one.name: set(one.rules) for one in build_tree(table)}
+    own = {name: rules[name] - rules.get(parent, set()) for name, parent in kept[PARENT].items()}
+    return [name for name, asked in own.items() if any(marker in lost for marker, _ in asked)]
 
 
 def _near(name: str, channels: Sequence[str]) -> str:

@@ -23,6 +23,7 @@ _WORDS = {
     "-": ("-", "\N{MINUS SIGN}", "\N{EN DASH}", "neg", "negative"),
     "": ("", "any"),
 }
+_NUMBERS = {"0", "1", "-1", "0.0", "1.0", "-1.0", "true", "false"}
 _SIGN = {word: sign for sign, words in _WORDS.items() for word in words}
 
 
@@ -46,11 +47,19 @@ def read_table(signatures: Signatures) -> tuple[pd.DataFrame, list[str]]:
     TypeError
         If it is no DataFrame or path.
     ValueError
-        If there are no types, no markers or no column ``parent``.
+        If the file is none of text in columns, the index has no names of types, there are no types, no markers or no
+        column ``parent``, or signs are numbers.
     """
     table = _texts(signatures)
+    first = _text(table.index.name)
     table.columns = table.columns.map(_text)
-    table.index = table.index.map(_text)
+    table.index = table.index.map(_text).rename(None)
+    if len(table) and (first == PARENT or list(table.index) == [str(i) for i in range(len(table))]):
+        raise ValueError(
+            f"A signature table has the names of the types as its index (of a CSV file: the first column); this has "
+            f"{list(table.index)[:3]} there. Set it, as by `table.set_index('type')` or `pd.read_csv(path, "
+            "index_col=0)`, and save it without `index=False`."
+        )
     if PARENT not in table.columns:
         raise ValueError(
             f"A signature table needs a column {PARENT!r}, empty for types without one; this has "
@@ -67,9 +76,14 @@ def read_table(signatures: Signatures) -> tuple[pd.DataFrame, list[str]]:
     parent = table[PARENT].map(_text)
     source = table[SOURCE].map(_text) if SOURCE in table.columns else parent.map(lambda _: "")
     found = table[markers].map(lambda value: _SIGN.get(_text(value).casefold(), "?"))
-    for i, j in np.argwhere(found.to_numpy() == "?"):
-        name, marker = table.index[i], markers[j]
-        problems.append(f"{name!r} has {_text(table.loc[name, marker])!r} for {marker!r}; it must be '+', '-' or empty")
+    wrong = [(name, marker, _text(table.loc[name, marker])) for name, marker in _where(found == "?")]
+    if wrong and all(text.casefold() in _NUMBERS for _, _, text in wrong):
+        name, marker, text = wrong[0]
+        raise ValueError(
+            f"The signature table has numbers as signs, in {len(wrong)} places, as {text!r} of {name!r} for "
+            f"{marker!r}: use + for positive and - for negative, and leave empty what may be either."
+        )
+    problems += [f"{name!r} has {text!r} for {marker!r}; it must be '+', '-' or empty" for name, marker, text in wrong]
     return pd.concat([parent.rename(PARENT), source.rename(SOURCE), found.replace("?", "")], axis=1), problems
 
 
@@ -87,9 +101,20 @@ def _texts(signatures: Signatures) -> pd.DataFrame:
         )
     path = files("nimbus_sd.tl").joinpath("data/signatures.csv") if signatures is None else Path(signatures)
     # Without a header, for pandas would give the second of two equal columns another name.
-    rows = pd.read_csv(StringIO(path.read_bytes().decode("utf-8-sig")), header=None, dtype=str, keep_default_na=False)
+    content = path.read_bytes()
+    try:
+        rows = pd.read_csv(StringIO(content.decode("utf-8-sig")), header=None, dtype=str, keep_default_na=False)
+    except (UnicodeDecodeError, pd.errors.EmptyDataError, pd.errors.ParserError) as error:
+        raise ValueError(
+            f"{path} cannot be read as a signature table; it must be text in UTF-8, with a row of column names and as "
+            f"many commas in each row: {error}."
+        ) from error
     table = rows.iloc[1:, 1:].set_axis(rows.iloc[0, 1:].to_list(), axis=1)
-    return table.set_axis(rows.iloc[1:, 0].to_list(), axis=0)
+    return table.set_axis(pd.Index(rows.iloc[1:, 0], name=rows.iloc[0, 0]), axis=0)
+
+
+def _where(mask: pd.DataFrame) -> list[tuple[str, str]]:
+    return [(mask.index[i], mask.columns[j]) for i, j in np.argwhere(mask.to_numpy())]
 
 
 def _text(value: object) -> str:

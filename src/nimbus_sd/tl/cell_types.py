@@ -62,7 +62,7 @@ def cell_types(
     adata
         Cells x channels.
     signatures
-        A DataFrame or the path of a CSV file with a row for each type: its name first (the index), a column
+        A DataFrame or the path of a CSV file (UTF-8) with a row for each type: its name first (the index), a column
         ``parent``, and a column for each marker: ``+`` or ``positive``, ``-`` or ``negative``, empty or ``any``. A
         column ``source`` is ignored. A type has the signs of its ancestors, too. None takes :func:`signatures`. Markers
         are found under their synonyms, and whatever their case, blanks and hyphens.
@@ -72,7 +72,7 @@ def cell_types(
         A type must be more probable than this, in [0.5, 1).
     missing
         ``"error"`` refuses signatures with markers that no channel is of. ``"skip"`` does without: types with such a
-        positive marker of their own are left out, and their subtypes move up.
+        positive marker of their own are left out, and their subtypes move up, without being asked for it.
     key_added
         Name of the results.
 
