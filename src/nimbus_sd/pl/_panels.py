@@ -41,6 +41,14 @@ def region_of(
         return find_regions(sdata, image_key, labels_key, channels=channels)[0]
 
 
+def check_crop(crop: object) -> None:
+    """Raise a ValueError if this is not a slice of rows and one of columns."""
+    if not isinstance(crop, tuple | list) or len(crop) != 2 or not all(isinstance(one, slice) for one in crop):
+        raise ValueError(
+            f"`crop` is {crop!r}; it must be two slices, of rows and of columns, as (slice(0, 100), slice(50, 200))."
+        )
+
+
 def panel(ax: Axes | None) -> Axes:
     """Return the axes, or those of a new figure, without ticks."""
     import matplotlib.pyplot as plt

@@ -9,7 +9,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from nimbus_sd import keys
-from nimbus_sd.pl._panels import Crop
+from nimbus_sd.pl._panels import Crop, check_crop
 from nimbus_sd.spatial.rows import rows_of
 
 if TYPE_CHECKING:
@@ -23,6 +23,7 @@ _OUTLINE = "#e69f00"
 
 def read_rows(adata: AnnData, region: Region, crop: Crop) -> tuple[NDArray[np.int64], NDArray[np.intp]]:
     """Read the labels of a crop and the row of the table for each pixel; -1 for labels without one, and for 0."""
+    check_crop(crop)
     rows, ids = rows_of(adata, region.labels_key)
     labels = region.read_labels(*crop)
     present, where = np.unique(labels, return_inverse=True)

@@ -52,7 +52,7 @@ def cells(
     layer
         Layer of the table.
     crop
-        Rows and columns to show, in pixels of the finer of image and labels.
+        Rows and columns to show, two slices, in pixels of the finer of image and labels.
     cmap
         Colour map.
     table_key

@@ -44,7 +44,7 @@ def clusters(
     groups
         Clusters to colour; the others are grey. All by default.
     crop
-        Rows and columns to show, in pixels of the finer of image and labels.
+        Rows and columns to show, two slices, in pixels of the finer of image and labels.
     table_key
         Name of the table.
     ax
@@ -61,7 +61,7 @@ def clusters(
     KeyError
         If the table, the column or one of ``groups`` does not exist.
     ValueError
-        If ``groupby`` is no column of clusters.
+        If ``groupby`` is no column of clusters, or ``crop`` is not two slices.
 
     Examples
     --------

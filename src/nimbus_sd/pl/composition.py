@@ -41,7 +41,7 @@ def composition(adata: AnnData, groupby: str, *, by: str | None = None, ax: Axes
     KeyError
         If a column does not exist.
     ValueError
-        If ``groupby`` is no column of clusters.
+        If ``groupby`` is no column of clusters, or ``by`` holds numbers with decimals.
 
     Examples
     --------
@@ -51,9 +51,9 @@ def composition(adata: AnnData, groupby: str, *, by: str | None = None, ax: Axes
     ['fov1_labels', 'fov2_labels']
     """
     found, colors = clusters_of(adata, groupby), colors_of(adata, groupby)
-    bars = region_column(adata, by)
-    counts = pd.crosstab(bars.to_numpy(), found.codes).reindex(columns=[*range(len(found.categories)), -1])
-    counts = counts.reindex(bars.cat.categories if hasattr(bars, "cat") else counts.index).dropna(how="all").fillna(0)
+    bars = clusters_of(adata, str(region_column(adata, by).name))
+    counts = pd.crosstab(np.asarray(bars), found.codes).reindex(columns=[*range(len(found.categories)), -1])
+    counts = counts.reindex(bars.categories).fillna(0)
     total = counts.sum(axis=1).to_numpy()
     shown = {name: colors[name] for name in found.categories}
     if counts[-1].any():

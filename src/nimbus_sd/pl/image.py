@@ -8,7 +8,7 @@ import numpy as np
 
 from nimbus_sd.pixels import interior
 from nimbus_sd.pl._layers import factor_of
-from nimbus_sd.pl._panels import WHOLE, Crop, panel, region_of
+from nimbus_sd.pl._panels import WHOLE, Crop, check_crop, panel, region_of
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -39,7 +39,7 @@ def image(
     image_key
         Which image; may be left out where only one shares a coordinate system with the labels.
     crop
-        Rows and columns to show, in pixels of the finer of image and labels.
+        Rows and columns to show, two slices, in pixels of the finer of image and labels.
     outlines
         Draw the outlines of cells.
     table_key
@@ -51,6 +51,7 @@ def image(
     -------
     Axes
     """
+    check_crop(crop)
     region = region_of(sdata, channel, labels_key, image_key)
     pixels = region.read_image([0], *crop)[0].astype(np.float32)
     top = factor_of(sdata.tables[table_key], channel) if table_key in sdata.tables else None
