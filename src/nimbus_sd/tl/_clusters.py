@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import pandas as pd
@@ -43,6 +43,12 @@ def check_rng(rng: object) -> None:
     whole = isinstance(rng, int | np.integer) and not isinstance(rng, bool) and 0 <= rng < 2**32
     if not whole and not isinstance(rng, np.random.Generator):
         raise ValueError(f"`rng` is {rng!r}; it must be a seed, from 0 to 2**32 - 1, or a numpy.random.Generator.")
+
+
+def check_number(name: str, value: object, fits: Callable[[float], bool], allowed: str) -> None:
+    """Raise a ValueError if a parameter is not a number that fits; ``allowed`` says which do."""
+    if isinstance(value, bool) or not isinstance(value, int | float | np.number) or not fits(float(value)):
+        raise ValueError(f"`{name}` is {value!r}; it must be a number {allowed}.")
 
 
 def check_count(name: str, value: object, least: int) -> None:

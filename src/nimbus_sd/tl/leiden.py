@@ -12,7 +12,7 @@ from scipy import sparse
 from scipy.special import logit
 
 from nimbus_sd import keys
-from nimbus_sd.tl._clusters import by_size, check_count, check_rng, column, seed_of
+from nimbus_sd.tl._clusters import by_size, check_count, check_number, check_rng, column, seed_of
 from nimbus_sd.tl._keys import check_key_added
 from nimbus_sd.tl._matrix import scored_matrix
 from nimbus_sd.tl._neighbours import with_neighbours
@@ -106,8 +106,7 @@ def leiden(
     '0'
     """
     check_count("n_neighbors", n_neighbors, 2)
-    if not isinstance(resolution, int | float | np.number) or not 0 < resolution < np.inf:
-        raise ValueError(f"`resolution` is {resolution!r}; it must be a number above 0.")
+    check_number("resolution", resolution, lambda value: 0 < value < np.inf, "above 0")
     check_rng(rng)
     if transform not in (None, "logit"):
         raise ValueError(f"`transform` is {transform!r}; it must be None or 'logit'. For others name a layer of yours.")

@@ -1,6 +1,8 @@
 import copy
 import pickle
 
+import numpy as np
+import pandas as pd
 import pytest
 
 from nimbus_sd.tl import metaclusters as mc
@@ -14,6 +16,13 @@ def four():
 def test_each_cluster_begins_as_its_own_metacluster(four):
     assert dict(four.mapping) == {"0": "0", "1": "1", "2": "2", "3": "3"}
     assert len(set(four.colors.values())) == 4 and mc.history(four) == []
+
+
+def test_numbered_clusters_and_series_can_be_a_start():
+    named = mc.start({"0": "T", "1": "B"})
+    for given in ({0: "T", np.int64(1): "B"}, pd.Series(["T", "B"]), pd.Series(["T", "B"], ["0", "1"])):
+        assert mc.start(given) == named
+    assert mc.start([0, 1]) == mc.start(["0", "1"])
 
 
 def test_merging_keeps_the_first_place_and_the_colour_of_the_name(four):
@@ -134,7 +143,11 @@ def test_names_that_cannot_be_written(four, name):
         ([], None, ValueError, "at least one"),
         (["a", "a"], None, ValueError, "there twice"),
         ("abc", None, TypeError, "must be a list"),
-        ([1, 2], None, TypeError, "must be a text"),
+        ([1, "1"], None, ValueError, "there twice"),
+        ([1.5], None, TypeError, "must be a text"),
+        ([True], None, TypeError, "must be a text"),
+        ({0: 1}, None, TypeError, "The name of a metacluster is 1"),
+        (pd.Series(["T", "B"], [0, 0]), None, ValueError, "'0' is there twice"),
         (["a"], {"b": "red"}, KeyError, "no metaclusters"),
         (["a"], {"a": "reddish"}, ValueError, "no color"),
     ],

@@ -75,7 +75,9 @@ def test_another_clustering_of_the_same_names_is_told(tmp_path, no_warning):
     again, shuffled = table(["1", "0", "0", "1", None]), adata[::-1].copy()
     for known in (value, mc.undo(value), mc.load(tmp_path / "mine.json"), mc.replay(value, mc.undo(mc.undo(value)))):
         mc.apply(shuffled, known, "leiden")
-        with pytest.warns(UserWarning, match=r"not the clustering.*2 cluster\(s\), as '0' had 3 and has 2, '1'") as caught:
+        with pytest.warns(
+            UserWarning, match=r"not the clustering.*2 cluster\(s\), as '0' had 3 and has 2, '1'"
+        ) as caught:
             mc.apply(again, known, "leiden")
         assert caught[0].filename == __file__
     with pytest.warns(UserWarning, match="'1' had 1 and has 0"):

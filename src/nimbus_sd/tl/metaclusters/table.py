@@ -46,7 +46,8 @@ def from_table(adata: AnnData, groupby: str, metaclusters: str | None = None) ->
     KeyError
         If a column does not exist.
     ValueError
-        If a column holds numbers with decimals, no cell has a cluster, a cluster has cells of several metaclusters, or a name cannot be written to disk.
+        If a column holds numbers with decimals, no cell has a cluster, a cluster has cells of several metaclusters, or
+        a name cannot be written to disk.
 
     Examples
     --------

@@ -9,6 +9,10 @@ from dataclasses import dataclass, field
 from functools import cache
 from itertools import count
 from types import MappingProxyType
+from typing import Any
+
+import numpy as np
+import pandas as pd
 
 # Okabe and Ito's colours for all kinds of colour vision, then Tol's muted ones, without black and near-doubles.
 _PALETTE = (
@@ -89,13 +93,16 @@ class Metaclusters:
             object.__setattr__(self, name, value)
 
 
-def start(clusters: Iterable[str] | Mapping[str, str], colors: Mapping[str, str] | None = None) -> Metaclusters:
+def start(
+    clusters: Iterable[str | int] | Mapping[str | int, str] | pd.Series, colors: Mapping[str, str] | None = None
+) -> Metaclusters:
     """Begin with clusters, each a metacluster of its own or in the one that a mapping gives.
 
     Parameters
     ----------
     clusters
-        Names of clusters; or a mapping from each cluster to its metacluster, such as types that were suggested.
+        Names of clusters; or a mapping or Series from each cluster to its metacluster, such as types that were
+        suggested. Whole numbers are taken as text.
     colors
         Colours of metaclusters, as matplotlib knows them; others get one each, always the same ones.
 
@@ -120,7 +127,10 @@ def start(clusters: Iterable[str] | Mapping[str, str], colors: Mapping[str, str]
     """
     if isinstance(clusters, str):
         raise TypeError(f"`clusters` is the text {clusters!r}; it must be a list of names, or a mapping.")
-    pairs = list(clusters.items()) if isinstance(clusters, Mapping) else [(name, name) for name in clusters]
+    if isinstance(clusters, Mapping | pd.Series):
+        pairs = [(_text(name), one) for name, one in clusters.items()]
+    else:
+        pairs = [(_text(name), _text(name)) for name in clusters]
     if not pairs:
         raise ValueError("`clusters` is empty; there must be at least one.")
     seen: set[str] = set()
@@ -138,6 +148,10 @@ def start(clusters: Iterable[str] | Mapping[str, str], colors: Mapping[str, str]
     for name in names:
         shown[name] = given.get(name) or next_color([*shown.values(), *given.values()])
     return Metaclusters(tuple(pairs), tuple(shown.items()))
+
+
+def _text(name: Any) -> Any:
+    return str(name) if isinstance(name, int | np.integer) and not isinstance(name, bool) else name
 
 
 def check_name(name: object, what: str = "metacluster") -> str:
