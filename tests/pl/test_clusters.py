@@ -102,6 +102,9 @@ def test_composition_is_the_share_of_each_region(four):
     assert [text.get_text() for text in ax.texts] == ["7", "3"]
     ax = ns.pl.composition(four, "wide", by="cluster")
     assert ticks(ax) == list("abcd")
+    four.obs["age"] = [60.5] * 10
+    with pytest.raises(ValueError, match=r"obs\['age'\] holds numbers such as 60\.5"):
+        ns.pl.composition(four, "wide", by="age")
 
 
 def test_colours_are_those_of_scanpy_where_there_are_some(four):
@@ -283,6 +286,13 @@ def test_chosen_clusters_stand_out(clustered, labels):
         ns.pl.clusters(clustered["table"], "cluster", "a_cells")
 
 
+@pytest.mark.parametrize("crop", [(0, 100), slice(0, 10), (slice(0, 10),), None])
+def test_crops_are_two_slices(clustered, crop):
+    for drawn, what in ((ns.pl.clusters, "cluster"), (ns.pl.cells, "CD3"), (ns.pl.image, "CD3")):
+        with pytest.raises(ValueError, match=r"`crop` is .*; it must be two slices, of rows and of columns, as"):
+            drawn(clustered, what, "a_cells", crop=crop)
+
+
 @pytest.fixture
 def row(make_sdata, annotate):
     """Nine cells in a row, 10 x 10; the third "t" cell scores like "b", and the ninth is a sliver."""
@@ -342,6 +352,8 @@ def test_gallery_of_a_single_cluster_doubts_nobody(row):
     [
         ({"clusters": "z"}, KeyError, "no cluster 'z'"),
         ({"n_cells": 0}, ValueError, "`n_cells` is 0"),
+        ({"n_cells": "2"}, ValueError, "`n_cells` is '2'; it must be a whole number, 1 or more"),
+        ({"width": 0.5}, ValueError, "`width` is 0.5"),
         ({"channels": ["CD4"]}, KeyError, r"no column \['CD4'\]"),
         ({"channels": ["CD3"] * 4}, ValueError, "one to three"),
         ({"layer": "other"}, KeyError, "no layer 'other'"),

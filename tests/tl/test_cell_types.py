@@ -143,7 +143,7 @@ def test_a_limit_moves_cells_up_the_tree():
     assert adata.obs["t_reason"].iloc[0] == "perhaps Immune (CD45+)"
 
 
-@pytest.mark.parametrize("limit", [0.4, 1.0, float("nan")])
+@pytest.mark.parametrize("limit", [0.4, 1.0, float("nan"), "0.5", None])
 def test_limits_without_meaning(limit):
     with pytest.raises(ValueError, match="`min_probability`"):
         ns.tl.cell_types(cells([[0] * 5]), signatures(), min_probability=limit)

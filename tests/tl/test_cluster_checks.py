@@ -241,6 +241,24 @@ def test_what_is_missing_is_said():
         ns.tl.cluster_checks(adata, "cluster", exclusive=[("CD3", "CD4")])
 
 
+def test_one_pair_may_be_given_alone():
+    adata = calls(CD3="1" * 20 + "0" * 80, CD20="1" * 20 + "0" * 80)
+    alone, listed = (
+        ns.tl.cluster_checks(adata, "cluster", checks="contradiction", exclusive=given)
+        for given in (("CD3", "CD20"), [("CD3", "CD20")])
+    )
+    pd.testing.assert_frame_equal(alone, listed)
+    assert alone["markers"].to_list() == ["CD3, CD20"]
+
+
+def test_a_column_whose_name_cannot_be_a_key():
+    adata = spilled()
+    adata.obs["my/clusters"] = adata.obs["cluster"]
+    with pytest.raises(ValueError, match="'my/clusters_checks', which cannot be written.*pass `key_added=`"):
+        ns.tl.cluster_checks(adata, "my/clusters")
+    assert not ns.tl.cluster_checks(adata, "my/clusters", key_added="mine").empty
+
+
 @pytest.mark.parametrize(
     ("what", "words"),
     [
@@ -248,9 +266,15 @@ def test_what_is_missing_is_said():
         ({"threshold": 0}, "`threshold` is 0"),
         ({"min_share": 1.5}, "`min_share` is 1.5"),
         ({"min_cells": 0}, "`min_cells` is 0"),
+        ({"threshold": "0.5"}, "`threshold` is '0.5'; it must be a number above 0"),
+        ({"min_share": "0.1"}, "`min_share` is '0.1'; it must be a number in"),
+        ({"min_cells": "5"}, "`min_cells` is '5'"),
+        ({"rng": "0"}, "`rng` is '0'; it must be a seed"),
+        ({"exclusive": "CD3"}, "`exclusive` has 'CD3'; each entry must be two different markers"),
         ({"others": "cluster"}, r"`others` names obs\['cluster'\] itself"),
         ({"exclusive": ["CD3"]}, "must be two different markers"),
         ({"exclusive": [("CD3", "CD3")]}, "must be two different markers"),
+        ({"key_added": ""}, "`key_added` is '', which cannot be written"),
         ({"key_added": "gold"}, "kept for something else"),
         ({"key_added": "mine"}, "did not make"),
     ],

@@ -110,6 +110,8 @@ def test_what_cannot_be_mapped_is_said(typed_table):
     flowsom(adata, **SMALL, n_metaclusters=4)
     with pytest.raises(KeyError, match=r"no map uns\['x'\] of `tl.flowsom`; it has \['flowsom_nimbus'\]"):
         map_to_som(typed_table(), adata, key="x")
+    with pytest.raises(TypeError, match="`reference` is 'flowsom_nimbus'; it must be the table .*as `key`"):
+        map_to_som(typed_table(), reference="flowsom_nimbus")
     with pytest.raises(KeyError, match="no channel 'CD8'"):
         map_to_som(typed_table()[:, ["CD3", "CD20", "CD68", "PanCK"]].copy(), adata)
     with pytest.raises(ValueError, match=r"`tl\.map_to_som` did not make"):
@@ -144,8 +146,19 @@ def test_what_cannot_be_done_is_said(typed_table, given, message):
 def test_cells_that_are_all_alike(typed_table):
     adata = typed_table()
     adata.layers["nimbus"][:] = 0.5
-    with pytest.warns(UserWarning, match="the same in every cell"), pytest.raises(ValueError, match="Only 1 nodes"):
+    with (
+        pytest.warns(UserWarning, match="the same in every cell"),
+        pytest.raises(ValueError, match="Only 1 nodes") as caught,
+    ):
         flowsom(adata, **SMALL)
+    assert "n_metaclusters" not in str(caught.value) and "more `channels`" in str(caught.value)
+    with pytest.warns(UserWarning), pytest.raises(ValueError, match="fewer `n_metaclusters`, or more `channels`"):
+        flowsom(adata, **SMALL, n_metaclusters=2)
+
+
+def test_a_table_without_cells(typed_table):
+    with pytest.raises(ValueError, match=r"^The table has no cells\.$"):
+        flowsom(typed_table()[:0].copy(), **SMALL)
 
 
 def test_without_the_package_it_says_what_to_do(typed_table, monkeypatch):

@@ -161,7 +161,9 @@ def test_names_of_types_that_are_not_the_index(tmp_path):
 
 def test_numbers_are_no_signs():
     table = pd.DataFrame({"parent": "", "CD3": [1, 0], "CD20": [0.0, 1.0]}, index=["T", "B"])
-    with pytest.raises(ValueError, match=r"numbers as signs, in 4 places, as '1' of 'T' for 'CD3': use \+ for positive"):
+    with pytest.raises(
+        ValueError, match=r"numbers as signs, in 4 places, as '1' of 'T' for 'CD3': use \+ for positive"
+    ):
         ns.tl.check_signatures(table)
     with pytest.raises(ValueError, match="numbers as signs, in 4 places, as 'True'"):
         ns.tl.check_signatures(table.astype({"CD3": bool, "CD20": bool}))

@@ -89,6 +89,28 @@ def test_bad_input():
         ns.tl.suggest_types(adata, "cluster", TABLE, min_share=0.3)
 
 
+@pytest.mark.parametrize("name", ["min_share", "min_probability"])
+def test_text_for_a_limit(name):
+    with pytest.raises(ValueError, match=f"`{name}` is '0.5'; it must be a number in"):
+        ns.tl.suggest_types(clusters(one=[T]), "cluster", TABLE, **{name: "0.5"})
+
+
+def test_numbers_are_no_clusters():
+    adata = clusters(one=[T] * 2)
+    adata.obs["area"] = [0.5, 1.5]
+    with pytest.raises(ValueError, match=r"obs\['area'\] holds numbers such as 0\.5"):
+        ns.tl.suggest_types(adata, "area", TABLE)
+
+
+def test_suggestions_for_numbered_clusters_can_be_the_start_of_metaclusters(no_warning):
+    adata = clusters(c0=[T, NOTHING], c1=[B, EPITHELIAL])
+    adata.obs["number"] = [0, 0, 1, 1]
+    found = ns.tl.suggest_types(adata, "number", TABLE)
+    assert found.index.to_list() == ["0", "1"]
+    for suggested in (found["type"], found["type"].to_dict()):
+        ns.tl.metaclusters.apply(adata, ns.tl.metaclusters.start(suggested), "number")
+
+
 def test_suggestions_can_be_the_start_of_metaclusters():
     adata = clusters(c0=[T] * 2, c1=[B] * 2, c2=[T])
     found = ns.tl.suggest_types(adata, "cluster", TABLE)

@@ -16,6 +16,7 @@ from nimbus_sd.pl._layers import check_channels, factor_of
 from nimbus_sd.pl._panels import panel, region_of, table_of
 from nimbus_sd.pl._tissue import crop_around, draw_outline
 from nimbus_sd.pl._typical import typical_and_doubtful
+from nimbus_sd.tl._clusters import check_count
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -76,8 +77,8 @@ def cluster_gallery(
     KeyError
         If a table, column, cluster, layer, channel or ``obsm["spatial"]`` does not exist.
     ValueError
-        If there are more than three channels, ``n_cells`` is below 1, no cell has all scores, or a cell is not where
-        ``obsm["spatial"]`` says.
+        If there are more than three channels, ``n_cells`` or ``width`` is no whole number above 0, no cell has all
+        scores, or a cell is not where ``obsm["spatial"]`` says.
 
     Examples
     --------
@@ -93,8 +94,8 @@ def cluster_gallery(
     wanted = names if clusters is None else [str(name) for name in layers_of(clusters)]
     if unknown := [name for name in wanted if name not in names]:
         raise KeyError(f"obs[{groupby!r}] has no cluster {', '.join(map(repr, unknown))}; it has {names}.")
-    if n_cells < 1:
-        raise ValueError(f"`n_cells` is {n_cells}; it must be at least 1.")
+    check_count("n_cells", n_cells, 1)
+    check_count("width", width, 1)
     given = None if channels is None else [str(name) for name in layers_of(channels)]
     if given is not None:
         check_channels(adata, given)

@@ -26,7 +26,9 @@ _PAIRS = (
 )
 
 
-def exclusive_pairs(channels: Sequence[str], wanted: Sequence[Sequence[str]] | None) -> list[tuple[str, str]]:
+def exclusive_pairs(
+    channels: Sequence[str], wanted: Sequence[Sequence[str]] | Sequence[str] | None
+) -> list[tuple[str, str]]:
     """Give the pairs that a user names, or those known ones of which the table has both markers.
 
     Parameters
@@ -34,7 +36,7 @@ def exclusive_pairs(channels: Sequence[str], wanted: Sequence[Sequence[str]] | N
     channels
         Names in the table.
     wanted
-        Pairs of them; None for those known.
+        Pairs of them, or one pair; None for those known.
 
     Raises
     ------
@@ -49,8 +51,11 @@ def exclusive_pairs(channels: Sequence[str], wanted: Sequence[Sequence[str]] | N
             named.setdefault(canonical(name), []).append(name)
         known = [(named.get(canonical(a), []), named.get(canonical(b), [])) for a, b in _PAIRS]
         return [pair for first, second in known for pair in product(first, second)]
+    given: list[Sequence[str]] = [wanted] if isinstance(wanted, str) else list(wanted)
+    if len(given) == 2 and all(isinstance(name, str) for name in given):
+        given = [[str(name) for name in given]]
     pairs = []
-    for pair in wanted:
+    for pair in given:
         names = [pair] if isinstance(pair, str) else [str(name) for name in pair]
         if len(set(names)) != 2 or len(names) != 2:
             raise ValueError(f"`exclusive` has {pair!r}; each entry must be two different markers, as ('CD3', 'CD20').")

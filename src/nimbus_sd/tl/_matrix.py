@@ -48,7 +48,7 @@ def scored_matrix(
     KeyError
         If the layer or a channel does not exist.
     ValueError
-        If no channel is asked for, one is named twice, or nothing with a score is left.
+        If the table has no cells, no channel is asked for, one is named twice, or nothing with a score is left.
 
     Warns
     -----
@@ -57,6 +57,8 @@ def scored_matrix(
     """
     values = read_layer(adata, layer)
     names = _names(adata, channels)
+    if not len(values):
+        raise ValueError("The table has no cells.")
     values = values[:, adata.var_names.get_indexer(names)].astype(np.float32)
     known = np.isfinite(values)
     scored = known.any(axis=0)

@@ -10,6 +10,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from nimbus_sd.metrics._calls import beyond_unit
+from nimbus_sd.tl._clusters import check_number
 from nimbus_sd.tl._signature_panel import Missing, checked_table, on_panel
 from nimbus_sd.tl._signature_table import Signatures, markers_of
 from nimbus_sd.tl._signature_tree import CellType, build_tree
@@ -18,12 +19,9 @@ if TYPE_CHECKING:
     from anndata import AnnData
 
 
-def check_limit(min_probability: float) -> None:
+def check_limit(name: str, value: float) -> None:
     """Refuse a limit below which several types, or above which none, could be supported."""
-    if not 0.5 <= min_probability < 1:
-        raise ValueError(
-            f"`min_probability` is {min_probability!r}; it must be in [0.5, 1), so that one type at most has it."
-        )
+    check_number(name, value, lambda limit: 0.5 <= limit < 1, "in [0.5, 1), so that one type at most has it")
 
 
 def panel_signatures(adata: AnnData, signatures: Signatures, missing: Missing) -> pd.DataFrame:

@@ -115,7 +115,7 @@ def cell_types(
     >>> adata.obs["cell_type_nimbus_reason"].iloc[0]
     'CD45+ CD3+'
     """
-    check_limit(min_probability)
+    check_limit("min_probability", min_probability)
     columns = [key_added, f"{key_added}_probability", f"{key_added}_reason"]
     check_key_added(adata, key_added, _TOOL, [("obs", column) for column in columns])
     told = panel_signatures(adata, signatures, missing)

@@ -12,6 +12,7 @@ import pandas as pd
 from nimbus_sd import keys
 from nimbus_sd.metrics._layers import clusters_of, layers_of
 from nimbus_sd.metrics._layers import layer as read_layer
+from nimbus_sd.tl._clusters import check_count, check_number, check_rng
 from nimbus_sd.tl._contact_checks import BY_CONTACT, by_contact
 from nimbus_sd.tl._contradiction import contradiction
 from nimbus_sd.tl._exclusive import exclusive_pairs
@@ -35,7 +36,7 @@ def cluster_checks(
     *,
     layer: str = keys.NIMBUS,
     checks: Sequence[str] = _CHECKS,
-    exclusive: Sequence[Sequence[str]] | None = None,
+    exclusive: Sequence[Sequence[str]] | Sequence[str] | None = None,
     others: str | Sequence[str] = (),
     threshold: float = 0.5,
     min_share: float = 0.05,
@@ -86,8 +87,8 @@ def cluster_checks(
         Which ones. The first two need ``obsp["boundary"]`` and ``obs["perimeter"]`` from
         :func:`nimbus_sd.tl.cell_features`, and ``layers["integrated_expression"]``.
     exclusive
-        Pairs of markers that exclude each other. None takes those known (such as CD3 and CD20, CD4 and CD8, kappa and
-        lambda, PanCK and CD45) of which the table has both.
+        Pairs of markers that exclude each other, or one pair. None takes those known (such as CD3 and CD20, CD4 and
+        CD8, kappa and lambda, PanCK and CD45) of which the table has both.
     others
         Columns of ``obs`` with other clusterings of the same cells: other seeds, other resolutions. None of them, no
         ``"stability"``.
@@ -139,11 +140,18 @@ def cluster_checks(
     """
     checks = layers_of(checks)
     others = layers_of(others)
-    _check_numbers(checks, threshold, min_share, min_cells)
+    _check_numbers(checks, threshold, min_share)
+    check_count("min_cells", min_cells, 1)
+    check_rng(rng)
     if groupby in others:
         raise ValueError(f"`others` names obs[{groupby!r}] itself; name other clusterings of the same cells.")
+    try:
+        check_key_added(adata, f"{groupby}_checks" if key_added is None else key_added, _TOOL)
+    except ValueError as error:
+        if key_added is not None:
+            raise
+        raise ValueError(f"{error} That is the default for {groupby!r}: pass `key_added=`.") from error
     key_added = f"{groupby}_checks" if key_added is None else key_added
-    check_key_added(adata, key_added, _TOOL)
     column = clusters_of(adata, groupby)
     columns = {name: clusters_of(adata, name) for name in others}
     scores = read_layer(adata, layer)
@@ -191,12 +199,8 @@ def cluster_checks(
     return table
 
 
-def _check_numbers(checks: Sequence[str], threshold: float, min_share: float, min_cells: int) -> None:
+def _check_numbers(checks: Sequence[str], threshold: float, min_share: float) -> None:
     if unknown := [name for name in checks if name not in _CHECKS]:
         raise ValueError(f"`checks` has {unknown}; there are {list(_CHECKS)}.")
-    if not 0 < threshold <= 1:
-        raise ValueError(f"`threshold` is {threshold!r}; it must be above 0 and at most 1.")
-    if not 0 <= min_share <= 1:
-        raise ValueError(f"`min_share` is {min_share!r}; it must be in [0, 1].")
-    if min_cells < 1:
-        raise ValueError(f"`min_cells` is {min_cells!r}; it must be at least 1.")
+    check_number("threshold", threshold, lambda value: 0 < value <= 1, "above 0 and at most 1")
+    check_number("min_share", min_share, lambda value: 0 <= value <= 1, "in [0, 1]")

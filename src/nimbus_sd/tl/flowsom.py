@@ -167,8 +167,10 @@ def _metaclusters(
     if len(taken) < (wanted or 3):
         raise ValueError(
             f"Only {len(taken)} nodes have cells, too few "
-            + (f"for {wanted} metaclusters." if wanted else "to suggest a number of metaclusters.")
-            + " The cells are too much alike: name fewer `n_metaclusters`, or more `channels`."
+            + (f"for {wanted} metaclusters" if wanted else "to suggest a number of metaclusters")
+            + ": the cells are too much alike. Name "
+            + ("fewer `n_metaclusters`, or " if wanted else "")
+            + "more `channels` in which they differ."
         )
     suggestion: dict[str, Any] = {}
     if wanted is None:

@@ -59,6 +59,8 @@ def map_to_som(
     ------
     KeyError
         If ``reference`` has no such map; if the layer or one of the map's channels does not exist.
+    TypeError
+        If ``reference`` is no table.
     ValueError
         If a channel of the map has no score at all, or ``key_added`` holds something else already.
 
@@ -107,6 +109,11 @@ def map_to_som(
 
 
 def _som(reference: AnnData, key: str) -> Mapping[str, Any]:
+    if not hasattr(reference, "uns"):
+        raise TypeError(
+            f"`reference` is {reference!r:.80}; it must be the table (AnnData) that `tl.flowsom` clustered. Pass the "
+            "name of its map as `key`."
+        )
     entries = {name: one for name, one in reference.uns.items() if isinstance(one, Mapping)}
     maps = [name for name, one in entries.items() if one.get("tool") == "flowsom"]
     if key not in maps:

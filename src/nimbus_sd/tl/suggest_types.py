@@ -10,7 +10,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from nimbus_sd import keys
-from nimbus_sd.metrics._layers import obs_columns
+from nimbus_sd.metrics._layers import clusters_of
 from nimbus_sd.tl._matrix import scored_matrix
 from nimbus_sd.tl._scored_tree import check_limit, panel_signatures, scored_tree
 from nimbus_sd.tl._signature_panel import Missing
@@ -54,7 +54,7 @@ def suggest_types(
     Returns
     -------
     DataFrame
-        One row for each cluster, in the order of its categories:
+        One row for each cluster, named as text, in the order of its categories:
 
         - ``type``: the suggestion
         - ``share``: of the cluster's cells that have this type (or no type)
@@ -68,7 +68,7 @@ def suggest_types(
     KeyError
         If the column or layer does not exist, or a marker has no channel.
     ValueError
-        As for :func:`cell_types`; if ``min_share`` is out of range.
+        As for :func:`cell_types`; if ``groupby`` is no column of clusters, or ``min_share`` is out of range.
 
     Warns
     -----
@@ -84,10 +84,9 @@ def suggest_types(
     {'B cell': 'B cell', 'CD4 T cell': 'T cell', 'CD8 T cell': 'T cell', 'epithelium': 'Epithelial cell',
      'macrophage': 'Immune cell', 'other': 'unassigned'}
     """
-    check_limit(min_probability)
-    if not 0.5 <= min_share < 1:
-        raise ValueError(f"`min_share` is {min_share!r}; it must be in [0.5, 1), so that one type at most has it.")
-    groups = pd.Categorical(obs_columns(adata, groupby)[groupby])
+    check_limit("min_probability", min_probability)
+    check_limit("min_share", min_share)
+    groups = clusters_of(adata, groupby)
     told = panel_signatures(adata, signatures, missing)
     scores, used, channels = scored_matrix(adata, layer, markers_of(told))
     tree = scored_tree(told, scores, channels, layer)
