@@ -254,7 +254,7 @@ def test_one_pair_may_be_given_alone():
 def test_a_column_whose_name_cannot_be_a_key():
     adata = spilled()
     adata.obs["my/clusters"] = adata.obs["cluster"]
-    with pytest.raises(ValueError, match="'my/clusters_checks', which cannot be written.*pass `key_added=`"):
+    with pytest.raises(ValueError, match=r"'my/clusters_checks', which cannot be written.*pass `key_added=`"):
         ns.tl.cluster_checks(adata, "my/clusters")
     assert not ns.tl.cluster_checks(adata, "my/clusters", key_added="mine").empty
 

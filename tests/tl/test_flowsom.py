@@ -110,7 +110,7 @@ def test_what_cannot_be_mapped_is_said(typed_table):
     flowsom(adata, **SMALL, n_metaclusters=4)
     with pytest.raises(KeyError, match=r"no map uns\['x'\] of `tl.flowsom`; it has \['flowsom_nimbus'\]"):
         map_to_som(typed_table(), adata, key="x")
-    with pytest.raises(TypeError, match="`reference` is 'flowsom_nimbus'; it must be the table .*as `key`"):
+    with pytest.raises(TypeError, match=r"`reference` is 'flowsom_nimbus'; it must be the table .*as `key`"):
         map_to_som(typed_table(), reference="flowsom_nimbus")
     with pytest.raises(KeyError, match="no channel 'CD8'"):
         map_to_som(typed_table()[:, ["CD3", "CD20", "CD68", "PanCK"]].copy(), adata)
