@@ -57,7 +57,9 @@ def sdata(make_sdata, labels):
 
 @pytest.fixture(autouse=True)
 def close_figures():
-    yield
     import matplotlib.pyplot as plt
 
+    # Also those that tests of other folders left.
+    plt.close("all")
+    yield
     plt.close("all")
