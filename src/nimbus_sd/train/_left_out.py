@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,6 +17,7 @@ from nimbus_sd.train.recipe import Selection
 from nimbus_sd.train.select import Selector
 from nimbus_sd.train.splits import TRAIN
 from nimbus_sd.train.store import Store
+from nimbus_sd.train.stored_region import StoredRegion
 from nimbus_sd.train.tiles import StoredBatch, read_batches
 
 if TYPE_CHECKING:
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 
 _BATCH = 4
 _OUTLINE = "#E69F00"
+_CELL = ["data_set", "region", "instance_id", "channel"]
 
 
 @torch.no_grad()
@@ -79,7 +81,7 @@ def show_left_out(
     width: int = 48,
     ax: Sequence[Axes] | None = None,
 ) -> np.ndarray:
-    """Show the cells that were left out, those whose label costs most first.
+    """Show the cells that were left out, those whose label costs most first, each in the tile that has most of it.
 
     Parameters
     ----------
@@ -107,8 +109,9 @@ def show_left_out(
     import matplotlib.pyplot as plt
 
     store = store if isinstance(store, Store) else Store(store)
-    shown = cells[~cells["kept"].astype(bool)].nlargest(n_cells, "loss")
-    shown = shown.drop_duplicates(["data_set", "region", "instance_id", "channel"])
+    # A cell that lies in several tiles is listed for each of them.
+    shown = cells[~cells["kept"].astype(bool)].sort_values("loss", ascending=False, kind="stable")
+    shown = shown.drop_duplicates(_CELL).head(n_cells)
     if shown.empty:
         raise ValueError(f"None of the {len(cells)} cells was left out: there is nothing to show.")
     if ax is None:
@@ -118,20 +121,26 @@ def show_left_out(
         ax = list(grid.ravel())
     used = np.array(list(ax)[: len(shown)], dtype=object)
     regions = {(one.data_set, one.region): one for one in store.regions}
+    windows = cells.groupby(_CELL[:3], observed=True)["window"].unique()
     for one, axes in zip(shown.itertuples(), used, strict=False):
         region = regions[one.data_set, one.region]
-        own = np.asarray(region.arrays["cells"][one.window]) == 1 + int(
-            np.flatnonzero(region.ids == one.instance_id)[0]
-        )
+        own, window = _whole(region, one.instance_id, windows[one.data_set, one.region, one.instance_id])
         y, x = (int(np.mean(along)) for along in np.nonzero(own))
         box = tuple(slice(max(0, at - width // 2), at + width // 2) for at in (y, x))
-        image = np.asarray(region.arrays["image"][one.window, region.channels.index(one.channel)])
+        image = np.asarray(region.arrays["image"][window, region.channels.index(one.channel)])
         axes.imshow(image[box], cmap="gray", vmin=0, vmax=1, interpolation="nearest")
         axes.contour(own[box], levels=[0.5], colors=_OUTLINE, linewidths=1)
         axes.set_title(f"{one.channel}: label {one.label:g}, score {one.score:.2f}", fontsize=7)
     for axes in ax:
         axes.set_axis_off()
     return used
+
+
+def _whole(region: StoredRegion, instance_id: int, windows: Iterable[int]) -> tuple[np.ndarray, int]:
+    """Return a cell's mask in that of some windows which has most of it, and this window."""
+    number = 1 + int(np.flatnonzero(region.ids == instance_id)[0])
+    masks = ((np.asarray(region.arrays["cells"][window]) == number, int(window)) for window in windows)
+    return max(masks, key=lambda found: int(found[0].sum()))
 
 
 def _restored(folder: Path, store: Store) -> tuple[UNet, Selector, str]:
