@@ -177,6 +177,13 @@ def test_files_that_are_no_signature_tables(tmp_path, content):
         ns.tl.check_signatures(path)
 
 
+def test_a_row_that_was_cut_short_is_refused(tmp_path):
+    """Its missing signs would be 'any', and the type wider."""
+    (tmp_path / "types.csv").write_text("type,parent,CD3,CD20\nT,,+,-\nB,,-\n")
+    with pytest.raises(ValueError, match=r"types\.csv has 4 columns, but line 3 has more or fewer values"):
+        ns.tl.check_signatures(tmp_path / "types.csv")
+
+
 @pytest.mark.parametrize("name", ["a\x00b", "a\nb"])
 def test_names_of_types_that_cannot_be_written(name):
     with pytest.raises(ValueError, match=r"The name of a type is .* cannot be written to disk"):

@@ -74,7 +74,8 @@ def leiden(
         - ``uns[key_added]``: ``tool``, ``params``
         - ``uns[f"{key_added}_neighbors"]``, ``obsp[f"{key_added}_neighbors_connectivities"]``,
           ``obsp[f"{key_added}_neighbors_distances"]``: what ``scanpy.pp.neighbors(key_added=...)`` sets, empty rows
-          for cells without all scores. Pass it as ``neighbors_key``, as in ``scanpy.tl.umap``.
+          for cells without all scores. Pass it as ``neighbors_key``, as in ``scanpy.tl.umap``; cells without a cluster
+          must be left out before.
         - ``obsm[f"{key_added}_neighbors"]``: the values that the neighbours are of, float32, (cells, channels used),
           NaN for cells without all scores; scanpy finds them as ``use_rep``
 

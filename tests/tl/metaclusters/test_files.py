@@ -120,3 +120,11 @@ def test_files_of_other_kinds(tmp_path, edited):
         mc.save(edited, tmp_path / "metaclusters.txt")
     with pytest.raises(FileNotFoundError):
         mc.load(tmp_path / "none.json")
+
+
+@pytest.mark.parametrize("row", ["0,B cell,#e69f00,", "0,T cell, CD8,#e69f00", "0"])
+def test_rows_of_another_length_are_refused(tmp_path, row):
+    """pandas would take the first column for an index, and so the names for clusters."""
+    (tmp_path / "x.csv").write_text(f"cluster,metacluster,color\n{row}\n1,B cell,#56b4e9,\n")
+    with pytest.raises(ValueError, match=r"x\.csv has 3 columns, but line 2 has more or fewer values"):
+        mc.load(tmp_path / "x.csv")

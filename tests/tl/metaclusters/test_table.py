@@ -138,3 +138,14 @@ def test_keys_that_are_taken_or_cannot_be_written(caplog):
     with caplog.at_level(logging.INFO, "nimbus_sd"):
         mc.apply(adata, mc.rename(value, "0", "T"), "leiden")
     assert "overwriting" in caplog.text and adata.obs["metacluster_nimbus"].to_list() == ["T", "1"]
+
+
+def test_the_clusters_and_colours_of_others_are_not_overwritten():
+    adata = table(["0", "1", "1"])
+    mc.apply(adata, mc.from_table(adata, "leiden"), "leiden")
+    again = mc.from_table(adata, "metacluster_nimbus")
+    with pytest.raises(ValueError, match="`groupby` and `key_added` are both 'metacluster_nimbus'"):
+        mc.apply(adata, again, "metacluster_nimbus")
+    adata.uns["mine_colors"] = ["red"]
+    with pytest.raises(ValueError, match=r"the table has uns\['mine_colors'\]"):
+        mc.apply(adata, again, "metacluster_nimbus", key_added="mine")

@@ -11,6 +11,7 @@ from typing import Any
 
 import pandas as pd
 
+from nimbus_sd.tl._csv import check_even
 from nimbus_sd.tl.metaclusters.edit import EDITS, redo
 from nimbus_sd.tl.metaclusters.value import Metaclusters, Step, start
 
@@ -131,6 +132,7 @@ def load(path: str | Path) -> Metaclusters:
 
 
 def _from_csv(text: str, path: Path) -> Metaclusters:
+    check_even(text, path)
     table = pd.read_csv(StringIO(text), dtype=str, keep_default_na=False)
     if lacking := [name for name in _COLUMNS[:2] if name not in table.columns]:
         raise ValueError(f"{path} has no column {lacking}; it has {list(table.columns)}, and must have {_COLUMNS[:2]}.")

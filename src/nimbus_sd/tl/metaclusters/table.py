@@ -100,8 +100,8 @@ def apply(adata: AnnData, value: Metaclusters, groupby: str, *, key_added: str =
     KeyError
         If the column does not exist, or it has clusters that ``value`` does not know.
     ValueError
-        If the column holds numbers with decimals or no cluster; if ``key_added`` holds something else, or cannot be
-        written to disk.
+        If the column holds numbers with decimals or no cluster; if ``key_added`` is ``groupby``, holds something else,
+        or cannot be written to disk.
 
     Warns
     -----
@@ -121,7 +121,11 @@ def apply(adata: AnnData, value: Metaclusters, groupby: str, *, key_added: str =
     ['T cell', 'epithelium', 'B cell', 'other', 'macrophage']
     """
     clusters = clusters_of(adata, groupby)
-    check_key_added(adata, key_added, _TOOL, [("obs", key_added)])
+    check_key_added(adata, key_added, _TOOL, [("obs", key_added), ("uns", f"{key_added}_colors")])
+    if key_added == groupby:
+        raise ValueError(
+            f"`groupby` and `key_added` are both {groupby!r}; the clusters would be lost. Name another key."
+        )
     if unknown := sorted(set(clusters.categories) - set(value.mapping)):
         raise KeyError(
             f"obs[{groupby!r}] has the cluster(s) {unknown}, which these metaclusters do not know; they are of "
