@@ -169,11 +169,19 @@ def test_numbers_are_no_signs():
         ns.tl.check_signatures(table.astype({"CD3": bool, "CD20": bool}))
 
 
-@pytest.mark.parametrize("content", [b"", b"\n", "type,parent,CD3\nT,,+\n".encode("utf-16"), b"type,parent\nT,,+,-\n"])
-def test_files_that_are_no_signature_tables(tmp_path, content):
+@pytest.mark.parametrize(
+    ("content", "fault"),
+    [
+        (b"", "is empty"),
+        (b"\n", "is empty"),
+        ("type,parent,CD3\nT,,+\n".encode("utf-16"), "is no CSV file in UTF-8"),
+        (b"type,parent\nT,,+,-\n", "has 2 columns, but line 2 has more or fewer"),
+    ],
+)
+def test_files_that_are_no_signature_tables(tmp_path, content, fault):
     path = tmp_path / "types.csv"
     path.write_bytes(content)
-    with pytest.raises(ValueError, match=r"types\.csv cannot be read as a signature table; it must be text in UTF-8"):
+    with pytest.raises(ValueError, match=rf"types\.csv {fault}"):
         ns.tl.check_signatures(path)
 
 

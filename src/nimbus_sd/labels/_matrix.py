@@ -10,7 +10,7 @@ from typing import TypeAlias
 import numpy as np
 import pandas as pd
 
-from nimbus_sd.labels._tables import columns_of
+from nimbus_sd._csv import columns_of
 
 Matrix: TypeAlias = pd.DataFrame | str | Path
 

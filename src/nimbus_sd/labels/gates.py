@@ -11,9 +11,9 @@ import numpy as np
 import pandas as pd
 
 from nimbus_sd import keys
+from nimbus_sd._csv import columns_of
 from nimbus_sd.labels._silver_layer import add_silver, check_silver_key, excluded
 from nimbus_sd.labels._states import listed
-from nimbus_sd.labels._tables import columns_of
 from nimbus_sd.metrics._calls import at_or_above
 from nimbus_sd.metrics._layers import layer as read_layer
 from nimbus_sd.metrics._layers import layers_of

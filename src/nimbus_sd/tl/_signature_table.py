@@ -11,7 +11,7 @@ from typing import TypeAlias
 import numpy as np
 import pandas as pd
 
-from nimbus_sd.tl._csv import check_even
+from nimbus_sd._csv import columns_of
 from nimbus_sd.tl.metaclusters.value import check_name
 
 Signatures: TypeAlias = pd.DataFrame | str | Path | None
@@ -101,17 +101,11 @@ def _texts(signatures: Signatures) -> pd.DataFrame:
             f"`signatures` is a {type(signatures).__name__}; it must be a DataFrame, the path of a CSV file, or None."
         )
     path = files("nimbus_sd.tl").joinpath("data/signatures.csv") if signatures is None else Path(signatures)
+    if signatures is not None:
+        columns_of(Path(signatures))
     # Without a header, for pandas would give the second of two equal columns another name.
-    content = path.read_bytes()
-    try:
-        text = content.decode("utf-8-sig")
-        rows = pd.read_csv(StringIO(text), header=None, dtype=str, keep_default_na=False)
-    except (UnicodeDecodeError, pd.errors.EmptyDataError, pd.errors.ParserError) as error:
-        raise ValueError(
-            f"{path} cannot be read as a signature table; it must be text in UTF-8, with a row of column names and as "
-            f"many commas in each row: {error}."
-        ) from error
-    check_even(text, str(path))
+    text = StringIO(path.read_bytes().decode("utf-8-sig"))
+    rows = pd.read_csv(text, header=None, dtype=str, keep_default_na=False)
     table = rows.iloc[1:, 1:].set_axis(rows.iloc[0, 1:].to_list(), axis=1)
     return table.set_axis(pd.Index(rows.iloc[1:, 0], name=rows.iloc[0, 0]), axis=0)
 

@@ -5,13 +5,12 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from inspect import signature
-from io import StringIO
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
-from nimbus_sd.tl._csv import check_even
+from nimbus_sd._csv import columns_of
 from nimbus_sd.tl.metaclusters.edit import EDITS, redo
 from nimbus_sd.tl.metaclusters.value import Metaclusters, Step, start
 
@@ -127,13 +126,12 @@ def load(path: str | Path) -> Metaclusters:
     """
     path = _known(path)
     # Spreadsheets put a byte order mark in front.
-    text = path.read_bytes().decode("utf-8-sig")
-    return from_json(text) if path.suffix == ".json" else _from_csv(text, path)
+    return from_json(path.read_bytes().decode("utf-8-sig")) if path.suffix == ".json" else _from_csv(path)
 
 
-def _from_csv(text: str, path: Path) -> Metaclusters:
-    check_even(text, path)
-    table = pd.read_csv(StringIO(text), dtype=str, keep_default_na=False)
+def _from_csv(path: Path) -> Metaclusters:
+    columns_of(path)
+    table = pd.read_csv(path, encoding="utf-8-sig", dtype=str, keep_default_na=False)
     if lacking := [name for name in _COLUMNS[:2] if name not in table.columns]:
         raise ValueError(f"{path} has no column {lacking}; it has {list(table.columns)}, and must have {_COLUMNS[:2]}.")
     if table["cluster"].duplicated().any():
