@@ -256,7 +256,7 @@ def clustered(sdata):
 
 def test_cells_have_the_colours_of_their_clusters(clustered, labels):
     ax = ns.pl.clusters(clustered, "cluster", "a_cells")
-    shown = np.asarray(ax.images[0].get_array())
+    shown = np.asarray(ax.images[0].get_array()) / 255
     first, second = (to_rgba(color) for color in distinct(2))
     assert np.allclose(shown[labels == 3], first) and np.allclose(shown[labels == 8], first)
     assert np.allclose(shown[labels == 2**40], second)
@@ -271,7 +271,7 @@ def test_chosen_clusters_stand_out(clustered, labels):
     import matplotlib.pyplot as plt
 
     ax = ns.pl.clusters(clustered, "cluster", "a_cells", groups="q")
-    shown = np.asarray(ax.images[0].get_array())
+    shown = np.asarray(ax.images[0].get_array()) / 255
     assert np.allclose(shown[labels == 3], to_rgba("#d9d9d9"))
     assert np.allclose(shown[labels == 2**40], to_rgba(distinct(2)[1]))
     assert [text.get_text() for text in ax.get_legend().get_texts()] == ["q", "other cells"]

@@ -81,8 +81,9 @@ def clusters(
     # A cell without a cluster, and a label without a row, are at -1, where the grey is.
     palette = [colors[name] if name in wanted else NO_CLUSTER for name in found.categories]
     code = np.append(found.codes, -1)[row]
-    shown = np.array([to_rgba(color) for color in [*palette, NO_CLUSTER]])[code]
-    shown[labels == 0] = (0, 0, 0, 0)
+    # Bytes, for slides are large.
+    shown = np.rint(255 * np.array([to_rgba(color) for color in [*palette, NO_CLUSTER]])).astype(np.uint8)[code]
+    shown[labels == 0] = 0
 
     new = ax is None
     if ax is None:

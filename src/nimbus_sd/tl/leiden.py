@@ -43,7 +43,8 @@ def leiden(
 
     Needs the extra ``leiden`` (igraph). With an int as ``rng`` the partition is the one of
     ``scanpy.pp.neighbors(use_rep=...)`` and ``scanpy.tl.leiden(flavor="igraph", n_iterations=2, directed=False)`` with
-    that ``random_state``; only the names differ.
+    that ``random_state``; only the names differ. From some thousand cells on scanpy's neighbours are approximate, and
+    depend on the number of threads, too.
 
     Parameters
     ----------

@@ -68,7 +68,13 @@ def main() -> None:
     fit(network, options.folder / "2", more, steps=FINE_STEPS, batch_size=BATCH_SIZE, learning_rate=1e-3)
     trained_on = f"Simulated tissue (nimbus_sd.simulate): {FINE_STEPS} steps of 8 tiles of {SIZE} x {SIZE} pixels"
     trained_on += f", starting with {options.start}." if options.start else f", after {STEPS} with fewer counterstains."
-    save(network, replace(CARD, trained_on=trained_on), options.folder / "compact.safetensors", half=True)
+    told = "Small residual U-Net, trained on simulated tissue. Nothing has been measured of these weights."
+    save(
+        network,
+        replace(CARD, description=told, trained_on=trained_on),
+        options.folder / "compact.safetensors",
+        half=True,
+    )
 
 
 if __name__ == "__main__":

@@ -134,7 +134,7 @@ def apply(adata: AnnData, value: Metaclusters, groupby: str, *, key_added: str =
     _warn_of_others(value, _sizes(clusters), groupby)
     found = pd.Series(clusters, adata.obs_names, dtype=object).map(value.mapping)
     cells = found.value_counts()
-    # By name where they are as large, so that the same table gives the same order.
+    # Those of one size in the order of the metaclusters, so that the same table gives the same order.
     order = sorted(cells.index, key=lambda name: (-cells[name], value.names.index(name)))
     adata.obs[key_added] = pd.Categorical(found, categories=order)
     adata.uns[f"{key_added}_colors"] = np.array([value.colors[name] for name in order], dtype=object)

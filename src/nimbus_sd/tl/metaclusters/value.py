@@ -102,7 +102,7 @@ def start(
     ----------
     clusters
         Names of clusters; or a mapping or Series from each cluster to its metacluster, such as types that were
-        suggested. Whole numbers are taken as text.
+        suggested. Clusters that are whole numbers are taken as text.
     colors
         Colours of metaclusters, as matplotlib knows them; others get one each, always the same ones.
 
