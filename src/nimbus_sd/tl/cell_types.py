@@ -72,7 +72,8 @@ def cell_types(
         A type must be more probable than this, in [0.5, 1).
     missing
         ``"error"`` refuses signatures with markers that no channel is of. ``"skip"`` does without: types with such a
-        positive marker of their own are left out, and their subtypes move up, without being asked for it.
+        positive marker of their own are left out, and their subtypes move up, without being asked for it; a negative
+        one is not asked. Channels that have no score in any cell are done without in the same way, whatever is given.
     key_added
         Name of the results.
 

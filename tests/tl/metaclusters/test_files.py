@@ -74,6 +74,7 @@ def damaged(value, **changes):
         ({"format": "other"}, "not of metaclusters"),
         ({"version": 2}, "version 2"),
         ({"start": ["a"]}, "not complete"),
+        ({"cells": {"a": -1}}, "a number for each cluster"),
         ({"steps": [{"do": "explode"}]}, r"Step 1 is .* one of \['merge', 'split', 'rename', 'recolor'\]"),
         ({"steps": [{"do": ["merge"]}]}, "Step 1"),
         ({"steps": ["merge"]}, "Step 1"),
@@ -96,6 +97,10 @@ def test_json_whose_steps_do_not_fit():
         mc.from_json(damaged(mc.start(["a", "b"]), steps=steps))
     with pytest.raises(ValueError, match="not JSON"):
         mc.from_json("{")
+    with pytest.raises(ValueError, match="not JSON"):
+        mc.from_json("[" * 100_000)
+    with pytest.raises(ValueError, match=r"\['a'\] more than once"):
+        mc.from_json(damaged(mc.start(["a", "b"])).replace('"b"', '"a"', 1))
 
 
 @pytest.mark.parametrize(

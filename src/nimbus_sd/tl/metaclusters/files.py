@@ -53,8 +53,8 @@ def from_json(text: str) -> Metaclusters:
         If it is not such a text, or a step cannot be done; the message says which.
     """
     try:
-        content = json.loads(text)
-    except json.JSONDecodeError as error:
+        content = json.loads(text, object_pairs_hook=_each_once)
+    except (json.JSONDecodeError, RecursionError) as error:
         raise ValueError(f"This is not JSON: {error}.") from error
     if not isinstance(content, Mapping) or content.get("format") != _FORMAT:
         raise ValueError(f'This JSON is not of metaclusters: it must have "format": "{_FORMAT}", as `save` writes it.')
@@ -67,13 +67,23 @@ def from_json(text: str) -> Metaclusters:
     parts = content.get("start"), content.get("colors"), content.get("steps")
     if not (isinstance(parts[0], Mapping) and isinstance(parts[1], Mapping) and isinstance(parts[2], list)):
         raise ValueError("These metaclusters are not complete; they must have 'start', 'colors' and 'steps'.")
-    if not (isinstance(cells, Mapping) and all(type(number) is int for number in cells.values())):
+    if not (isinstance(cells, Mapping) and all(type(number) is int and number >= 0 for number in cells.values())):
         raise ValueError(f"The 'cells' of these metaclusters are {cells!r}; they must be a number for each cluster.")
     begun = start(parts[0], parts[1])
     # The order of colours is that of the metaclusters, which the order of clusters need not be.
     ordered = {name: dict(begun.initial_colors)[name] for name in [*parts[1], *dict(begun.initial_colors)]}
     steps = [_step(number, entry) for number, entry in enumerate(parts[2], 1)]
     return redo(steps, Metaclusters(begun.initial, tuple(ordered.items()), tuple(cells.items())))
+
+
+def _each_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """An object of JSON, which would otherwise take the last of several values of one name."""
+    content = dict(pairs)
+    if len(content) < len(pairs):
+        names = [name for name, _ in pairs]
+        twice = sorted({name for name in names if names.count(name) > 1})
+        raise ValueError(f"This JSON gives {twice} more than once; leave one of each.")
+    return content
 
 
 def save(value: Metaclusters, path: str | Path) -> None:
