@@ -77,7 +77,7 @@ def from_json(text: str) -> Metaclusters:
 
 
 def _each_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """An object of JSON, which would otherwise take the last of several values of one name."""
+    """Refuse an object of JSON that names a value twice, as the last would be taken silently."""
     content = dict(pairs)
     if len(content) < len(pairs):
         names = [name for name, _ in pairs]
