@@ -54,7 +54,6 @@ COMPONENTS: dict[str, dict[str, Callable[..., Any]]] = {
         )
     },
     "fibres and cross-talk": {"draw_marker": _without(marker.draw_marker, fibres=0.0, crosstalk=0.0)},
-    "regions without positives": {"_local_prevalence": lambda prevalence, rng: prevalence},
 }
 
 

@@ -32,7 +32,7 @@ def test_each_component_is_there_with_all_and_gone_without_it(script):
         "damage": lambda m, d, s: bool(d.clumps or d.dots or d.fold or d.edge or d.seam or d.compression),
         "fibres and cross-talk": lambda m, d, s: bool(m.fibres or m.crosstalk),
     }
-    assert set(script.COMPONENTS) == {"nothing", "regions without positives", *seen}
+    assert set(script.COMPONENTS) == {"nothing", *seen}
     everything = drawn(script, "nothing")
     for component, there in seen.items():
         assert any(there(*one) for one in everything)
@@ -40,15 +40,6 @@ def test_each_component_is_there_with_all_and_gone_without_it(script):
         # What belongs to other components stays.
         others = [name for name in seen if name not in (component, "mask errors", "nuclear masks")]
         assert all(any(seen[name](*one) for one in drawn(script, component)) for name in others)
-
-
-def test_regions_without_positives(script):
-    shares = []
-    for component in ("nothing", "regions without positives"):
-        with mock.patch.multiple(tile, **script.COMPONENTS[component]):
-            rng = np.random.default_rng(0)
-            shares.append([tile._local_prevalence(0.1, rng) for _ in range(60)])
-    assert min(shares[0]) == 0 and set(shares[1]) == {0.1}
 
 
 def test_runs_are_compared_on_the_same_cells(script):

@@ -22,7 +22,7 @@ from nimbus_sd.models.unet import UNet, architecture
 
 BUNDLED: Traversable = files("nimbus_sd.models") / "weights"
 ALLOWED = (
-    "'compact' (bundled; an older version as 'compact-2'), 'nimbus' (published, from the hub), a path to .safetensors "
+    "'compact' (bundled; an older version as 'compact-3'), 'nimbus' (published, from the hub), a path to .safetensors "
     "with a .json card beside it, 'hf:<owner>/<repository>' (shared on the hub), or a path to a .pt in the layout of "
     "the published weights"
 )
@@ -47,7 +47,7 @@ def load(model: str | Path, *, update: bool = False) -> Model:
     ----------
     model
         - ``"compact"``: bundled with this package; trained on simulated tissue, not the published model. The newest
-          version; ``"compact-2"`` is an older one.
+          version; ``"compact-3"`` is an older one.
         - ``"nimbus"``: the published weights, downloaded once from the Hugging Face hub.
         - a path to ``<name>.safetensors``, with its card ``<name>.json`` in the same folder.
         - ``"hf:<owner>/<repository>"``, at ``@<revision>`` where wanted: a model that somebody shared with

@@ -101,7 +101,7 @@ def training_tiles(
         detector = draw_detector(rng, marker)
         images, known = [], []
         for tissue, (_, cells) in zip(tissues, masks, strict=True):
-            stained = stain(tissue, replace(marker, prevalence=_local_prevalence(marker.prevalence, rng)), rng)
+            stained = stain(tissue, marker, rng)
             images.append(expose(stained.own + stained.rest, tissue, detector, rng))
             known.append(truth(stained, tissue, detector, cells))
         factor = level_factor(images, [labels for labels, _ in masks], pixel_size) * float(np.exp(rng.normal(0, 0.1)))
@@ -126,13 +126,6 @@ def level_factor(images: list[NDArray[np.float32]], labels: list[NDArray[np.int3
         histogram.add(means, zeros=True)
     level = histogram.otsu()
     return OTSU_LEVELS * level if level > 0 else 1.0
-
-
-def _local_prevalence(prevalence: float, rng: np.random.Generator) -> float:
-    """Share of positive cells in one region of a data set; where it is rare, some have none."""
-    if prevalence >= 0.6:
-        return prevalence
-    return 0.0 if rng.random() < 0.15 else min(1.0, prevalence * float(np.exp(rng.normal(0, 0.7))))
 
 
 def _counterstain(marker: Marker, rng: np.random.Generator) -> Marker:
