@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nimbus_sd.engine.bad_pixels import BadPixels
+from nimbus_sd.pixels import numbered
 from nimbus_sd.spatial import Region, RegionResult
 
 _PLAUSIBLE_DIAMETER = (4.0, 40.0)
@@ -21,8 +22,8 @@ def check_cell_size(regions: Sequence[Region], side: int = 2048, most: int = 4) 
     for region in regions[:most]:
         rows, cols = (slice(max(0, (n - side) // 2), min(n, (n + side) // 2)) for n in region.shape)
         labels = region.read_labels(rows, cols)
-        _, counts = np.unique(labels[labels > 0], return_counts=True)
-        areas.append(counts.astype(np.float64) * region.pixel_size**2)
+        _, cell = numbered(labels[labels > 0])
+        areas.append(np.bincount(cell).astype(np.float64) * region.pixel_size**2)
     cells = np.concatenate(areas)
     if not len(cells):
         return

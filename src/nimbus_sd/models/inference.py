@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
-from torch.nn.utils.fusion import fuse_conv_bn_eval
+from torch.nn.utils.fusion import fuse_conv_bn_weights
 
 from nimbus_sd.models.device import cpu_has_bfloat16, find_device, is_out_of_memory, reproducible
 from nimbus_sd.models.unet import Block, UNet
@@ -180,12 +180,17 @@ class Scorer:
 
 def _fold(network: UNet) -> UNet:
     """Copy a network with each BatchNorm merged into the convolution before it."""
-    network = copy.deepcopy(network).eval().cpu().double()
+    network = copy.deepcopy(network).eval().cpu()
     for block in network.modules():
         if isinstance(block, Block):
-            for conv, bn in (("conv2d_1", "bn_1"), ("conv2d_2", "bn_2")):
-                setattr(block, conv, fuse_conv_bn_eval(getattr(block, conv), getattr(block, bn)))
-                setattr(block, bn, nn.Identity())
+            for name in ("1", "2"):
+                conv, bn = getattr(block, f"conv2d_{name}"), getattr(block, f"bn_{name}")
+                # In double precision, so that scores are those of the network as it was.
+                weights = (conv.weight, conv.bias, bn.running_mean, bn.running_var, bn.weight, bn.bias)
+                weight, bias, mean, variance, scale, shift = (tensor.detach().double() for tensor in weights)
+                fused = fuse_conv_bn_weights(weight, bias, mean, variance, bn.eps, scale, shift)
+                conv.weight, conv.bias = (nn.Parameter(x.float()) for x in fused)
+                setattr(block, f"bn_{name}", nn.Identity())
     return network.requires_grad_(False)
 
 

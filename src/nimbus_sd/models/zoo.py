@@ -231,6 +231,9 @@ def _assemble(tensors: Mapping[str, Tensor], card: Card, where: str) -> Model:
             raise ValueError(f"{where}: {key!r} holds values that are not finite numbers.")
         if key.endswith("running_var") and bool((value < 0).any()):
             raise ValueError(f"{where}: {key!r} holds negative variances.")
-    network = UNet(card.root_filters, card.depth, card.padding, card.patch)
-    network.load_state_dict(dict(tensors), strict=True)
+    # Random weights, only to be overwritten, would take as long as reading those of a file.
+    with torch.device("meta"):
+        network = UNet(card.root_filters, card.depth, card.padding, card.patch)
+    full = {key: value.float() if value.is_floating_point() else value for key, value in tensors.items()}
+    network.load_state_dict(full, strict=True, assign=True)
     return Model(card=card, network=network.eval())

@@ -2,6 +2,7 @@
 
 from nimbus_sd.pixels.grid import Grid, interior, resize_image, resize_labels
 from nimbus_sd.pixels.medians import cell_medians
+from nimbus_sd.pixels.numbering import numbered
 from nimbus_sd.pixels.outlines import Outlines
 from nimbus_sd.pixels.quantiles import Histogram, normalize
 from nimbus_sd.pixels.squares import OTSU_LEVELS, SQUARE_UM, square_means
@@ -20,6 +21,7 @@ __all__ = [
     "cell_medians",
     "interior",
     "normalize",
+    "numbered",
     "overlapping_tiles",
     "resize_image",
     "resize_labels",

@@ -6,6 +6,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
+from nimbus_sd.pixels.numbering import numbered
+
 
 class Outlines:
     """Bounding boxes and contacts of cells, to which windows are added in any order.
@@ -32,7 +34,7 @@ class Outlines:
         """
         height, width = shape
         own = labels[:height, :width]
-        ids, code = np.unique(own, return_inverse=True)
+        ids, code = numbered(own.ravel())
         found = ndimage.find_objects(code.reshape(own.shape) + 1)
         corners = [(rows.start, cols.start, rows.stop, cols.stop) for rows, cols in found]
         boxes = np.array(corners, np.int64).reshape(-1, 4) + np.array(origin * 2)

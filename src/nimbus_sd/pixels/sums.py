@@ -7,6 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from nimbus_sd.pixels.numbering import numbered
+
 
 @dataclass(frozen=True)
 class Footprint:
@@ -58,11 +60,14 @@ class Footprint:
             Image row and column of the core's first pixel.
         """
         pixels = np.flatnonzero(labels)
-        ids, pixel_cell = np.unique(labels.ravel()[pixels], return_inverse=True)
+        ids, pixel_cell = numbered(labels.ravel()[pixels])
         y, x = np.divmod(pixels, labels.shape[1])
         columns = (np.ones(len(pixels)), y + origin[0] + 0.5, x + origin[1] + 0.5)
         geometry = np.stack([_sums(pixel_cell, column, len(ids)) for column in columns], axis=1)
         model = rows[y] * width + cols[x]
+        if all((np.diff(index) > 0).all() for index in (rows, cols)):
+            # No model pixel has two image pixels.
+            return cls(ids, geometry, pixels, pixel_cell, model, pixel_cell, np.ones(len(pixels)))
         span = int(model.max()) + 1 if model.size else 1
         pairs, counts = np.unique(pixel_cell * span + model, return_counts=True)
         model_cell, model_pixels = np.divmod(pairs, span)
