@@ -7,7 +7,7 @@ from anndata import AnnData
 from matplotlib.colors import to_hex, to_rgba
 
 import nimbus_sd as ns
-from nimbus_sd.pl._clusters import distinct
+from nimbus_sd.pl._clusters import NO_CLUSTER, colors_of, distinct
 
 
 @pytest.fixture
@@ -114,6 +114,19 @@ def test_colours_are_those_of_scanpy_where_there_are_some(four):
     # Not those of another number of clusters.
     four.uns["cluster_colors"] = ["#111111"]
     assert to_hex(ns.pl.composition(four, "cluster").patches[0].get_facecolor()) == distinct(4)[0]
+
+
+def test_cells_without_a_type_are_grey_unless_a_colour_is_given(four):
+    four.obs["type"] = four.obs["cluster"].cat.rename_categories({"b": "ambiguous", "d": "unassigned"})
+    colors = colors_of(four, "type")
+    assert list(colors) == ["a", "ambiguous", "c", "unassigned"]
+    assert [colors["a"], colors["c"]] == distinct(2)
+    for name in ("ambiguous", "unassigned"):
+        red, green, blue = to_rgba(colors[name])[:3]
+        assert red == green == blue and colors[name] != NO_CLUSTER
+    assert colors["ambiguous"] != colors["unassigned"]
+    four.uns["type_colors"] = ["#111111", "#222222", "#333333", "#444444", "#555555"]
+    assert colors_of(four, "type")["unassigned"] == "#444444"
 
 
 def test_many_colours_can_be_told_apart():

@@ -14,6 +14,7 @@ from nimbus_sd.metrics._layers import clusters_of, layers_of
 from nimbus_sd.metrics._layers import layer as read_layer
 from nimbus_sd.pl._layers import check_channels, holds_scores
 from nimbus_sd.pl._style import COLORS, title
+from nimbus_sd.tl._clusters import GREYS
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -76,7 +77,10 @@ def tree(values: NDArray) -> NDArray[np.float64] | None:
 
 
 def colors_of(adata: AnnData, groupby: str) -> dict[str, str]:
-    """Give each cluster a colour: that in ``uns[f"{groupby}_colors"]``, where scanpy keeps them, else one of ours."""
+    """Give each cluster a colour: that in ``uns[f"{groupby}_colors"]``, where scanpy keeps them, else one of ours.
+
+    Of ours, cells that :func:`nimbus_sd.tl.cell_types` gave no type are grey.
+    """
     names = list(clusters_of(adata, groupby).categories)
     column = adata.obs[groupby]
     known = adata.uns.get(f"{groupby}_colors")
@@ -84,7 +88,9 @@ def colors_of(adata: AnnData, groupby: str) -> dict[str, str]:
         every = [str(name) for name in column.cat.categories]
         if len(known) == len(every):
             return {name: str(color) for name, color in zip(every, known, strict=True) if name in names}
-    return dict(zip(names, distinct(len(names)), strict=True))
+    typed = [name for name in names if name not in GREYS]
+    of_type = dict(zip(typed, distinct(len(typed)), strict=True))
+    return {name: GREYS.get(name) or of_type[name] for name in names}
 
 
 @lru_cache
