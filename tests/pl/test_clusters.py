@@ -1,13 +1,18 @@
 """Pictures of clusters: what is drawn is what the table says."""
 
+import tracemalloc
+
+import dask.array as da
 import numpy as np
 import pandas as pd
 import pytest
 from anndata import AnnData
 from matplotlib.colors import to_hex, to_rgba
+from spatialdata import SpatialData
+from spatialdata.models import Image2DModel, Labels2DModel, TableModel
 
 import nimbus_sd as ns
-from nimbus_sd.pl._clusters import distinct
+from nimbus_sd.pl._clusters import NO_CLUSTER, colors_of, distinct
 
 
 @pytest.fixture
@@ -114,6 +119,19 @@ def test_colours_are_those_of_scanpy_where_there_are_some(four):
     # Not those of another number of clusters.
     four.uns["cluster_colors"] = ["#111111"]
     assert to_hex(ns.pl.composition(four, "cluster").patches[0].get_facecolor()) == distinct(4)[0]
+
+
+def test_cells_without_a_type_are_grey_unless_a_colour_is_given(four):
+    four.obs["type"] = four.obs["cluster"].cat.rename_categories({"b": "ambiguous", "d": "unassigned"})
+    colors = colors_of(four, "type")
+    assert list(colors) == ["a", "ambiguous", "c", "unassigned"]
+    assert [colors["a"], colors["c"]] == distinct(2)
+    for name in ("ambiguous", "unassigned"):
+        red, green, blue = to_rgba(colors[name])[:3]
+        assert red == green == blue and colors[name] != NO_CLUSTER
+    assert colors["ambiguous"] != colors["unassigned"]
+    four.uns["type_colors"] = ["#111111", "#222222", "#333333", "#444444", "#555555"]
+    assert colors_of(four, "type")["unassigned"] == "#444444"
 
 
 def test_many_colours_can_be_told_apart():
@@ -286,6 +304,100 @@ def test_chosen_clusters_stand_out(clustered, labels):
         ns.pl.clusters(clustered["table"], "cluster", "a_cells")
 
 
+def grid_of_cells(side: int):
+    """A slide of square cells of 20 pixels, read block by block, and its table."""
+    across = side // 20
+
+    def block(block_info=None):
+        (top, bottom), (left, right) = block_info[None]["array-location"]
+        return (np.arange(top, bottom)[:, None] // 20 * across + np.arange(left, right) // 20 + 1).astype(np.uint32)
+
+    labels = da.map_blocks(block, chunks=(((1000,) * (side // 1000)),) * 2, dtype=np.uint32)
+    table = AnnData(
+        obs=pd.DataFrame(
+            {
+                "region": pd.Categorical(["cells"] * across**2),
+                "instance_id": np.arange(1, across**2 + 1),
+                "cluster": pd.Categorical((np.arange(across**2) % 7).astype(str)),
+            },
+            index=np.arange(across**2).astype(str),
+        ),
+        var=pd.DataFrame(index=["CD3"]),
+        layers={"nimbus": np.linspace(0, 1, across**2, dtype=np.float32)[:, None]},
+    )
+    image = da.zeros((1, side, side), chunks=(1, 1000, 1000), dtype=np.uint8)
+    return SpatialData(
+        images={"image": Image2DModel.parse(image, dims=("c", "y", "x"), c_coords=["CD3"])},
+        labels={"cells": Labels2DModel.parse(labels, dims=("y", "x"))},
+        tables={"table": TableModel.parse(table, region="cells", region_key="region", instance_key="instance_id")},
+    )
+
+
+def test_large_crops_are_drawn_at_every_kth_pixel():
+    slide = grid_of_cells(6000)
+    crop = (slice(7, 5990), slice(1000, 3505))
+    ax = ns.pl.clusters(slide, "cluster", crop=crop)
+    shown, borders = (one.get_array() for one in ax.images)
+    full = slide["cells"].data[crop].compute()
+    every = full[::3, ::3]
+    assert shown.shape == (*every.shape, 4) and max(every.shape) <= 2500
+    colors = np.rint(255 * np.array([to_rgba(color) for color in distinct(7)]))
+    np.testing.assert_array_equal(shown, colors[(every - 1) % 7])
+    # Borders are those of the full image, one pixel wide.
+    towards = np.zeros(full.shape, bool)
+    towards[:, :-1] = full[:, :-1] != full[:, 1:]
+    towards[:-1] |= full[:-1] != full[1:]
+    np.testing.assert_array_equal(~np.ma.getmaskarray(borders), towards[::3, ::3])
+    # Places are still in pixels of the crop.
+    for one in ax.images:
+        assert one.get_extent() == [-0.5, 3 * every.shape[1] - 0.5, 3 * every.shape[0] - 0.5, -0.5]
+    ax = ns.pl.cells(slide, "CD3", crop=crop)
+    np.testing.assert_allclose(ax.images[0].get_array(), (every - 1) / (300**2 - 1), atol=1e-6)
+    # A small crop has all of its pixels.
+    assert ns.pl.clusters(slide, "cluster", crop=(slice(0, 2500), slice(0, 900))).images[0].get_array().shape[0] == 2500
+
+
+def test_memory_of_a_slide_is_bounded():
+    slide = grid_of_cells(8000)
+    tracemalloc.start()
+    try:
+        ns.pl.clusters(slide, "cluster").figure.canvas.draw()
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    # Less than its labels alone, in 64 bit, would take.
+    assert peak < 8 * 8000**2
+
+
+@pytest.mark.parametrize("n_types", [2, 30])
+def test_names_take_nothing_from_the_picture(four, clustered, n_types):
+    """However many clusters there are and however long their names, pictures keep their size and nothing overlaps."""
+    names = [f"a rather long name of a cell type {i}" for i in range(n_types)]
+    many = AnnData(obs=pd.DataFrame({"type": pd.Categorical.from_codes(np.arange(90) % n_types, names)}))
+    many.obs["region"] = "a region of a long name"
+    many.uns["som"] = som().uns["flowsom_nimbus"] | {
+        "metaclusters": names[:1] * 6,
+        "channels": names,
+        "codes": np.full((6, n_types), 0.5),
+    }
+    clustered["table"].obs["type"] = pd.Categorical.from_codes([0, 1] * 4, names)
+    for ax, least in (
+        (ns.pl.composition(many, "type"), (3, 0.5)),
+        (ns.pl.som_stars(many, "som"), (3, 2)),
+        (ns.pl.clusters(clustered, "type", "a_cells"), (4, 3)),
+    ):
+        figure = ax.figure
+        figure.canvas.draw()
+        inches = figure.dpi_scale_trans.inverted()
+        place = ax.get_window_extent().transformed(inches)
+        assert place.width >= least[0] and place.height >= least[1]
+        legend = ax.get_legend().get_window_extent().transformed(inches)
+        width, height = figure.get_size_inches()
+        assert legend.x1 <= width + 0.01 and legend.y0 >= -0.01 and legend.y1 <= height + 0.01
+        beside = [text.get_window_extent().transformed(inches).x1 for text in ax.texts]
+        assert legend.x0 > max(beside, default=place.x1)
+
+
 @pytest.mark.parametrize("crop", [(0, 100), slice(0, 10), (slice(0, 10),), None])
 def test_crops_are_two_slices(clustered, crop):
     for drawn, what in ((ns.pl.clusters, "cluster"), (ns.pl.cells, "CD3"), (ns.pl.image, "CD3")):
@@ -331,6 +443,54 @@ def test_gallery_shows_typical_and_doubtful_cells(row):
     only = ns.pl.cluster_gallery(row, "cluster", "b", n_cells=5, width=100, channels=["CD3", "CD20"])
     # Fewer cells than places: empty axes.
     assert only.shape == (1, 10) and [len(ax.images) for ax in only[0]] == [1] * 4 + [0] + [1] * 4 + [0]
+
+
+@pytest.mark.parametrize(
+    "uns",
+    [
+        {"cluster": {"tool": "leiden", "params": {"channels": np.array(["CD3"])}}},
+        {"cluster": {"tool": "flowsom", "params": {}, "channels": np.array(["CD3"])}},
+        {
+            "cluster": {"tool": "metaclusters.apply", "params": {"groupby": "finer"}},
+            "finer": {"tool": "leiden", "params": {"channels": np.array(["CD3"])}},
+        },
+    ],
+)
+def test_gallery_judges_by_the_channels_that_clusters_are_of(row, uns):
+    """The second "t" cell is the nearest to their mean of CD3, 0.728, but far from that of CD20."""
+    table = row["table"]
+    table.layers["nimbus"][0, 0], table.layers["nimbus"][1, 0] = 0.8, 0.74
+    table.layers["nimbus"][0, 1], table.layers["nimbus"][1, 1] = 0.1, 0.9
+    assert outlined(ns.pl.cluster_gallery(row, "cluster", "t", n_cells=1, width=100)[0, 0]) == 4
+    table.uns.update(uns)
+    assert outlined(ns.pl.cluster_gallery(row, "cluster", "t", n_cells=1, width=100)[0, 0]) == 2
+    # A cell needs no score elsewhere.
+    table.layers["nimbus"][1, 1] = np.nan
+    assert outlined(ns.pl.cluster_gallery(row, "cluster", "t", n_cells=1, width=100)[0, 0]) == 2
+
+
+def test_gallery_takes_typical_cells_that_the_edge_cuts_last(row):
+    labels = row["x_cells"]
+    cut = np.array(labels.data)
+    cut[:15][:, 13:23] = 2
+    labels.data = cut
+    axes = ns.pl.cluster_gallery(row, "cluster", "t", n_cells=4, width=40)
+    outer = [
+        np.ptp(next(c for c in ax.collections if c.get_paths()).get_paths()[0].vertices[:, 1]) for ax in axes[0, :4]
+    ]
+    # The second cell, else the first, reaches up to the edge.
+    assert [high > 15 for high in outer] == [False, False, False, True]
+
+
+def test_gallery_is_as_bright_as_what_is_shown(row):
+    """With a factor far above what is there; one below clips."""
+    for factor, dim in ((1000.0, 10 / 90), (45.0, 10 / 45)):
+        frame = pd.DataFrame({"factor": [factor] * 2}, index=["CD3", "CD20"])
+        row["table"].varm["nimbus_normalization"] = frame
+        (axes,) = ns.pl.cluster_gallery(row, "cluster", "t", n_cells=1, width=100, channels=["CD20"])
+        pixels = np.asarray(axes[0].images[0].get_array())
+        np.testing.assert_allclose(pixels[20, 7 + 11 * 4], np.array([1, 0.15, 0.75]), atol=0.01)
+        np.testing.assert_allclose(pixels[20, 7], np.array([1, 0.15, 0.75]) * dim, atol=0.01)
 
 
 def test_gallery_mixes_the_markers_colours(row):

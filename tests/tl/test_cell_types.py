@@ -207,7 +207,7 @@ def test_a_second_call_replaces_the_first_and_says_so(caplog):
     adata.layers["nimbus"][0] = 0
     with caplog.at_level(logging.INFO, "nimbus_sd"):
         ns.tl.cell_types(adata, signatures())
-    assert "overwriting" in caplog.text and adata.obs["cell_type_nimbus"].to_list() == ["unassigned"]
+    assert "overwrote" in caplog.text and adata.obs["cell_type_nimbus"].to_list() == ["unassigned"]
 
 
 @pytest.mark.parametrize("kind", ["h5ad", "zarr"])

@@ -143,10 +143,34 @@ def test_a_cluster_of_two_types_is_a_mixture():
 def test_cells_that_are_not_scored_are_not_counted():
     adata = calls(CD3="1" * 20 + "0" * 80, CD20="1" * 8 + "0" * 92)
     adata.layers["nimbus"][:4, 1] = np.nan
-    table = ns.tl.cluster_checks(adata, "cluster", checks=["contradiction"], min_cells=4)
-    assert table[["cells", "value"]].to_numpy().tolist() == [[4, 0.25]]
-    assert ns.tl.cluster_checks(adata, "cluster", checks=["contradiction"], min_cells=5).empty
-    assert ns.tl.cluster_checks(adata, "cluster", checks=["contradiction"], min_cells=1, min_share=0.3).empty
+    said = r"^4 of 100 cells lack a score in channel\(s\) 'CD20' of layer 'nimbus', and are not judged there\.$"
+    for given, expected in (
+        ({"min_cells": 4}, [[4, 0.25]]),
+        ({"min_cells": 5}, []),
+        ({"min_cells": 1, "min_share": 0.3}, []),
+    ):
+        with pytest.warns(UserWarning, match=said) as caught:
+            table = ns.tl.cluster_checks(adata, "cluster", checks=["contradiction"], **given)
+        assert len(caught) == 1 and caught[0].filename == __file__
+        assert table[["cells", "value"]].to_numpy().tolist() == expected
+
+
+def test_a_marker_that_no_cell_is_scored_for_is_named():
+    adata = calls(CD3="1" * 20 + "0" * 80, CD20="1" * 8 + "0" * 92)
+    adata.layers["nimbus"][:, 1] = np.nan
+    with pytest.warns(UserWarning, match=r"Nothing is judged in channel\(s\) 'CD20' of layer 'nimbus'"):
+        assert ns.tl.cluster_checks(adata, "cluster", checks=["contradiction"]).empty
+
+
+def test_a_layer_without_scores_is_no_clean_bill_of_health():
+    adata = calls(CD3="1" * 20 + "0" * 80, CD20="1" * 8 + "0" * 92)
+    adata.layers["nimbus"][:] = np.nan
+    with pytest.raises(ValueError, match=r"'nimbus' has no score of any cell in channel\(s\) 'CD3', 'CD20'"):
+        ns.tl.cluster_checks(adata, "cluster", checks=["contradiction"])
+    assert not adata.uns
+    # Stability asks for no scores.
+    adata.obs["other"] = ["x"] * 50 + ["y"] * 50
+    assert not ns.tl.cluster_checks(adata, "cluster", checks=["stability"], others="other").empty
 
 
 @pytest.mark.parametrize(
@@ -314,7 +338,8 @@ def test_on_tissue_the_cells_made_positive_by_neighbours_are_found():
         bright[:, i] = means[:, i] > (np.median(means[gold > 0.5, i]) + np.median(means[gold < 0.5, i])) / 4
     adata.layers["integrated_expression"], adata.layers["bright"] = means, bright
 
-    table = ns.tl.cluster_checks(adata, "cell_type", layer="bright", checks=["spill_over"])
+    with pytest.warns(UserWarning, match="Nothing is judged in channel.*'DAPI', 'CD3', 'CD8', 'CD68', 'PanCK', 'Ki67'"):
+        table = ns.tl.cluster_checks(adata, "cell_type", layer="bright", checks=["spill_over"])
     found = table.set_index(["cluster", "markers"])
     for cell_type in ("CD4 T cell", "CD8 T cell"):
         assert found.loc[(cell_type, "CD20"), "value"] > 2 * found.loc[(cell_type, "CD20"), "expected"]

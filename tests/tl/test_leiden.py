@@ -72,7 +72,11 @@ def test_what_was_there_stays_and_a_second_call_overwrites_its_own(typed_table, 
     leiden(adata, resolution=0.2, key_added="coarse")
     with caplog.at_level("INFO", "nimbus_sd"):
         leiden(adata, resolution=0.1)
-    assert "overwriting uns['leiden_nimbus'], obs['leiden_nimbus']" in caplog.text
+    adata.layers["empty"] = np.full(adata.shape, np.nan)
+    with caplog.at_level("INFO", "nimbus_sd"), pytest.raises(ValueError, match="no score of any cell"):
+        leiden(adata, layer="empty")
+    assert caplog.text.count("overwrote") == 1
+    assert "overwrote uns['leiden_nimbus'], obs['leiden_nimbus']" in caplog.text
     assert adata.uns["leiden_nimbus"]["params"]["resolution"] == 0.1 and "coarse" in adata.obs
     assert adata.obs["leiden"].equals(before.obs["leiden"]) and adata.uns["leiden"] == before.uns["leiden"]
     assert adata.uns["neighbors"] == before.uns["neighbors"]

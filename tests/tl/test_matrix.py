@@ -6,7 +6,7 @@ import pytest
 from anndata import AnnData
 from scipy import sparse
 
-from nimbus_sd.tl._keys import check_key_added
+from nimbus_sd.tl._keys import check_key_added, log_overwritten
 from nimbus_sd.tl._matrix import scored_matrix
 
 NAN = np.nan
@@ -87,6 +87,17 @@ def test_names_that_cannot_be_written_are_refused(name):
         check_key_added(table([[1, 2, 3]]), name, "leiden")
 
 
+@pytest.mark.parametrize("letter", ["a", "ä"])
+def test_the_longest_name_can_be_written_and_longer_ones_are_refused(letter, tmp_path):
+    name = letter * (200 // len(letter.encode()))
+    adata = table([[1, 2, 3]])
+    check_key_added(adata, name, "leiden")
+    adata.obsp[f"{name}_neighbors_connectivities"] = sparse.csr_matrix((1, 1))
+    adata.write_zarr(tmp_path / "a.zarr")
+    with pytest.raises(ValueError, match=rf"'{letter * 40}' and so on, 20[12] bytes; at most 200 can be written"):
+        check_key_added(adata, name + letter, "leiden")
+
+
 def test_names_of_other_things_are_refused_and_own_ones_are_overwritten(caplog):
     adata = table([[1, 2, 3]])
     adata.obs["mine"] = "x"
@@ -100,7 +111,11 @@ def test_names_of_other_things_are_refused_and_own_ones_are_overwritten(caplog):
         check_key_added(adata, 3, "leiden")
     adata.uns["mine"] = {"tool": "leiden"}
     with caplog.at_level("INFO", "nimbus_sd"):
-        check_key_added(adata, "mine", "leiden", also)
-    assert caplog.messages == ["overwriting uns['mine'], obs['mine'] of an earlier `tl.leiden`"]
+        earlier = check_key_added(adata, "mine", "leiden", also)
+        # Nothing is overwritten yet.
+        assert earlier == ["uns['mine']", "obs['mine']"] and not caplog.messages
+        log_overwritten(earlier, "leiden")
+        log_overwritten(check_key_added(adata, "new", "leiden"), "leiden")
+    assert caplog.messages == ["overwrote uns['mine'], obs['mine'] of an earlier `tl.leiden`"]
     with pytest.raises(ValueError, match=r"`tl\.flowsom` did not make"):
         check_key_added(adata, "mine", "flowsom")

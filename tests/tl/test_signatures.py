@@ -240,10 +240,14 @@ def test_other_kinds_of_input():
         ns.tl.check_signatures("no_such_table.csv")
 
 
-def test_missing_markers_are_an_error_with_the_nearest_names():
-    with pytest.raises(KeyError, match=r"'FOXP3' \(nearest: 'FOXP33'\).*missing='skip'"):
+def test_missing_markers_are_an_error_with_near_names():
+    with pytest.raises(KeyError, match=r"for 1 marker\(s\): pass missing='skip'.*are 'FOXP3' \(near: 'FOXP33'\)\."):
         ns.tl.check_signatures(ns.tl.signatures().loc[["Immune cell", "T cell", "CD4 T cell", "Regulatory T cell"]],
                                [*PANEL, "FOXP33"])  # fmt: skip
+    # CD45 is not another spelling of CD14.
+    table = signatures({"Immune": ("", "CD45+"), "Monocyte": ("Immune", "CD14+")}, ("CD45", "CD14"))
+    with pytest.raises(KeyError, match=r"for 1 marker\(s\).*They are 'CD14'\."):
+        ns.tl.check_signatures(table, ["CD45"])
     with pytest.raises(ValueError, match="`missing` is 'drop'"):
         ns.tl.check_signatures(None, PANEL, missing="drop")
 

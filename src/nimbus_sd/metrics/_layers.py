@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from anndata import AnnData
 
 UNDETERMINED = 0.5
+# Bytes. File systems end at 255, and tools add to a name.
+_LONGEST = 200
 
 
 def check_table(adata: object) -> None:
@@ -36,6 +38,11 @@ def check_writable(key_added: object) -> None:
         raise ValueError(
             f"`key_added` is {key_added!r}, which cannot be written to disk: a name has letters, digits, '_', '-' and "
             "'.' only, and does not start with '__'."
+        )
+    if len(key_added.encode()) > _LONGEST:
+        raise ValueError(
+            f"`key_added` is {key_added[:40]!r} and so on, {len(key_added.encode())} bytes; at most {_LONGEST} can be "
+            "written to disk, where it becomes part of the names of files."
         )
 
 

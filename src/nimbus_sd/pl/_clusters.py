@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -14,21 +14,16 @@ from nimbus_sd.metrics._layers import clusters_of, layers_of
 from nimbus_sd.metrics._layers import layer as read_layer
 from nimbus_sd.pl._layers import check_channels, holds_scores
 from nimbus_sd.pl._style import COLORS, title
+from nimbus_sd.tl._clusters import GREYS
 
 if TYPE_CHECKING:
     from anndata import AnnData
+    from matplotlib.artist import Artist
     from matplotlib.axes import Axes
+    from matplotlib.legend import Legend
 
 NO_CLUSTER = "#d9d9d9"
 LEGEND_ROWS = 26
-LEGEND_STYLE: dict[str, Any] = {
-    "loc": "upper left",
-    "frameon": False,
-    "fontsize": "small",
-    "handlelength": 1,
-    "handleheight": 1,
-    "borderaxespad": 0,
-}
 
 
 class Means(NamedTuple):
@@ -76,7 +71,10 @@ def tree(values: NDArray) -> NDArray[np.float64] | None:
 
 
 def colors_of(adata: AnnData, groupby: str) -> dict[str, str]:
-    """Give each cluster a colour: that in ``uns[f"{groupby}_colors"]``, where scanpy keeps them, else one of ours."""
+    """Give each cluster a colour: that in ``uns[f"{groupby}_colors"]``, where scanpy keeps them, else one of ours.
+
+    Of ours, cells that :func:`nimbus_sd.tl.cell_types` gave no type are grey.
+    """
     names = list(clusters_of(adata, groupby).categories)
     column = adata.obs[groupby]
     known = adata.uns.get(f"{groupby}_colors")
@@ -84,7 +82,9 @@ def colors_of(adata: AnnData, groupby: str) -> dict[str, str]:
         every = [str(name) for name in column.cat.categories]
         if len(known) == len(every):
             return {name: str(color) for name, color in zip(every, known, strict=True) if name in names}
-    return dict(zip(names, distinct(len(names)), strict=True))
+    typed = [name for name in names if name not in GREYS]
+    of_type = dict(zip(typed, distinct(len(typed)), strict=True))
+    return {name: GREYS.get(name) or of_type[name] for name in names}
 
 
 @lru_cache
@@ -109,12 +109,37 @@ def distinct(n: int) -> list[str]:
     return [to_hex(color) for color in chosen[:n]]
 
 
-def legend_of(ax: Axes, colors: Mapping[str, str], name: str | None = None, left: float = 1.01) -> None:
-    """Put a legend of clusters to the right of the axes, ``left`` in units of their width."""
+def legend_size(names: Iterable[str]) -> tuple[float, float]:
+    """Return the inches, rather too many, that a legend of these names and a title take."""
+    names = list(names)
+    columns = max(1, -(-len(names) // LEGEND_ROWS))
+    return columns * (0.5 + 0.08 * max(map(len, names), default=0)), 0.3 + 0.2 * -(-len(names) // columns)
+
+
+def legend_of(ax: Axes, colors: Mapping[str, str], name: str | None = None, gap: float = 0.08) -> None:
+    """Put a legend of clusters to the right of the axes, with a gap in inches."""
     from matplotlib.patches import Patch
 
     handles = [Patch(color=color, label=cluster) for cluster, color in colors.items()]
+    place_legend(ax, handles, gap, title=name, title_fontsize="small")
+
+
+def place_legend(ax: Axes, handles: Sequence[Artist], gap: float = 0.08, **style: Any) -> Legend:
+    """Put a legend to the right of the axes, in as many columns as it takes, with a gap in inches."""
+    from matplotlib.transforms import ScaledTranslation
+
+    beside = ax.transAxes + ScaledTranslation(gap, 0, ax.figure.dpi_scale_trans)
     columns = -(-len(handles) // LEGEND_ROWS)
-    ax.legend(
-        handles=handles, title=name, title_fontsize="small", bbox_to_anchor=(left, 1), ncols=columns, **LEGEND_STYLE
+    return ax.legend(
+        handles=list(handles),
+        bbox_to_anchor=(1, 1),
+        bbox_transform=beside,
+        ncols=columns,
+        loc="upper left",
+        frameon=False,
+        fontsize="small",
+        handlelength=1,
+        handleheight=1,
+        borderaxespad=0,
+        **style,
     )

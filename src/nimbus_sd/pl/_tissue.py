@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -15,29 +16,81 @@ from nimbus_sd.spatial.rows import rows_of
 if TYPE_CHECKING:
     from anndata import AnnData
     from matplotlib.axes import Axes
+    from matplotlib.image import AxesImage
 
     from nimbus_sd.spatial import Region
 
 _OUTLINE = "#e69f00"
+# Pixels a side; figures have fewer.
+_MOST = 2500
 
 
-def read_rows(adata: AnnData, region: Region, crop: Crop) -> tuple[NDArray[np.int64], NDArray[np.intp]]:
-    """Read the labels of a crop and the row of the table for each pixel; -1 for labels without one, and for 0."""
+@dataclass(frozen=True)
+class Cells:
+    """The cells of a crop, every ``step``-th pixel of it in each direction.
+
+    Attributes
+    ----------
+    labels
+        Shape (h, w), 0 = no cell.
+    rows
+        Row of the table for each pixel, shape (h, w); -1 for labels without one, and for 0.
+    borders
+        Pixels that have another cell to the right or below in the full image, shape (h, w).
+    step
+        1 for crops of up to 2,500 pixels a side.
+    """
+
+    labels: NDArray[np.int64]
+    rows: NDArray[np.intp]
+    borders: NDArray[np.bool_]
+    step: int
+
+    def draw(self, ax: Axes, pixels: NDArray, **style: Any) -> AxesImage:
+        """Draw an image (h, w) or (h, w, 4) where the crop is, in its pixels."""
+        height, width = (self.step * size - 0.5 for size in self.labels.shape)
+        extent = (-0.5, width, height, -0.5)
+        return ax.imshow(pixels, extent=extent, interpolation="nearest", **style)
+
+    def draw_borders(self, ax: Axes) -> None:
+        """Draw the borders between cells, one pixel wide."""
+        from matplotlib.colors import ListedColormap
+
+        if self.borders.any():
+            self.draw(ax, np.ma.masked_equal(self.borders, 0), cmap=ListedColormap(["black"]), alpha=0.7)
+
+
+def read_cells(adata: AnnData, region: Region, crop: Crop) -> Cells:
+    """Read the cells of a crop, block by block; of a large crop every k-th pixel, more than a figure can show."""
     check_crop(crop)
     rows, ids = rows_of(adata, region.labels_key)
-    labels = region.read_labels(*crop)
+    bounds = [one.indices(size) for one, size in zip(crop, region.shape, strict=True)]
+    if any(step != 1 for *_, step in bounds):
+        raise ValueError(f"`crop` is {crop!r}; its slices must be without steps.")
+    (top, bottom), (left, right) = ((start, max(start, stop)) for start, stop, _ in bounds)
+    step = max(1, -(-max(bottom - top, right - left) // _MOST))
+    labels = np.zeros((-(-(bottom - top) // step), -(-(right - left) // step)), np.int64)
+    borders = np.zeros(labels.shape, bool)
+    block = step * (_MOST // step)
+    for y in range(top, bottom, block):
+        for x in range(left, right, block):
+            # One more row and column, as borders are towards them.
+            window = (slice(y, min(y + block + 1, bottom)), slice(x, min(x + block + 1, right)))
+            full = region.read_labels(*window)
+            at = tuple(slice((i - first) // step, (i - first + block) // step) for i, first in ((y, top), (x, left)))
+            labels[at] = full[:block:step, :block:step]
+            borders[at] = _borders(full)[:block:step, :block:step]
     present, where = np.unique(labels, return_inverse=True)
     found = np.append(rows, -1)[pd.Index(ids).get_indexer(pd.Index(present))]
-    return labels, found[where].reshape(labels.shape)
+    return Cells(labels, found[where].reshape(labels.shape), borders, step)
 
 
-def draw_borders(ax: Axes, labels: NDArray[np.int64]) -> None:
-    """Draw the borders between cells, one pixel wide."""
-    from matplotlib.colors import ListedColormap
-
-    borders = np.ma.masked_equal(_borders(labels), 0)
-    if borders.count():
-        ax.imshow(borders, cmap=ListedColormap(["black"]), alpha=0.7, interpolation="nearest")
+def cut_by_edge(adata: AnnData, region: Region) -> NDArray[np.intp]:
+    """Find the rows of the table whose cells touch the edge of the region."""
+    whole, first, last = slice(None), slice(0, 1), [slice(size - 1, size) for size in region.shape]
+    edges = ((first, whole), (last[0], whole), (whole, first), (whole, last[1]))
+    rows, ids = rows_of(adata, region.labels_key)
+    return rows[np.isin(ids, np.concatenate([np.unique(region.read_labels(*edge)) for edge in edges]))]
 
 
 def crop_around(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -19,9 +19,25 @@ if TYPE_CHECKING:
 
 
 def typical_and_doubtful(
-    adata: AnnData, groupby: str, layer: str, wanted: Sequence[str], n_cells: int
+    adata: AnnData,
+    groupby: str,
+    layer: str,
+    wanted: Sequence[str],
+    n_cells: int,
+    cut: NDArray[np.bool_] | None = None,
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Pick cells of each cluster by their distance to the means of clusters, over the channels that are scored.
+    """Pick cells of each cluster by their distance to the means of clusters, over `channels_of` that are scored.
+
+    Parameters
+    ----------
+    adata, groupby, layer
+        Scores and clusters.
+    wanted
+        Clusters to pick of.
+    n_cells
+        Of each kind.
+    cut
+        Cells that the image's edge cuts: typical only where there are too few others.
 
     Returns
     -------
@@ -37,13 +53,18 @@ def typical_and_doubtful(
     values, channels = values[:, scored], adata.var_names[scored]
     frame = pd.DataFrame(values, columns=channels).groupby(np.asarray(clusters.codes)).mean()
     means = frame.reindex(range(len(clusters.categories))).set_axis(clusters.categories)
+    judged = np.isin(channels, channels_of(adata, groupby))
+    if judged.any():
+        values = values[:, judged]
+    centres = means.to_numpy()[:, judged if judged.any() else slice(None)]
     fit = large_enough(adata) & np.isfinite(values).all(axis=1)
+    cut = np.zeros(len(values), bool) if cut is None else cut
     found = []
     for name in wanted:
         own = clusters.categories.get_loc(name)
         rows = np.flatnonzero(fit & (clusters.codes == own))
-        near, margin = _distances(values[rows], means.to_numpy(), own)
-        found += _rows(name, "typical", rows[np.argsort(near, kind="stable")[:n_cells]], {})
+        near, margin = _distances(values[rows], centres, own)
+        found += _rows(name, "typical", rows[np.lexsort((near, cut[rows]))[:n_cells]], {})
         if margin is not None:
             other, excess = margin
             first = np.argsort(-excess, kind="stable")[:n_cells]
@@ -52,6 +73,25 @@ def typical_and_doubtful(
     if not found:
         raise ValueError(f"No cell of obs[{groupby!r}] has a score in every channel: there is nothing to show.")
     return with_places(adata, pd.DataFrame(found, columns=["cluster", "kind", "row", "nearest"])), means
+
+
+def channels_of(adata: AnnData, groupby: str) -> list[str]:
+    """Name the channels that clusters were made from, as our tools note them; none where nothing is noted."""
+    seen: set[str] = set()
+    # Metaclusters are of clusters.
+    while groupby not in seen:
+        seen.add(groupby)
+        entry = adata.uns.get(groupby)
+        if not isinstance(entry, Mapping):
+            return []
+        params = entry.get("params", {})
+        noted = {"leiden": params, "flowsom": entry}.get(str(entry.get("tool")), {})
+        if "channels" in noted:
+            return [str(name) for name in noted["channels"]]
+        if entry.get("tool") != "metaclusters.apply":
+            return []
+        groupby = str(params["groupby"])
+    return []
 
 
 def _distances(

@@ -10,7 +10,7 @@ from nimbus_sd import keys
 from nimbus_sd.pl._layers import column, factor_of, holds_scores
 from nimbus_sd.pl._panels import WHOLE, Crop, panel, region_of, table_of
 from nimbus_sd.pl._style import title
-from nimbus_sd.pl._tissue import draw_borders, read_rows
+from nimbus_sd.pl._tissue import read_cells
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -52,7 +52,8 @@ def cells(
     layer
         Layer of the table.
     crop
-        Rows and columns to show, two slices, in pixels of the finer of image and labels.
+        Rows and columns to show, two slices, in pixels of the finer of image and labels. Of more than 2,500 a side
+        only every second, third, ... is drawn, so that the memory for whole slides is bounded.
     cmap
         Colour map.
     table_key
@@ -75,19 +76,19 @@ def cells(
     adata = table_of(sdata, table_key)
     region = region_of(sdata, channel, labels_key, image_key)
     all_values = column(adata, layer, channel)
-    labels, row = read_rows(adata, region, crop)
+    found = read_cells(adata, region, crop)
     # A label without a row is at -1, where the NaN is.
-    shown = np.ma.masked_array(np.append(all_values, np.nan)[row], labels == 0)
+    shown = np.ma.masked_array(np.append(all_values, np.nan)[found.rows], found.labels == 0)
 
     top, name_of_top = scale_of(adata, layer, channel)
     new, ax = ax is None, panel(ax)
     ax.set_facecolor("black")
     clear = colormaps[cmap].with_extremes(bad=(0, 0, 0, 0))
-    drawn = ax.imshow(shown, cmap=clear, vmin=0, vmax=top, interpolation="nearest")
+    drawn = found.draw(ax, shown, cmap=clear, vmin=0, vmax=top)
     unscored = np.ma.masked_equal(np.isnan(shown.filled(0)), 0)
     if unscored.count():
-        ax.imshow(unscored, cmap=ListedColormap([_NOT_SCORED]), interpolation="nearest")
-    draw_borders(ax, labels)
+        found.draw(ax, unscored, cmap=ListedColormap([_NOT_SCORED]))
+    found.draw_borders(ax)
     if new:
         meaning = f"{title(layer)}, 0 to the {name_of_top}" if name_of_top else UNIT
         ax.figure.colorbar(drawn, ax=ax, label=meaning, extend="max" if name_of_top else "neither", shrink=0.7)

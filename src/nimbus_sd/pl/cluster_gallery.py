@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 from nimbus_sd import keys
 from nimbus_sd.metrics._layers import clusters_of, layers_of
 from nimbus_sd.pl._extremes import check_places
-from nimbus_sd.pl._layers import check_channels, factor_of
+from nimbus_sd.pl._layers import check_channels, factor_of, regions_of
 from nimbus_sd.pl._panels import panel, region_of, table_of
-from nimbus_sd.pl._tissue import crop_around, draw_outline
+from nimbus_sd.pl._tissue import crop_around, cut_by_edge, draw_outline
 from nimbus_sd.pl._typical import typical_and_doubtful
 from nimbus_sd.tl._clusters import check_count
 
@@ -43,9 +43,12 @@ def cluster_gallery(
 ) -> np.ndarray:
     """Show typical and doubtful cells of each cluster in the image, in the colours of up to three markers.
 
-    Typical cells are the nearest to the mean score of their cluster (Euclidean, over all scored channels). Doubtful
-    ones are those to which the mean of another cluster is nearer than their own, or comes nearest to be so; their
-    titles name it. Slivers are left out as in :func:`disagreement`.
+    Typical cells are the nearest to the mean score of their cluster (Euclidean), those that the image's edge cuts last.
+    Doubtful ones are those to which the mean of another cluster is nearer than their own, or comes nearest to be so;
+    their titles name it. Distances are over the channels that :func:`nimbus_sd.tl.leiden` or
+    :func:`nimbus_sd.tl.flowsom` made the clusters from, also where they were merged since
+    (:func:`nimbus_sd.tl.metaclusters.apply`); over all scored channels where ``uns[groupby]`` does not tell. Slivers
+    are left out as in :func:`disagreement`.
 
     Parameters
     ----------
@@ -70,7 +73,8 @@ def cluster_gallery(
     Returns
     -------
     Array of Axes, clusters x (typical, then doubtful cells); empty where a cluster has fewer. Markers are drawn from 0
-    to their normalisation factor, or to the 99.9 % quantile of what is shown; the cell's outline is white.
+    to their normalisation factor or to the 99.9 % quantile of what is shown, whichever is less; the cell's outline is
+    white.
 
     Raises
     ------
@@ -102,7 +106,8 @@ def cluster_gallery(
         if not 1 <= len(given) <= len(_DARK):
             raise ValueError(f"`channels` has {len(given)} names; a crop can show one to three.")
     check_places(adata)
-    picked, means = typical_and_doubtful(adata, groupby, layer, wanted, n_cells)
+    cut = _cut(sdata, adata, clusters_of(adata, groupby).isin(wanted))
+    picked, means = typical_and_doubtful(adata, groupby, layer, wanted, n_cells, cut)
     of_cluster = {name: given or _markers(adata, groupby, means, name) for name in wanted}
     crops = [_read(sdata, cell, of_cluster[cell.cluster], width) for cell in picked.itertuples()]
     tops = _tops(adata, picked, of_cluster, [pixels for pixels, _ in crops])
@@ -124,6 +129,16 @@ def cluster_gallery(
     for here in axes.ravel():
         here.axis("off")
     return axes
+
+
+def _cut(sdata: SpatialData, adata: AnnData, asked: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """Say which of these cells the edge of their image cuts; none where labels are missing, an error once shown."""
+    cut = np.zeros(adata.n_obs, bool)
+    regions = regions_of(adata)
+    for name in [] if regions is None else regions[asked].unique():
+        if name in sdata.labels:
+            cut[cut_by_edge(adata, region_of(sdata, None, name))] = True
+    return cut
 
 
 def _markers(adata: AnnData, groupby: str, means: pd.DataFrame, name: str) -> list[str]:
@@ -155,8 +170,8 @@ def _tops(
             shown.setdefault(name, []).append(plane.ravel())
     tops = {}
     for name, planes in shown.items():
-        factor = factor_of(adata, name)
-        tops[name] = float(np.quantile(np.concatenate(planes), 0.999)) if factor is None else factor
+        factor, shown_top = factor_of(adata, name), float(np.quantile(np.concatenate(planes), 0.999))
+        tops[name] = min(shown_top, factor or shown_top)
     return {name: top if top > 0 else 1.0 for name, top in tops.items()}
 
 

@@ -8,14 +8,17 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from nimbus_sd.metrics._layers import clusters_of, layers_of
-from nimbus_sd.pl._clusters import NO_CLUSTER, colors_of, legend_of
+from nimbus_sd.pl._clusters import NO_CLUSTER, colors_of, legend_of, legend_size
 from nimbus_sd.pl._panels import WHOLE, Crop, panel, region_of, table_of
 from nimbus_sd.pl._style import title
-from nimbus_sd.pl._tissue import draw_borders, read_rows
+from nimbus_sd.pl._tissue import read_cells
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from spatialdata import SpatialData
+
+# Inches.
+_SIDE = 4.8
 
 
 def clusters(
@@ -44,7 +47,8 @@ def clusters(
     groups
         Clusters to colour; the others are grey. All by default.
     crop
-        Rows and columns to show, two slices, in pixels of the finer of image and labels.
+        Rows and columns to show, two slices, in pixels of the finer of image and labels. Of more than 2,500 a side
+        only every second, third, ... is drawn, so that the memory for whole slides is bounded.
     table_key
         Name of the table.
     ax
@@ -77,25 +81,28 @@ def clusters(
     if unknown := [name for name in wanted if name not in colors]:
         raise KeyError(f"obs[{groupby!r}] has no cluster {', '.join(map(repr, unknown))}; it has {list(colors)}.")
     region = region_of(sdata, None, labels_key, image_key)
-    labels, row = read_rows(adata, region, crop)
+    tissue = read_cells(adata, region, crop)
     # A cell without a cluster, and a label without a row, are at -1, where the grey is.
     palette = [colors[name] if name in wanted else NO_CLUSTER for name in found.categories]
-    code = np.append(found.codes, -1)[row]
-    # Bytes, for slides are large.
+    code = np.append(found.codes, -1)[tissue.rows]
+    cell = tissue.labels > 0
+    # Bytes, as pictures may be large.
     shown = np.rint(255 * np.array([to_rgba(color) for color in [*palette, NO_CLUSTER]])).astype(np.uint8)[code]
-    shown[labels == 0] = 0
+    shown[~cell] = 0
+    there = {found.categories[i] if i >= 0 else None for i in np.unique(code[cell])}
+    named = {name: colors[name] for name in wanted if name in there}
+    if len(named) < len(there):
+        named["other cells" if groups is not None else "no cluster"] = NO_CLUSTER
 
     new = ax is None
     if ax is None:
-        _, ax = plt.subplots(layout="compressed")
+        wide, high = legend_size(named)
+        _, ax = plt.subplots(figsize=(_SIDE + wide, max(_SIDE, 0.3 + high)), layout="compressed")
     ax = panel(ax)
     ax.set_facecolor("black")
-    ax.imshow(shown, interpolation="nearest")
-    draw_borders(ax, labels)
+    tissue.draw(ax, shown)
+    tissue.draw_borders(ax)
     if new:
-        there = {found.categories[i] for i in np.unique(code[labels > 0]) if i >= 0}
-        named = {name: colors[name] for name in wanted if name in there}
-        rest = bool((labels > 0).any()) and (len(named) < len(there) or bool((code[labels > 0] < 0).any()))
-        legend_of(ax, named | ({"other cells" if groups is not None else "no cluster": NO_CLUSTER} if rest else {}))
+        legend_of(ax, named)
     ax.set_title(title(groupby))
     return ax

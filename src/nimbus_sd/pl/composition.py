@@ -8,12 +8,15 @@ import numpy as np
 import pandas as pd
 
 from nimbus_sd.metrics._layers import clusters_of, region_column
-from nimbus_sd.pl._clusters import NO_CLUSTER, colors_of, legend_of
+from nimbus_sd.pl._clusters import NO_CLUSTER, colors_of, legend_of, legend_size
 from nimbus_sd.pl._style import axes, title
 
 if TYPE_CHECKING:
     from anndata import AnnData
     from matplotlib.axes import Axes
+
+# Inches.
+_BARS = 3.2
 
 
 def composition(adata: AnnData, groupby: str, *, by: str | None = None, ax: Axes | None = None) -> Axes:
@@ -58,18 +61,30 @@ def composition(adata: AnnData, groupby: str, *, by: str | None = None, ax: Axes
     shown = {name: colors[name] for name in found.categories}
     if counts[-1].any():
         shown["no cluster"] = NO_CLUSTER
-    ax = axes(ax, 5.5, max(0.9 + 0.32 * len(counts), 0.4 + 0.23 * min(len(shown), 24)))
+    numbers = [f"{int(n):,}" for n in total]
+    # Inches beside the bars, which keep their size however long the names are.
+    left, right = (0.08 * max(map(len, texts)) for texts in (list(map(str, counts.index)), numbers))
+    wide, high = legend_size(shown)
+    ax = axes(ax, left + _BARS + right + 0.2 + wide, max(0.9 + 0.32 * len(counts), 0.1 + high))
     start = np.zeros(len(counts))
     for code, color in zip(counts.columns, shown.values(), strict=False):
         share = counts[code].to_numpy() / total
         ax.barh(range(len(counts)), share, left=start, color=color, height=0.8, edgecolor="white", linewidth=0.4)
         start += share
-    for y, n in enumerate(total):
-        ax.text(1.01, y, f"{int(n):,}", va="center", fontsize="x-small", color="#333333")
+    for y, number in enumerate(numbers):
+        ax.annotate(
+            number,
+            (1, y),
+            xytext=(3, 0),
+            textcoords="offset points",
+            va="center",
+            fontsize="x-small",
+            color="#333333",
+        )
     ax.set_yticks(range(len(counts)), [str(name) for name in counts.index], fontsize="small")
     ax.set(xlim=(0, 1), ylim=(len(counts) - 0.5, -0.5), xlabel="share of cells")
     ax.spines["left"].set_visible(False)
     ax.tick_params(axis="y", length=0)
     # Beyond the numbers of cells.
-    legend_of(ax, shown, title(groupby), left=1.1)
+    legend_of(ax, shown, title(groupby), gap=right + 0.1)
     return ax

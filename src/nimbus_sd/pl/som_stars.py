@@ -10,7 +10,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from nimbus_sd.metrics._layers import layers_of
-from nimbus_sd.pl._clusters import LEGEND_ROWS, LEGEND_STYLE, colors_of, distinct
+from nimbus_sd.pl._clusters import colors_of, distinct, legend_size, place_legend
 from nimbus_sd.pl._style import GREY
 
 if TYPE_CHECKING:
@@ -20,6 +20,9 @@ if TYPE_CHECKING:
 _NEEDED = ("codes", "counts", "channels", "metaclusters", "params")
 # Of stars, in units of the grid; smaller ones cannot be read.
 _SMALLEST, _LARGEST = 0.27, 0.47
+# Inches of a node, and of the longer side of a small map.
+_NODE, _SMALLEST_MAP = 0.42, 3.5
+_HEADERS = ("marker", "metacluster")
 
 
 def som_stars(
@@ -90,7 +93,10 @@ def som_stars(
     of_group = _group_colors(adata, key, list(groups.unique()))
     of_marker = dict(zip(shown, distinct(len(shown)), strict=True))
     if ax is None:
-        _, ax = plt.subplots(figsize=(0.42 * xdim + 3.2, max(0.42 * ydim + 0.3, 0.2 * len(shown))), layout="compressed")
+        side = max(_NODE, _SMALLEST_MAP / max(xdim, ydim))
+        wide, high = legend_size([*of_marker, *of_group, *_HEADERS])
+        size = side * xdim + 0.3 + wide, max(side * ydim + 0.3, high)
+        _, ax = plt.subplots(figsize=size, layout="compressed")
     squares = [Rectangle((x - 0.5, y - 0.5), 1, 1) for x, y in place]
     behind = [of_group[group] for group in groups]
     ax.add_collection(PatchCollection(squares, facecolors=behind, edgecolors="white", linewidths=0.6, alpha=0.45))
@@ -145,13 +151,11 @@ def _group_colors(adata: AnnData, key: str, groups: list[str]) -> dict[str, str]
 def _legend(ax: Axes, markers: Mapping[str, str], groups: Mapping[str, str]) -> None:
     from matplotlib.patches import Patch
 
-    parts = {"marker": (markers, 1.0), "metacluster": (groups, 0.45)}
     entries = []
-    for name, (colors, alpha) in parts.items():
+    for name, colors, alpha in zip(_HEADERS, (markers, groups), (1.0, 0.45), strict=True):
         entries.append(Patch(alpha=0, label=name))
         entries += [Patch(color=color, alpha=alpha, label=label) for label, color in colors.items()]
-    columns = -(-len(entries) // LEGEND_ROWS)
-    texts = ax.legend(handles=entries, bbox_to_anchor=(1.01, 1), ncols=columns, **LEGEND_STYLE).get_texts()
+    texts = place_legend(ax, entries).get_texts()
     for header in (texts[0], texts[len(markers) + 1]):
         header.set_fontweight("bold")
 

@@ -8,6 +8,10 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+UNASSIGNED, AMBIGUOUS = "unassigned", "ambiguous"
+# Greys, so that only what has a type has a colour.
+GREYS = {AMBIGUOUS: "#7a7a7a", UNASSIGNED: "#a8a8a8"}
+
 
 def by_size(sizes: NDArray) -> NDArray[np.int64]:
     """Return the new number of each cluster, 0 for the largest; of equal ones the earlier comes first."""

@@ -26,10 +26,10 @@ _KEPT = (
 _SLOTS = ("layers", "varm", "uns", "obsm")
 
 
-def check_key_added(adata: AnnData, key_added: str, tool: str, also: Sequence[tuple[str, str]] = ()) -> None:
+def check_key_added(adata: AnnData, key_added: str, tool: str, also: Sequence[tuple[str, str]] = ()) -> list[str]:
     """Refuse a name that is kept for other results, or that holds something which this tool did not make.
 
-    Results of the same tool may be overwritten; the log says so.
+    Results of the same tool may be overwritten.
 
     Parameters
     ----------
@@ -41,6 +41,10 @@ def check_key_added(adata: AnnData, key_added: str, tool: str, also: Sequence[tu
         What ``uns[key_added]["tool"]`` is for results of the tool that asks.
     also
         Other places that the tool writes, as (slot, name), such as ``("obs", key_added)``.
+
+    Returns
+    -------
+    Results of an earlier call that would be overwritten, such as ``"obs['leiden_nimbus']"``.
 
     Raises
     ------
@@ -69,5 +73,10 @@ def check_key_added(adata: AnnData, key_added: str, tool: str, also: Sequence[tu
                 f"`key_added` is {key_added!r}, but {slot} has {alike[0]!r}: a SpatialData with names that differ in "
                 "upper and lower case only cannot be written. Choose another name."
             )
+    return there
+
+
+def log_overwritten(there: Sequence[str], tool: str) -> None:
+    """Say what was overwritten; once it is, as a call that fails leaves everything as it was."""
     if there:
-        logger.info("overwriting %s of an earlier `tl.%s`", ", ".join(there), tool)
+        logger.info("overwrote %s of an earlier `tl.%s`", ", ".join(there), tool)

@@ -63,10 +63,10 @@ def match_markers(markers: Iterable[str], channels: Iterable[str]) -> tuple[dict
     return found, missing
 
 
-def nearest(name: str, channels: Sequence[str]) -> list[str]:
-    """Channels whose names look like this one, most alike first."""
+def nearest(name: str, channels: Sequence[str], alike: float = 0.6) -> list[str]:
+    """Channels whose names look like this one, most alike first; ``alike`` is difflib's ratio, 1 for the same."""
     by_name = {plain(channel): channel for channel in channels}
-    return [by_name[one] for one in get_close_matches(plain(name), list(by_name), n=3, cutoff=0.6)]
+    return [by_name[one] for one in get_close_matches(plain(name), list(by_name), n=3, cutoff=alike)]
 
 
 @cache

@@ -8,6 +8,7 @@ from difflib import get_close_matches
 from typing import TYPE_CHECKING
 
 import numpy as np
+import pandas as pd
 from numpy.typing import NDArray
 
 from nimbus_sd.metrics._layers import layer as read_layer
@@ -87,6 +88,42 @@ def scored_matrix(
     if constant := [name for name, low, high in zip(names, values.min(0), values.max(0), strict=True) if low == high]:
         _warn(f"Channel(s) {_listed(constant)} of layer {layer!r} are the same in every cell: they tell nothing apart.")
     return values, used, names
+
+
+def judged_matrix(adata: AnnData, layer: str) -> tuple[NDArray, NDArray[np.bool_]]:
+    """Return the scores of all channels and which there are; to be called by the function that a user calls.
+
+    Raises
+    ------
+    KeyError
+        If the layer does not exist.
+    ValueError
+        If it has no score at all.
+
+    Warns
+    -----
+    UserWarning
+        Names channels without any score, and how many cells lack one in which others.
+    """
+    values = read_layer(adata, layer)
+    judged = np.isfinite(values)
+    names = pd.Index(adata.var_names).astype(str)
+    scored = judged.any(axis=0)
+    if not scored.any():
+        raise ValueError(f"Layer {layer!r} has no score of any cell in channel(s) {_listed(list(names))}.")
+    if not scored.all():
+        _warn(
+            f"Nothing is judged in channel(s) {_listed(list(names[~scored]))} of layer {layer!r}: no cell has a score "
+            "there."
+        )
+    partly = scored & ~judged.all(axis=0)
+    if partly.any():
+        lacking = int((~judged[:, partly]).any(axis=1).sum())
+        _warn(
+            f"{lacking:,} of {len(values):,} cells lack a score in channel(s) {_listed(list(names[partly]))} of layer "
+            f"{layer!r}, and are not judged there."
+        )
+    return values, judged
 
 
 def _names(adata: AnnData, channels: Sequence[str] | None) -> list[str]:

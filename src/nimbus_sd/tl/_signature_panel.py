@@ -52,10 +52,10 @@ def on_panel(
     asked = [marker for marker in markers_of(table) if (table[marker] != "").any()]
     found, lost = match_markers(asked, channels)
     if lost and missing == "error":
-        hints = [f"{name!r} ({_near(name, channels)})" for name in lost]
+        hints = [repr(name) + _near(name, channels) for name in lost]
         raise KeyError(
-            f"The table has no channel for the marker(s) {', '.join(hints)}. Rename them in the signatures, or pass "
-            "missing='skip' to do without them and the types that need them."
+            f"The table has no channel for {len(lost)} marker(s): pass missing='skip' to do without them and the types "
+            f"that need them, or rename them in the signatures. They are {', '.join(hints)}."
         )
     lost += [marker for marker, channel in found.items() if channel in set(empty)]
     kept, gone = _without(table[[*table.columns.difference(markers_of(table), sort=False), *asked]], lost)
@@ -103,8 +103,9 @@ def _wider(table: pd.DataFrame, kept: pd.DataFrame, lost: Sequence[str]) -> list
 
 
 def _near(name: str, channels: Sequence[str]) -> str:
-    near = nearest(name, channels)
-    return f"nearest: {', '.join(map(repr, near))}" if near else "nothing like it"
+    # Of the two dozen markers that a panel may lack, most are none of its others: no hints for CD14 and CD45.
+    near = nearest(name, channels, 0.8)
+    return f" (near: {', '.join(map(repr, near))})" if near else ""
 
 
 def _refuse(problems: Sequence[str], what: str) -> None:

@@ -15,7 +15,7 @@ from nimbus_sd import keys
 from nimbus_sd.metrics._calls import beyond_unit
 from nimbus_sd.metrics._layers import judged, layers_of, region_column, truth_layer
 from nimbus_sd.metrics._layers import layer as read_layer
-from nimbus_sd.tl._keys import check_key_added
+from nimbus_sd.tl._keys import check_key_added, log_overwritten
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -106,7 +106,7 @@ def calibrate(
     scores = read_layer(adata, layer)
     if key_added in (layer, truth):
         raise ValueError(f"`key_added` is {key_added!r}, a layer that is needed; choose another name.")
-    check_key_added(adata, key_added, _TOOL)
+    earlier = check_key_added(adata, key_added, _TOOL)
     if beyond_unit(scores).any():
         raise ValueError(f"Layer {layer!r} has values outside [0, 1]; only scores can be calibrated.")
     labels = truth_layer(adata, truth, likely=likely)
@@ -172,6 +172,7 @@ def calibrate(
             UserWarning,
             stacklevel=2,
         )
+    log_overwritten(earlier, _TOOL)
     logger.info("added layers[%r]: fitted on %d cells of %d regions", key_added, int(used.sum()), len(regions))
 
 

@@ -15,7 +15,7 @@ from nimbus_sd import keys
 from nimbus_sd.metrics._calls import at_or_above, beyond_unit, given_thresholds
 from nimbus_sd.metrics._layers import layer as read_layer
 from nimbus_sd.metrics.auto_threshold import ChannelThreshold, auto_threshold
-from nimbus_sd.tl._keys import check_key_added
+from nimbus_sd.tl._keys import check_key_added, log_overwritten
 from nimbus_sd.tl.flags import channel_flags, source_of, trained_ranges
 
 if TYPE_CHECKING:
@@ -98,7 +98,7 @@ def call_positive(
     'valley between two modes'
     """
     scores = read_layer(adata, layer)
-    check_key_added(adata, key_added, _TOOL)
+    earlier = check_key_added(adata, key_added, _TOOL)
     within = ~beyond_unit(scores)
     automatic = isinstance(threshold, str) and threshold == "auto"
     if automatic and not within.all():
@@ -151,6 +151,7 @@ def call_positive(
             "no channel was compared with the images that the model was trained on: uns[%r] does not say which",
             source_of(adata, layer),
         )
+    log_overwritten(earlier, _TOOL)
     logger.info("added layers[%r]: %d of %d markers flagged", key_added, len(flagged), adata.n_vars)
 
 

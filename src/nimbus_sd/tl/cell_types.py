@@ -11,11 +11,12 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from nimbus_sd import keys
-from nimbus_sd.tl._keys import check_key_added
+from nimbus_sd.tl._clusters import AMBIGUOUS, UNASSIGNED
+from nimbus_sd.tl._keys import check_key_added, log_overwritten
 from nimbus_sd.tl._matrix import scored_matrix
 from nimbus_sd.tl._scored_tree import check_limit, panel_signatures, scored_tree
 from nimbus_sd.tl._signature_panel import Missing
-from nimbus_sd.tl._signature_table import AMBIGUOUS, UNASSIGNED, Signatures, markers_of
+from nimbus_sd.tl._signature_table import Signatures, markers_of
 from nimbus_sd.tl._type_calls import call_types, type_names
 
 if TYPE_CHECKING:
@@ -118,7 +119,7 @@ def cell_types(
     """
     check_limit("min_probability", min_probability)
     columns = [key_added, f"{key_added}_probability", f"{key_added}_reason"]
-    check_key_added(adata, key_added, _TOOL, [("obs", column) for column in columns])
+    earlier = check_key_added(adata, key_added, _TOOL, [("obs", column) for column in columns])
     told = panel_signatures(adata, signatures, missing)
     scores, used, channels = scored_matrix(adata, layer, markers_of(told))
     tree = scored_tree(told, scores, channels, layer)
@@ -158,6 +159,7 @@ def cell_types(
         UNASSIGNED: float(share[-1]),
         "not_scored": int((~used).sum()),
     }
+    log_overwritten(earlier, _TOOL)
     logger.info(
         "added obs[%r]: %d types, %.2f %% of %d cells unassigned, %.2f %% ambiguous",
         key_added,

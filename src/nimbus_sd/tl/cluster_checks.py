@@ -11,13 +11,13 @@ import pandas as pd
 
 from nimbus_sd import keys
 from nimbus_sd.metrics._layers import clusters_of, layers_of
-from nimbus_sd.metrics._layers import layer as read_layer
 from nimbus_sd.tl._clusters import check_count, check_number, check_rng
 from nimbus_sd.tl._contact_checks import BY_CONTACT, by_contact
 from nimbus_sd.tl._contradiction import contradiction
 from nimbus_sd.tl._exclusive import exclusive_pairs
 from nimbus_sd.tl._findings import Clusters, Finding
-from nimbus_sd.tl._keys import check_key_added
+from nimbus_sd.tl._keys import check_key_added, log_overwritten
+from nimbus_sd.tl._matrix import judged_matrix
 from nimbus_sd.tl._stability import unstable
 
 if TYPE_CHECKING:
@@ -125,7 +125,12 @@ def cluster_checks(
         If a column, layer or marker does not exist, or a check lacks what it needs; the message says what to run.
     ValueError
         If ``groupby`` is no column of clusters, is among ``others``, a number is out of its range, a check or a pair
-        is none, or ``key_added`` holds something else.
+        is none, ``key_added`` holds something else, or the layer has no score at all.
+
+    Warns
+    -----
+    UserWarning
+        Names channels without any score, and tells how many cells lack one in which others: they are not judged there.
 
     Examples
     --------
@@ -146,7 +151,7 @@ def cluster_checks(
     if groupby in others:
         raise ValueError(f"`others` names obs[{groupby!r}] itself; name other clusterings of the same cells.")
     try:
-        check_key_added(adata, f"{groupby}_checks" if key_added is None else key_added, _TOOL)
+        earlier = check_key_added(adata, f"{groupby}_checks" if key_added is None else key_added, _TOOL)
     except ValueError as error:
         if key_added is not None:
             raise
@@ -154,20 +159,18 @@ def cluster_checks(
     key_added = f"{groupby}_checks" if key_added is None else key_added
     column = clusters_of(adata, groupby)
     columns = {name: clusters_of(adata, name) for name in others}
-    scores = read_layer(adata, layer)
     pairs = exclusive_pairs([str(name) for name in adata.var_names], exclusive)
 
     clusters = Clusters.of(column, min_share, min_cells)
-    judged = np.isfinite(scores)
-    positive = judged & (scores >= threshold)
     found: list[Finding] = []
     leaks: dict[str, float] = {}
-    if set(checks) & set(BY_CONTACT):
-        found += by_contact(adata, clusters, checks, positive, judged & ~positive, region_key, leaks)
-    if "contradiction" in checks:
-        places = adata.var_names.get_indexer
-        for pair in pairs:
-            i, j = places(list(pair))
+    if set(checks) - {"stability"}:
+        scores, judged = judged_matrix(adata, layer)
+        positive = judged & (scores >= threshold)
+        if set(checks) & set(BY_CONTACT):
+            found += by_contact(adata, clusters, checks, positive, judged & ~positive, region_key, leaks)
+        for pair in pairs if "contradiction" in checks else []:
+            i, j = adata.var_names.get_indexer(list(pair))
             found += contradiction(clusters, pair, (positive[:, i], positive[:, j]), judged[:, i] & judged[:, j])
     if "stability" in checks and columns:
         found += unstable(clusters, columns, np.random.default_rng(rng).spawn(_SHUFFLES))
@@ -195,6 +198,7 @@ def cluster_checks(
     }
     if unknown:
         logger.warning("no spill-over is known of %s: too few negative cells touch positive ones", ", ".join(unknown))
+    log_overwritten(earlier, _TOOL)
     logger.info("added uns[%r]: %d findings in %d clusters", key_added, len(table), table["cluster"].nunique())
     return table
 

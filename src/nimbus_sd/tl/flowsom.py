@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from nimbus_sd import keys
 from nimbus_sd.tl._clusters import by_size, check_count, check_rng, column
 from nimbus_sd.tl._consensus import consensus_labels, mean_silhouettes, numbers_to_try
-from nimbus_sd.tl._keys import check_key_added
+from nimbus_sd.tl._keys import check_key_added, log_overwritten
 from nimbus_sd.tl._matrix import scored_matrix
 from nimbus_sd.tl._som import Engine, engine_for, fit_codes, nearest_node
 
@@ -112,7 +112,7 @@ def flowsom(
         check_count("n_metaclusters", n_metaclusters, 1)
         if n_metaclusters > n_nodes:
             raise ValueError(f"`n_metaclusters` is {n_metaclusters}, but the grid has {n_nodes} nodes only.")
-    check_key_added(adata, key_added, _TOOL, [("obs", key_added), ("obs", f"{key_added}_node")])
+    earlier = check_key_added(adata, key_added, _TOOL, [("obs", key_added), ("obs", f"{key_added}_node")])
     values, used, names = scored_matrix(adata, layer, channels)
     if len(values) < n_nodes:
         raise ValueError(
@@ -148,6 +148,7 @@ def flowsom(
         "mean_distance": float(distance.mean()),
         **({"suggestion": suggestion} if suggestion else {}),
     }
+    log_overwritten(earlier, _TOOL)
     logger.info(
         "added obs[%r]: %d metaclusters%s of %d nodes with cells, by layer %r and engine %r",
         key_added,

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from nimbus_sd.tl._clusters import column
-from nimbus_sd.tl._keys import check_key_added
+from nimbus_sd.tl._keys import check_key_added, log_overwritten
 from nimbus_sd.tl._matrix import scored_matrix
 from nimbus_sd.tl._som import nearest_node
 
@@ -84,7 +84,7 @@ def map_to_som(
     som = _som(reference, key)
     key_added = key if key_added is None else key_added
     layer = str(som["params"]["layer"]) if layer is None else layer
-    check_key_added(adata, key_added, _TOOL, [("obs", key_added), ("obs", f"{key_added}_node")])
+    earlier = check_key_added(adata, key_added, _TOOL, [("obs", key_added), ("obs", f"{key_added}_node")])
     values, used, _ = scored_matrix(adata, layer, list(som["channels"]), need_all=True)
     codes = np.asarray(som["codes"], np.float32)
     node, distance = nearest_node(values, codes)
@@ -99,6 +99,7 @@ def map_to_som(
         "counts": np.bincount(node, minlength=len(codes)),
         "mean_distance": float(distance.mean()),
     }
+    log_overwritten(earlier, _TOOL)
     logger.info(
         "added obs[%r]: %d cells, on average %.3g from their nodes; those of the map %.3g",
         key_added,

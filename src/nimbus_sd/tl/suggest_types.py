@@ -11,10 +11,11 @@ from numpy.typing import NDArray
 
 from nimbus_sd import keys
 from nimbus_sd.metrics._layers import clusters_of
+from nimbus_sd.tl._clusters import AMBIGUOUS, UNASSIGNED
 from nimbus_sd.tl._matrix import scored_matrix
 from nimbus_sd.tl._scored_tree import check_limit, panel_signatures, scored_tree
 from nimbus_sd.tl._signature_panel import Missing
-from nimbus_sd.tl._signature_table import AMBIGUOUS, UNASSIGNED, Signatures, markers_of
+from nimbus_sd.tl._signature_table import Signatures, markers_of
 from nimbus_sd.tl._signature_tree import CellType
 from nimbus_sd.tl._type_calls import call_types, type_names
 

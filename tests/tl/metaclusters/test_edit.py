@@ -18,6 +18,15 @@ def test_each_cluster_begins_as_its_own_metacluster(four):
     assert len(set(four.colors.values())) == 4 and mc.history(four) == []
 
 
+def test_what_has_no_type_is_grey():
+    plain = mc.start({"0": "T", "1": "B"}).colors
+    value = mc.start({"0": "T", "1": "ambiguous", "2": "unassigned", "3": "B"})
+    assert {name: value.colors[name] for name in "TB"} == plain
+    greys = [value.colors[name] for name in ("ambiguous", "unassigned")]
+    assert all(grey[1:3] == grey[3:5] == grey[5:] for grey in greys) and len(set(greys)) == 2
+    assert mc.start({"0": "unassigned"}, {"unassigned": "red"}).colors == {"unassigned": "#ff0000"}
+
+
 def test_numbered_clusters_and_series_can_be_a_start():
     named = mc.start({"0": "T", "1": "B"})
     for given in ({0: "T", np.int64(1): "B"}, pd.Series(["T", "B"]), pd.Series(["T", "B"], ["0", "1"])):

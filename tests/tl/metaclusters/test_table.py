@@ -137,7 +137,7 @@ def test_keys_that_are_taken_or_cannot_be_written(caplog):
     mc.apply(adata, value, "leiden")
     with caplog.at_level(logging.INFO, "nimbus_sd"):
         mc.apply(adata, mc.rename(value, "0", "T"), "leiden")
-    assert "overwriting" in caplog.text and adata.obs["metacluster_nimbus"].to_list() == ["T", "1"]
+    assert "overwrote" in caplog.text and adata.obs["metacluster_nimbus"].to_list() == ["T", "1"]
 
 
 def test_the_clusters_and_colours_of_others_are_not_overwritten():

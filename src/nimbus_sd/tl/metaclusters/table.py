@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from nimbus_sd.metrics._layers import clusters_of
-from nimbus_sd.tl._keys import check_key_added
+from nimbus_sd.tl._keys import check_key_added, log_overwritten
 from nimbus_sd.tl.metaclusters.files import to_json
 from nimbus_sd.tl.metaclusters.value import Metaclusters, start
 
@@ -121,7 +121,7 @@ def apply(adata: AnnData, value: Metaclusters, groupby: str, *, key_added: str =
     ['T cell', 'epithelium', 'B cell', 'other', 'macrophage']
     """
     clusters = clusters_of(adata, groupby)
-    check_key_added(adata, key_added, _TOOL, [("obs", key_added), ("uns", f"{key_added}_colors")])
+    earlier = check_key_added(adata, key_added, _TOOL, [("obs", key_added), ("uns", f"{key_added}_colors")])
     if key_added == groupby:
         raise ValueError(
             f"`groupby` and `key_added` are both {groupby!r}; the clusters would be lost. Name another key."
@@ -139,6 +139,7 @@ def apply(adata: AnnData, value: Metaclusters, groupby: str, *, key_added: str =
     adata.obs[key_added] = pd.Categorical(found, categories=order)
     adata.uns[f"{key_added}_colors"] = np.array([value.colors[name] for name in order], dtype=object)
     adata.uns[key_added] = {"tool": _TOOL, "params": {"groupby": groupby}, "steps": to_json(value)}
+    log_overwritten(earlier, _TOOL)
     logger.info("added obs[%r]: %d metaclusters of %d clusters", key_added, len(order), len(clusters.categories))
 
 

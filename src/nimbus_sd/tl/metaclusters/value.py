@@ -14,6 +14,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from nimbus_sd.tl._clusters import GREYS
+
 # Okabe and Ito's colours for all kinds of colour vision, then Tol's muted ones, without black and near-doubles.
 _PALETTE = (
     "#e69f00", "#56b4e9", "#009e73", "#f0e442", "#0072b2", "#d55e00", "#cc79a7",
@@ -104,7 +106,8 @@ def start(
         Names of clusters; or a mapping or Series from each cluster to its metacluster, such as types that were
         suggested. Clusters that are whole numbers are taken as text.
     colors
-        Colours of metaclusters, as matplotlib knows them; others get one each, always the same ones.
+        Colours of metaclusters, as matplotlib knows them; others get one each, always the same ones. Those named
+        ``"ambiguous"`` and ``"unassigned"`` are grey.
 
     Returns
     -------
@@ -146,7 +149,7 @@ def start(
         raise KeyError(f"`colors` names {unknown}, which are no metaclusters; these are {list(names)}.")
     shown: dict[str, str] = {}
     for name in names:
-        shown[name] = given.get(name) or next_color([*shown.values(), *given.values()])
+        shown[name] = given.get(name) or GREYS.get(name) or next_color([*shown.values(), *given.values()])
     return Metaclusters(tuple(pairs), tuple(shown.items()))
 
 
