@@ -84,11 +84,16 @@ def test_the_best_model_is_kept_with_its_card(store, tmp_path, monkeypatch):
     assert card.training["naive_steps"] == 4 and card.training["selection"]["quantile"] == 0.85
 
 
-def test_training_stops_where_f1_no_longer_rises(store, tmp_path, monkeypatch):
+@pytest.mark.parametrize(
+    ("naive", "robust", "steps"),
+    [(100, 0, ["2", "4", "6"]), (4, 100, ["2", "4", "6", "8"]), (0, 100, ["2", "4", "6"])],
+    ids=["naive only", "a naive phase first does not count", "robust only"],
+)
+def test_training_stops_where_f1_no_longer_rises(store, tmp_path, monkeypatch, naive, robust, steps):
     monkeypatch.setattr(loop.Run, "_validate", lambda self: 0.5)
-    recipe = replace(RECIPE, naive_steps=100, patience=2)
+    recipe = replace(RECIPE, naive_steps=naive, robust_steps=robust, patience=2)
     ns.train.train(store, tmp_path / "run", recipe=recipe, **CPU)
-    assert [row["step"] for row in log_of(tmp_path / "run")] == ["2", "4", "6"]
+    assert [row["step"] for row in log_of(tmp_path / "run")] == steps
 
 
 def test_a_pull_keeps_weights_near_the_start(store, tmp_path):

@@ -125,8 +125,10 @@ class Run:
 
     def _over(self) -> bool:
         """Whether all steps are done, or F1 has not risen for too long."""
-        patience = self.recipe.patience
-        stale = patience is not None and self.step - self.best_step >= patience * self.recipe.validate_every
+        patience, naive = self.recipe.patience, self.recipe.naive_steps if self.recipe.robust_steps else 0
+        # A model to start with first gets worse where it is to believe wrong labels.
+        since = self.step - max(self.best_step, naive)
+        stale = patience is not None and since >= patience * self.recipe.validate_every
         return self.step >= self.recipe.steps or stale
 
     def _phase(self, step: int) -> str:

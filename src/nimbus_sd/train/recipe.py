@@ -143,7 +143,8 @@ class Recipe:
     validate_every
         Steps between validations. Then a checkpoint is written, and the best model so far.
     patience
-        Training ends after so many validations without a better F1. None: never.
+        Training ends after so many validations without a better F1, not counting those of a naive phase before a
+        robust one. None: never.
 
     Raises
     ------
