@@ -206,6 +206,7 @@ def check_recipe(recipe: object) -> None:
         )
 
 
+#: The paper's settings: 300,000 steps that believe all labels, then 100,000 that select.
 PAPER = Recipe()
 #: A small network for two processor cores: about 40 minutes.
 LAPTOP = Recipe(
