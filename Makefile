@@ -47,7 +47,7 @@ wheel:
 weights: .venv/test
 	$(BIN)/python -m nimbus_sd.train.compact runs/compact
 
-# The bundled model on 200 simulated images that were fixed before it was trained.
+# The bundled model on 200 simulated images that were fixed before the last stage of its training.
 benchmark: .venv/test
 	$(BIN)/python benchmarks/bundled_model.py
 

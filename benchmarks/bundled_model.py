@@ -1,7 +1,7 @@
 """Compare a model with thresholds on integrated expression, automatic ones and the best one, on simulated images.
 
-The 200 images, 40 of each platform's look, were fixed by seed and checksum before the bundled model was trained, whose
-training never draws a platform's look:
+The 200 images, 40 of each platform's look, were fixed by seed and checksum before the last stage of the bundled model's
+training, which never draws a platform's look:
 ``python benchmarks/bundled_model.py --check`` compares them with ``bundled_model_images.sha256``.
 """
 

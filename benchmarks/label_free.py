@@ -81,8 +81,9 @@ def checks(model: str, image: np.ndarray, labels: np.ndarray) -> pd.Series:
     for a, b in TOGETHER:
         result["together", f"{a}, {b}: phi"] = np.corrcoef(base[a], base[b])[0, 1]
     for a, b in APART:
-        rarer = max(1, min(base[a].sum(), base[b].sum()))
-        result["apart", f"{a}, {b}: both, of the rarer"] = (base[a] & base[b]).sum() / rarer
+        rarer = min(base[a].sum(), base[b].sum())
+        result["apart", f"{a}, {b}: cells of the rarer"] = rarer
+        result["apart", f"{a}, {b}: both, of the rarer"] = (base[a] & base[b]).sum() / max(1, rarer)
         result["apart", f"{a}, {b}: both, of all cells"] = (base[a] & base[b]).mean()
     for name, change in CHANGES.items():
         other = calls(model, image, labels, **change)

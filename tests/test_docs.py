@@ -5,19 +5,22 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import spatialdata
 import tifffile
+import torch
 from squidpy_here import squidpy_fits
 
 import nimbus_sd as ns
+from nimbus_sd.models import UNet
+from nimbus_sd.simulate import Detector, Marker, simulate
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
 
 
-def run(path: Path) -> dict:
-    """Run the Python of a document from top to bottom; return its names."""
+def run(path: Path, **names) -> dict:
+    """Run the Python of a document from top to bottom, with these names given; return its names."""
     text = path.read_text(encoding="utf-8")
-    names: dict = {}
     for block in re.findall(r"^```python\n(.*?)^```", text, re.DOTALL | re.MULTILINE):
         if "import squidpy" in block and not squidpy_fits():
             continue
@@ -83,7 +86,37 @@ def test_clustering(tmp_path, monkeypatch):
 def test_first_page(page, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     adata = run(ROOT / page)["adata"]
-    assert {"nimbus", "positive"} <= set(adata.layers) and "leiden_nimbus" in adata.obs
+    assert {"nimbus", "positive"} <= set(adata.layers) and "flowsom_nimbus" in adata.obs
+
+
+@pytest.fixture
+def tissue():
+    """Image and labels of the four markers that pages name; no table."""
+    panel = {name: (Marker("membrane", 0.3), Detector()) for name in ("CD3", "CD8", "CD20", "CD68")}
+    sdata = simulate(panel, {name: (1, (name,)) for name in panel}, n_regions=1, shape=(128, 128), rng=0)
+    del sdata.tables["table"]
+    return sdata
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_own_model(tissue, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    torch.save(UNet(4, 3).state_dict(), "finetuned.pt")
+    names = run(DOCS / "own_model.md", sdata=tissue)
+    card, compact = ns.models.load("tonsil.safetensors").card, ns.models.load("compact").card
+    # Nothing is left that tells of the model it came from but what the network needs.
+    told = ("name", "description", "trained_on", "source", "figures", "ranges", "revision")
+    assert not [key for key in told if getattr(card, key) == getattr(compact, key)]
+    assert names["adata"].uns["nimbus"]["model"] == "finetuned"
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_whole_slides(tissue, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    tissue.write("slide.zarr")
+    run(DOCS / "whole_slides.md")
+    table = spatialdata.read_zarr("slide.zarr").tables["table"]
+    assert list(table.var_names) == ["CD3", "CD8", "CD20", "CD68"] and np.isfinite(table.layers["nimbus"]).all()
 
 
 @pytest.mark.parametrize("room", [name for name in ns.__all__ if name != "predict"])
@@ -100,6 +133,16 @@ def test_pictures_and_files_named_in_the_readme_exist():
     named = re.findall(r"\]\((?!https?:)([^)#]+)\)|`((?:docs|tutorials|benchmarks)/[\w./]*\w)`", text)
     paths = [path for pair in named for path in pair if path and not path.startswith("docs/_build")]
     assert len(paths) > 4 and not [path for path in paths if not (ROOT / path).exists()]
+
+
+def test_the_card_of_the_published_model_is_that_of_the_package():
+    page = (DOCS / "nimbus_card.md").read_text(encoding="utf-8")
+    card = ns.models.PUBLISHED
+    figures = [f"{card.figures[f'gold_standard_{name}']:.3f}" for name in ("precision", "recall", "specificity", "f1")]
+    assert f"| {' | '.join(figures)} |" in page
+    network = f"{card.root_filters} root filters, depth {card.depth}"
+    told = (network, f"{card.pixel_size:g} um", f"{100 * card.quantile:g} %", card.rule, card.license, card.source)
+    assert not [text for text in told if text not in page]
 
 
 def test_versions_of_hooks_are_the_tested_ones():

@@ -95,7 +95,8 @@ def predict(
     normalization
         Factor per channel (mapping, Series, or DataFrame with a column ``"factor"``, as ``predict`` leaves it in
         ``varm``), by which intensities are divided before they are clipped to [0, 1]. None measures it by the
-        model's rule, from every pixel of all regions.
+        model's rule, in all regions together and without sampling, from every pixel that the rule counts
+        (``"compact"``: those in cells).
     tta
         Average the eight views of the square's symmetry (slower). None does as the model's card says.
     precision
@@ -129,7 +130,7 @@ def predict(
         - ``layers["integrated_expression"]``: mean intensity per cell, float32; ``X`` of a new table is the same
         - ``obs["region"]``, ``obs["instance_id"]``: the labels element and the cell's label in it
         - ``obs["area"]``: in um^2, and ``obsm["spatial"]``: x, y in image pixels, unless there already
-        - ``varm[f"{key_added}_normalization"]``: factor and the regions' quantiles
+        - ``varm[f"{key_added}_normalization"]``: the factor, and what the model's rule gives for each region alone
         - ``uns[key_added]``: model, its description, sha256 and revision, settings, version, ranges of the images that
           it was trained on (where its card tells them)
 

@@ -174,5 +174,5 @@ def test_a_spatialdata_in_place_of_its_table_is_said():
 
 def test_without_igraph_it_says_what_to_install(typed_table, monkeypatch):
     monkeypatch.setitem(sys.modules, "igraph", None)
-    with pytest.raises(ImportError, match=r"pip install 'nimbus-sd\[leiden\]'"):
+    with pytest.raises(ImportError, match=r"igraph \(GPL\): pip install '\.\[leiden\]' in the clone"):
         leiden(typed_table())

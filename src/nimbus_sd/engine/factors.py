@@ -1,4 +1,4 @@
-"""Normalisation factors, measured from every pixel."""
+"""Normalisation factors, measured without sampling."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def block_count(regions: Sequence[Region], card: Card) -> int:
 def measured_factors(
     regions: Sequence[Region], card: Card, bad: BadPixels, on_block: Callable[[], object]
 ) -> pd.DataFrame:
-    """Level of each channel that becomes 1, from all pixels of all images.
+    """Level of each channel that becomes 1, from all pixels of all images that the card's rule counts.
 
     Parameters
     ----------

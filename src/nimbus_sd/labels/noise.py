@@ -22,7 +22,9 @@ def silver_noise(
     gold: str = keys.GOLD,
     by: str | Sequence[str] | None = None,
 ) -> pd.DataFrame:
-    """Measure the noise of silver labels against gold ones (Rumberger et al., Fig. 2d), the noisiest marker first.
+    """Measure the noise of silver labels against gold ones, the noisiest marker first.
+
+    As in Fig. 2d of Rumberger et al.
 
     Parameters
     ----------

@@ -36,7 +36,9 @@ def confounder_information(
     region_key: str | None = None,
     progress: bool = True,
 ) -> pd.DataFrame:
-    """Measure the mutual information between each confounder and being wrong (paper: "Confounders analysis", Fig. 4d).
+    """Measure the mutual information between each confounder and being wrong.
+
+    As in the paper's "Confounders analysis" (Fig. 4d).
 
     Each judged pair of a cell and a marker is called right or wrong; pairs of all markers are taken together. The
     information is estimated from nearest neighbours (Ross 2014, :func:`sklearn.feature_selection.mutual_info_classif`

@@ -32,7 +32,9 @@ def score_shape(
     middle: tuple[float, float] = (0.25, 0.75),
     likely: bool = True,
 ) -> pd.DataFrame:
-    """Measure how clearly a layer parts positive from negative cells (Rumberger et al., Fig. 5).
+    """Measure how clearly a layer parts positive from negative cells.
+
+    As in Fig. 5 of Rumberger et al.
 
     Parameters
     ----------

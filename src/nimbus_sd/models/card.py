@@ -215,6 +215,7 @@ def _is_sha256(value: Any) -> bool:
     return _is_text(value) and len(value) == 64 and set(value) <= set("0123456789abcdef")
 
 
+#: Card of the published Nimbus model, with the figures that its authors report.
 PUBLISHED = Card(
     name="nimbus",
     root_filters=64,

@@ -72,9 +72,9 @@ def load(model: str | Path, *, update: bool = False) -> Model:
 
     Examples
     --------
-    >>> model = load("compact")  # doctest: +SKIP
-    >>> model.card.pixel_size  # doctest: +SKIP
-    1.0
+    >>> model = load("compact")
+    >>> model.card.pixel_size
+    0.5
     """
     if update and model != "nimbus":
         raise ValueError(f"update=True is for model='nimbus', which comes from the hub; it was {str(model)!r}.")

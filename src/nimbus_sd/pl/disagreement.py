@@ -32,7 +32,9 @@ def disagreement(
     table_key: str = "table",
     ax: Sequence[Axes] | None = None,
 ) -> np.ndarray:
-    """Show the cells about which scores and integrated expression disagree most (the paper's Fig. 5).
+    """Show the cells about which scores and integrated expression disagree most.
+
+    As in the paper's Fig. 5.
 
     A mean is put on a scale on which the channel's median cell called negative is 0 and the median cell called positive
     is 1. Slivers, cells with less than a third of the table's median ``obs["area"]``, are left out where the table has

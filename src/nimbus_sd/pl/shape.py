@@ -32,7 +32,9 @@ def score_shape(
     likely: bool = True,
     ax: Axes | None = None,
 ) -> Axes:
-    """Show the kernel density of a layer, of positive and of negative cells apart (Rumberger et al., Fig. 5).
+    """Show the kernel density of a layer, of positive and of negative cells apart.
+
+    As in Fig. 5 of Rumberger et al.
 
     The estimate is that behind ``overlap`` of :func:`nimbus_sd.metrics.score_shape`: Gaussian kernels, Scott's
     bandwidth for each class, mirrored at the ends of the range, on 256 bins.

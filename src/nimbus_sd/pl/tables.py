@@ -89,7 +89,9 @@ def compare_baselines(table: pd.DataFrame, *, ax: Axes | None = None) -> Axes:
 
 
 def confounder_information(table: pd.DataFrame, *, ax: Axes | None = None) -> Axes:
-    """Show how much each confounder tells about being wrong (Rumberger et al., Fig. 4d).
+    """Show how much each confounder tells about being wrong.
+
+    As in Fig. 4d of Rumberger et al.
 
     Parameters
     ----------

@@ -39,8 +39,8 @@ def engine_for(engine: Engine, n_cells: int) -> Engine:
         import flowsom  # noqa: F401
     except ImportError as error:
         raise ImportError(
-            "`tl.flowsom` needs the package flowsom (GPL): pip install 'nimbus-sd[flowsom]'. engine='minisom' does "
-            "without, more slowly."
+            "`tl.flowsom` needs the package flowsom (GPL): pip install '.[flowsom]' in the clone of nimbus-sd. "
+            "engine='minisom' does without, more slowly."
         ) from error
     if engine == "auto":
         return "batch" if n_cells >= _BATCH_FROM else "online"

@@ -157,7 +157,9 @@ def _need_igraph() -> None:
     try:
         import igraph  # noqa: F401
     except ImportError as error:
-        raise ImportError("`tl.leiden` needs igraph: pip install 'nimbus-sd[leiden]'") from error
+        raise ImportError(
+            "`tl.leiden` needs the package igraph (GPL): pip install '.[leiden]' in the clone of nimbus-sd."
+        ) from error
 
 
 def _places(key_added: str, graph_key: str) -> list[tuple[str, str]]:

@@ -1,4 +1,4 @@
-"""From labelled regions to a model: a store of tiles, noise-robust training, fine-tuning. Needs ``nimbus-sd[train]``.
+"""From labelled regions to a model: a store of tiles, noise-robust training, fine-tuning. Needs the extra ``train``.
 
 A name is imported when it is first asked for; the store alone needs nothing of the extra.
 """
@@ -52,7 +52,8 @@ def __getattr__(name: str) -> Any:
         if error.name is None or error.name.partition(".")[0] not in ("lightning", "kornia"):
             raise
         raise ImportError(
-            f"nimbus_sd.train.{name} needs {error.name}, which is not installed: pip install 'nimbus-sd[train]'"
+            f"nimbus_sd.train.{name} needs {error.name}, which is not installed: "
+            "pip install '.[train]' in the clone of nimbus-sd."
         ) from error
 
 

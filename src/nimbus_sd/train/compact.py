@@ -35,8 +35,9 @@ CARD = Card(
         "Small residual U-Net for a laptop. It has never seen real tissue and is not the published Nimbus model. On "
         "three tissues judged by eye its calls at 0.5 did better than Otsu's threshold on integrated expression; the "
         "simulator was changed after looks at them, and the weights were chosen among several by them, so others may "
-        "fare worse. It misses dim cells in images of few counts, and membranes that lie outside of nuclear masks. "
-        "Look at the pictures before using its calls."
+        "fare worse. It calls too many cells positive where a marker is rare (under about 5 % of cells) and misses dim "
+        "ones where it is common; images of few counts are the hardest. It also misses membranes that lie outside of "
+        "nuclear masks. Look at the pictures before using its calls."
     ),
     # Of the weights in the package; those that `main` makes say what it did.
     trained_on=(

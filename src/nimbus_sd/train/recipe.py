@@ -207,6 +207,7 @@ def check_recipe(recipe: object) -> None:
         )
 
 
+#: The paper's settings: 300,000 steps that believe all labels, then 100,000 that select.
 PAPER = Recipe()
 # Short runs need thresholds that follow; and where positive cells are few, theirs are the high losses.
 _QUICK = Selection(rate=0.1, per_class=True)
