@@ -224,8 +224,8 @@ LAPTOP = Recipe(
 )
 #: From a model of the zoo on a few regions: small steps, near the start, ended when F1 falls.
 FINE_TUNE = Recipe(
-    naive_steps=200,
-    robust_steps=800,
+    naive_steps=0,
+    robust_steps=1000,
     batch_size=4,
     learning_rate=2e-4,
     weight_decay=0.0,
