@@ -138,6 +138,8 @@ def predict(
     ------
     KeyError
         An element, channel or factor does not exist.
+    TypeError
+        An argument is of another type than those above.
     ValueError
         Image and labels do not fit; the table is of something else; a name is taken; a model file is not readable; no
         region has a cell; the checkpoint is of other inputs (it says which).

@@ -3,6 +3,7 @@
 import copy
 import sys
 import warnings
+from numbers import Integral
 from typing import Any, Literal
 
 import numpy as np
@@ -82,13 +83,15 @@ class Scorer:
     ) -> None:
         if precision not in ("auto", "float32", "bfloat16"):
             raise ValueError(f"precision={precision!r}: give 'auto', 'float32' or 'bfloat16'.")
-        if batch_size is not None and batch_size < 1:
-            raise ValueError(f"batch_size={batch_size}: give a whole number of at least 1, or None.")
+        if tta is not None and not isinstance(tta, bool | np.bool_):
+            raise ValueError(f"tta={tta!r}: give True, False, or None.")
+        if batch_size is not None and not (isinstance(batch_size, Integral) and batch_size >= 1):
+            raise ValueError(f"batch_size={batch_size!r}: give a whole number of at least 1, or None.")
         self.card = model.card
         self.device = find_device(device)
         self.precision: Precision = "float32" if precision == "auto" else precision
-        self.tta = model.card.tta if tta is None else tta
-        self.batch_size = batch_size
+        self.tta = model.card.tta if tta is None else bool(tta)
+        self.batch_size = None if batch_size is None else int(batch_size)
         # Lowered where the device runs out of memory.
         self._most = sys.maxsize
         if self.precision == "bfloat16" and self.device.type == "cpu" and not cpu_has_bfloat16():
