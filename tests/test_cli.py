@@ -137,6 +137,43 @@ def test_predict_takes_names_channels_and_keys(store, small):
     assert "mine" in sdata["cells"].layers
 
 
+def test_predict_takes_what_messages_tell_of(store, small, tmp_path):
+    factors = pd.DataFrame({"factor": [90.0, 120.0, 100.0]}, index=pd.Index(["CD20", "DAPI", "CD3"], name="channel"))
+    factors.to_csv(tmp_path / "factors.csv")
+    options = ["--normalization", tmp_path / "factors.csv", "--tile-size", 16, "--batch-size", 1]
+    checkpoint = tmp_path / "checkpoint"
+    code, _, messages = call(
+        "predict", store, "--model", small, *options, "--precision", "float32", "--checkpoint", checkpoint, "--no-tta"
+    )
+    assert code == 0, messages
+    table = read_zarr(store)["table"]
+    assert table.uns["nimbus"]["normalization"] == "given" and table.uns["nimbus"]["precision"] == "float32"
+    assert table.varm["nimbus_normalization"]["factor"].to_dict() == factors["factor"].to_dict()
+    # 32 x 36 model pixels in cores of 16.
+    assert len(list(checkpoint.glob("tile-*.npz"))) == 6
+    expected = nimbus_sd.predict(
+        read_zarr(store), model=small, normalization=factors, tta=False, pixel_size=0.5, progress=False
+    )
+    np.testing.assert_allclose(table.layers["nimbus"], expected.layers["nimbus"], atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "content, said",
+    [
+        ("marker,factor\nCD3,2\n", "has the columns ['marker', 'factor']; it needs 'channel', too"),
+        ("channel,factor\nCD3,2\nCD3,3\nDAPI,1\nCD20,1\n", "names channel(s) 'CD3' more than once"),
+        ("channel,factor\nCD3,\nDAPI,1\nCD20,1\n", "of channel 'CD3' is ''; give a number"),
+        ("channel,factor\nCD3,1\n", "no factor for channel(s) 'DAPI', 'CD20'"),
+        ("channel,factor\nCD3\n", "line 2 has more or fewer values"),
+    ],
+)
+def test_factors_that_do_not_do(store, small, tmp_path, content, said):
+    (tmp_path / "factors.csv").write_text(content)
+    command = ("predict", store, "--model", small, "--normalization", tmp_path / "factors.csv", "--no-progress")
+    code, _, messages = call(*command)
+    assert code == 2 and said in messages.splitlines()[-1]
+
+
 def test_log_and_warnings_are_single_lines(store, small, tmp_path):
     code, _, messages = call(
         "predict", store, "--model", small, "--pixel-size", "7", "--out", tmp_path / "x.csv", "--no-progress"
@@ -264,8 +301,6 @@ def test_a_checkpoint_goes_on_after_an_error_that_tells_of_it(store, small, tmp_
     assert (folder / "tile-0000000.npz").exists()
 
 
-@pytest.mark.slow
-@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="the command is held at a pipe")
 def _wait_until_idle(pid: int) -> None:
     process, before = psutil.Process(pid), None
     while (used := process.cpu_times()[:2]) != before:
@@ -273,6 +308,8 @@ def _wait_until_idle(pid: int) -> None:
         time.sleep(1)
 
 
+@pytest.mark.slow
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="the command is held at a pipe")
 def test_ctrl_c_stops_within_seconds_and_says_how_to_go_on(store, small, tmp_path):
     folder = tmp_path / "checkpoint"
     folder.mkdir()
@@ -322,6 +359,9 @@ def test_unknown_channel_names_the_nearest(store, small):
         (["--model", "nowhere.pt"], "nowhere.pt does not exist"),
         (["--table", "my table"], "must consist of letters"),
         (["--key", "gold"], "kept for something else"),
+        (["--tile-size", "0"], "`tile_size` is 0"),
+        (["--batch-size", "0"], "batch_size=0"),
+        (["--normalization", "nowhere.csv"], "nowhere.csv"),
     ],
     ids=lambda value: value[0] + " " + value[1] if isinstance(value, list) else "",
 )
@@ -347,6 +387,11 @@ def test_convert_does_not_overwrite(tiffs, converted):
     message = refused("convert", tiffs / "tumour.ome.tif", tiffs / "mask.tif", "--out", converted)
     assert "exists already" in message
     assert files(converted) == before
+
+
+def test_convert_writes_stores_that_end_in_zarr(tiffs, tmp_path):
+    message = refused("convert", tiffs / "tumour.ome.tif", tiffs / "mask.tif", "--out", tmp_path / "new" / "store")
+    assert "must end in .zarr" in message and not (tmp_path / "new").exists()
 
 
 def test_convert_says_which_file_is_missing_or_unreadable(tiffs, tmp_path):

@@ -2,6 +2,7 @@
 
 import errno
 import os
+import re
 import signal
 import stat
 import subprocess
@@ -90,6 +91,31 @@ def test_it_goes_on_after_ctrl_c_and_ends_in_the_same_bytes(two, sdata, make_sda
     assert tiles(folder) == after
 
 
+@pytest.mark.parametrize("n_kept", [0, 2])
+def test_a_stop_while_factors_are_measured_tells_of_it(two, sdata, make_sdata, small, tmp_path, n_kept):
+    def build_failing(action):
+        return build(two, make_sdata, lambda image: da.from_array(image).map_blocks(action, meta=image[:0]))
+
+    def interrupted(block):
+        raise KeyboardInterrupt
+
+    def damaged(block):
+        raise RuntimeError("Zstd decompression error")
+
+    if n_kept:
+        predict(sdata, small, tmp_path, normalization=None)
+        for number in range(n_kept, TILES):
+            (tmp_path / f"tile-{number:07d}.npz").unlink()
+    said = f"{n_kept} tiles are kept in '.*': the same call finds the factors anew and goes on from there"
+    with pytest.raises(KeyboardInterrupt, match=rf"Stopped\. {said}"):
+        predict(build_failing(interrupted), small, tmp_path, normalization=None)
+    with pytest.raises(OSError, match="Zstd decompression error") as error:
+        predict(build_failing(damaged), small, tmp_path, normalization=None)
+    assert re.match(said, error.value.__notes__[0])
+    with pytest.raises(KeyboardInterrupt, match="no tile had begun when it was stopped; the same call begins anew"):
+        predict(build_failing(interrupted), small, normalization=None)
+
+
 def test_ctrl_c_without_a_checkpoint_tells_of_it(two, make_sdata, small):
     with pytest.raises(KeyboardInterrupt, match="Nothing was kept; with `checkpoint`, a folder, the same call goes on"):
         predict(build(two, make_sdata, stopping((3, 1), interrupt)), small)
@@ -155,8 +181,9 @@ def test_other_pixels_are_refused_be_it_one_and_before_the_work(sdata, small, tm
     element = getattr(sdata, kind)[key]
     element.data = element.data.compute()
     element.data[index] += 1
-    with pytest.raises(ValueError, match=f"The checkpoint was made of {reason}"):
+    with pytest.raises(ValueError, match=f"The checkpoint was made of {reason}") as error:
         predict(sdata, small, tmp_path)
+    assert not hasattr(error.value, "__notes__"), "the same call does not go on"
     assert tiles(tmp_path) == before
 
 
@@ -239,13 +266,14 @@ def test_folders_of_something_else(sdata, small, tmp_path):
     with pytest.raises(ValueError, match=r"is no checkpoint, but holds other files \('chapter.tex'\)"):
         predict(sdata, small, other)
     assert [path.name for path in other.iterdir()] == ["chapter.tex"]
-    with pytest.raises(OSError):
+    with pytest.raises(NotADirectoryError, match=r"chapter\.tex' is a file; pass a new or an empty folder"):
         predict(sdata, small, other / "chapter.tex")
     broken = tmp_path / "broken"
     predict(sdata, small, broken)
-    (broken / "inputs.json").write_text("{")
-    with pytest.raises(ValueError, match=r"is damaged .*; delete the folder"):
-        predict(sdata, small, broken)
+    for content in ("{", "[1]"):
+        (broken / "inputs.json").write_text(content)
+        with pytest.raises(ValueError, match=r"is damaged .*; delete the folder"):
+            predict(sdata, small, broken)
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="locks of POSIX")

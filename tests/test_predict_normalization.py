@@ -79,6 +79,12 @@ def test_factors_are_divided_by(arrays, make_sdata, small):
         (pd.Series({"cd3": 1.0}), KeyError, "'DAPI', 'CD3', 'CD20'; it has 'cd3'"),
         (pd.DataFrame({"f": [1.0]}, index=["DAPI"]), ValueError, "needs one named 'factor'"),
         ({"DAPI": 1, "CD3": -2, "CD20": np.inf}, ValueError, "'CD3', 'CD20' is negative or infinite"),
+        (3.0, TypeError, "`normalization` is 3.0; pass a factor for each channel"),
+        ("pooled", TypeError, "`normalization` is 'pooled'; pass a factor for each channel"),
+        ({"DAPI": 1, "CD3": "a", "CD20": 2}, ValueError, "of channel 'CD3' is 'a'; give a number"),
+        ({"DAPI": 1, "CD3": None, "CD20": 2}, ValueError, "of channel 'CD3' is None; give a number"),
+        (pd.Series([1.0, 2, 3, 4], ["DAPI", "CD3", "CD20", "CD3"]), ValueError, "names channel.* 'CD3' more than once"),
+        (pd.DataFrame({"factor": [1.0, 2]}, index=["CD3", "CD3"]), ValueError, "names channel.* 'CD3' more than once"),
     ],
 )
 def test_factors_that_do_not_do(arrays, make_sdata, small, normalization, error, words):

@@ -32,6 +32,7 @@ from nimbus_sd.engine import (
     provenance,
     score,
     score_map,
+    told_how_to_go_on,
 )
 from nimbus_sd.models import Card, Scorer, load
 from nimbus_sd.spatial import Region, RegionResult, check_keys, find_regions, write_table
@@ -138,6 +139,8 @@ def predict(
     ------
     KeyError
         An element, channel or factor does not exist.
+    TypeError
+        An argument is of another type than those above.
     ValueError
         Image and labels do not fit; the table is of something else; a name is taken; a model file is not readable; no
         region has a cell; the checkpoint is of other inputs (it says which).
@@ -180,15 +183,18 @@ def predict(
     scorer = Scorer(loaded, device=here, precision=precision, tta=tta, batch_size=batch_size)
     tile_size = find_tile_size(tile_size, scorer.card, regions)
     check_cell_size(regions)
+    store = Memory() if checkpoint is None else Checkpoint(checkpoint)
 
     bad = BadPixels()
-    factors = _factors(regions, normalization, scorer.card, bad, progress)
+    with told_how_to_go_on(store):
+        factors = _factors(regions, normalization, scorer.card, bad, progress)
     in_use = factors["factor"].to_numpy(np.float64)
     plan = Plan(regions, in_use, scorer.card, tile_size, identify=checkpoint is not None)
-    store = Memory() if checkpoint is None else Checkpoint(checkpoint, described(plan, scorer))
     run = find_runner(client, loaded, scorer, device)
     # Pixels that were counted once, all of them, are not counted again.
-    results = _scored(plan, run, store, BadPixels() if normalization is None else bad, progress)
+    counted = BadPixels() if normalization is None else bad
+    with store.opened(described(plan, scorer)):
+        results = _scored(plan, run, store, counted, progress)
     check_pixels(bad)
     check_cells(results)
     maps = {key: score_map(region, in_use, scorer, tile_size) for key, region in zip(new_images, regions, strict=False)}

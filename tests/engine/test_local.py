@@ -1,5 +1,6 @@
 """Tiles, one after the other."""
 
+import threading
 from dataclasses import replace
 from functools import partial
 
@@ -8,7 +9,9 @@ import pytest
 
 from nimbus_sd import engine
 from nimbus_sd.engine import BadPixels, Memory, Plan, find_tile_size, read, run_here
+from nimbus_sd.engine.local import Job
 from nimbus_sd.models import PUBLISHED, Scorer, load
+from nimbus_sd.pixels import Footprint
 
 
 @pytest.fixture(scope="module")
@@ -17,6 +20,15 @@ def scorer(small):
 
 
 FACTORS = np.array([100.0, 80.0, np.nan, 90.0])
+
+
+@pytest.fixture
+def passed(scorer):
+    """Count the images of each batch that passes the network."""
+    sizes = []
+    hook = scorer._network.register_forward_pre_hook(lambda _, inputs: sizes.append(len(inputs[0])))
+    yield sizes
+    hook.remove()
 
 
 def score(region, scorer, tile_size=48, on_tile=lambda share: None):
@@ -81,3 +93,71 @@ def test_wide_networks_and_fine_images_get_smaller_tiles(regions):
     assert size(64, 0.5) < size(16, 0.5)
     assert 100 < size(16, 0.1) < size(16, 0.5) == size(16, 2)
     assert size(16, 1e-5) > 0
+
+
+@pytest.mark.parametrize("tile_size", [48, 1000])
+def test_constant_channels_share_one_pass(regions, tissue, scorer, passed, tile_size):
+    image, labels = tissue((110, 90), 4)
+    # The same value once divided by their factors of 100, 80 and 90; the third has no factor.
+    image[0], image[1], image[3] = 50, 40, 45
+    (region,) = regions(image, labels=[labels], pixel_size=1.0)
+    shared = score(region, scorer, tile_size)
+    n_tiles = len(Plan([region], FACTORS, scorer.card, tile_size).tiles)
+    assert sum(passed) == n_tiles
+    # Another value and what is constant in a part of the image only are passes of their own.
+    image[3] = 54
+    image[1, 5, 5] = 41
+    (other,) = regions(image, labels=[labels], pixel_size=1.0)
+    passed.clear()
+    differing = score(other, scorer, tile_size)
+    assert sum(passed) == 2 * n_tiles + 1
+    np.testing.assert_array_equal(shared.scores[:, 0], shared.scores[:, 3])
+    np.testing.assert_allclose(differing.scores[:, 0], shared.scores[:, 0], atol=1e-6)
+    assert np.abs(differing.scores[:, 3] - shared.scores[:, 3]).max() > 1e-4
+    assert np.isnan(shared.scores[:, 2]).all()
+
+
+def test_a_tile_is_summed_while_the_next_is_in_the_network(regions, tissue, scorer, monkeypatch):
+    image, labels = tissue((60, 150), 4)
+    (region,) = regions(image, labels=[labels], pixel_size=1.0)
+    expected = score(region, scorer)
+    forward, sum_map = Scorer.__call__, Footprint.sum_map
+    second, calls, waited = threading.Event(), [], []
+
+    def scored(self, *arrays):
+        calls.append(threading.get_ident())
+        if len(calls) == 2:
+            second.set()
+        return forward(self, *arrays)
+
+    def summed(self, scores):
+        assert threading.get_ident() not in calls
+        waited.append(second.wait(20))
+        return sum_map(self, scores)
+
+    monkeypatch.setattr(Scorer, "__call__", scored)
+    monkeypatch.setattr(Footprint, "sum_map", summed)
+    result = score(region, scorer)
+    assert len(waited) == 3 * len(calls) > 6 and all(waited)
+    np.testing.assert_array_equal(result.scores, expected.scores)
+
+
+@pytest.mark.parametrize("error", [OSError, KeyboardInterrupt])
+def test_tiles_before_an_error_are_given_out(regions, tissue, scorer, monkeypatch, error):
+    image, labels = tissue((60, 150), 4)
+    (region,) = regions(image, labels=[labels], pixel_size=1.0)
+    plan = Plan([region], FACTORS, scorer.card, 24)
+    forward, calls = Scorer.__call__, []
+
+    def scored(self, *arrays):
+        calls.append(1)
+        if len(calls) == 4:
+            raise error("stopped")
+        return forward(self, *arrays)
+
+    monkeypatch.setattr(Scorer, "__call__", scored)
+    given = []
+    with pytest.raises(error, match="stopped"):
+        for number, _ in run_here(plan, map(Job, range(len(plan.tiles))), lambda share: None, scorer=scorer):
+            given.append(number)
+    assert given == [0, 1, 2]

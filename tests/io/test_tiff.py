@@ -158,3 +158,27 @@ def test_damaged_pixels_name_the_file(tmp_path):
     pixels = open_tiff(path).pixels
     with pytest.raises(ValueError, match=r"x\.tif is damaged"):
         pixels.compute()
+
+
+@pytest.mark.parametrize(
+    ("damage", "words"),
+    [
+        (lambda data: data[:7], "cannot be read as a TIFF file"),
+        (lambda data: data[:8], "it holds no image; is it complete"),
+        (lambda data: data[:4] + (10**8).to_bytes(4, "little") + data[8:], "it holds no image; is it complete"),
+        (lambda data: data[:4] + (5000).to_bytes(4, "little") + data[8:], "cannot be read as a TIFF file"),
+        (lambda data: data[: len(data) // 2], r"it ends after 1 image\(s\), but says that more follow"),
+        (lambda data: data.replace(b"</OME>", b"<<OME>"), "its OME-XML is damaged"),
+        (lambda data: data.replace(b'SizeX="170"', b'SizeX="17x"'), "cannot be read as a TIFF file.*17x"),
+    ],
+    ids=["cut header", "header only", "offset beyond the end", "offset into pixels", "cut pages", "XML", "size"],
+)
+@pytest.mark.filterwarnings("ignore")
+def test_damaged_files_are_one_error_that_names_them(tmp_path, damage, words):
+    path = tmp_path / "x.ome.tif"
+    tifffile.imwrite(path, IMAGE, byteorder="<", metadata=OME)
+    whole = path.read_bytes()
+    path.write_bytes(damage(whole))
+    assert path.read_bytes() != whole
+    with pytest.raises(ValueError, match=rf"x\.ome\.tif cannot be read.*{words}|x\.ome\.tif {words}"):
+        open_tiff(path)

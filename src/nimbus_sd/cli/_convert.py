@@ -29,6 +29,8 @@ def convert(
 
         if out.exists():
             raise FileExistsError(f"{out} exists already; name a new store.")
+        if out.suffix != ".zarr":
+            raise ValueError(f"--out {out} must end in .zarr.")
         sdata = ns.io.read_fovs(image, mask, pixel_size=pixel_size, channels=channels, mask_pattern=mask_pattern)
         out.absolute().parent.mkdir(parents=True, exist_ok=True)
         # Pixels are read while they are written, and a damaged file must not leave half a store behind.

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    import pandas as pd
     from spatialdata import SpatialData
 
 
@@ -30,6 +31,21 @@ def read_store(store: Path) -> SpatialData:
         return read_zarr(store)
     except (ValueError, KeyError, OSError) as error:
         raise ValueError(f"{store} cannot be read as a SpatialData store: {error}") from error
+
+
+def read_factors(path: Path) -> pd.Series:
+    """Read normalisation factors from a CSV file with the columns ``channel`` and ``factor``."""
+    from nimbus_sd._csv import columns_of
+
+    columns = columns_of(path)
+    if missing := [name for name in ("channel", "factor") if name not in columns]:
+        raise ValueError(f"{path} has the columns {columns}; it needs {' and '.join(map(repr, missing))}, too.")
+
+    import pandas as pd
+
+    # Channels may be named "NA" or "1".
+    table = pd.read_csv(path, encoding="utf-8-sig", dtype={"channel": str}, keep_default_na=False)
+    return table.set_index("channel")["factor"]
 
 
 def write_table(sdata: SpatialData, name: str) -> None:

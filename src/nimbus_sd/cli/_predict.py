@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
-from nimbus_sd.cli._files import check_out, read_store, write_table
+from nimbus_sd.cli._files import check_out, read_factors, read_store, write_table
 from nimbus_sd.cli._messages import plain_messages
 
 
@@ -22,6 +22,10 @@ def predict(
     ] = None,
     model: Annotated[str, typer.Option(help="compact, nimbus, or a .safetensors or .pt file.")] = "compact",
     pixel_size: Annotated[float | None, typer.Option(help="um per image pixel.")] = None,
+    normalization: Annotated[
+        Path | None,
+        typer.Option(metavar="CSV", help="Factors to divide by: columns channel, factor. Measured by default."),
+    ] = None,
     tta: Annotated[bool | None, typer.Option(help="Average eight views. As the model's card says by default.")] = None,
     table: Annotated[str, typer.Option(help="Name of the table in the store.")] = "table",
     key: Annotated[str, typer.Option(help="Name of the layer of scores.")] = "nimbus",
@@ -32,6 +36,13 @@ def predict(
         bool, typer.Option(help="Add the scores to a table that the store has already, or replace the file of --out.")
     ] = False,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, mps.")] = "auto",
+    precision: Annotated[
+        Literal["auto", "float32", "bfloat16"], typer.Option(help="bfloat16 is faster where the hardware has it.")
+    ] = "auto",
+    tile_size: Annotated[
+        int | None, typer.Option(help="Side of a tile in model pixels; smaller ones take less memory.")
+    ] = None,
+    batch_size: Annotated[int | None, typer.Option(help="Images that pass the network at once.")] = None,
     checkpoint: Annotated[
         Path | None,
         typer.Option(metavar="FOLDER", help="Keep finished tiles here: the same command goes on after any stop."),
@@ -42,6 +53,8 @@ def predict(
     with plain_messages():
         if out is not None:
             check_out(out, (".h5ad", ".csv"), overwrite)
+
+        factors = None if normalization is None else read_factors(normalization)
 
         import nimbus_sd as ns
 
@@ -60,7 +73,11 @@ def predict(
             model=model,
             channels=channel,
             pixel_size=pixel_size,
+            normalization=factors,
             tta=tta,
+            precision=precision,
+            tile_size=tile_size,
+            batch_size=batch_size,
             device=device,
             checkpoint=checkpoint,
             progress=progress,

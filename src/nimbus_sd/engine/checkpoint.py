@@ -42,17 +42,32 @@ class Checkpoint:
     ----------
     folder
         Made, once it is opened, if it does not exist.
-    inputs
-        From :func:`~nimbus_sd.engine.described`. Of which pixels a tile was made, it says itself.
+
+    Raises
+    ------
+    TypeError
+        It is no path.
+    NotADirectoryError
+        It is a file.
+    ValueError
+        It holds something else.
     """
 
-    def __init__(self, folder: str | Path, inputs: dict[str, Any]) -> None:
+    def __init__(self, folder: str | Path) -> None:
+        if not isinstance(folder, str | os.PathLike):
+            raise TypeError(f"`checkpoint` is a {type(folder).__name__}; pass the path of a folder, or None.")
         self.folder = Path(folder).expanduser()
-        self._inputs = inputs
+        if self.folder.exists():
+            self._check_content()
 
     @contextmanager
-    def opened(self) -> Iterator[None]:
+    def opened(self, inputs: dict[str, Any]) -> Iterator[None]:
         """Compare the inputs, and keep other calls out, where the system can; one that dies leaves the folder free.
+
+        Parameters
+        ----------
+        inputs
+            From :func:`~nimbus_sd.engine.described`. Of which pixels a tile was made, it says itself.
 
         Raises
         ------
@@ -65,7 +80,7 @@ class Checkpoint:
         self._check_content()
         with (self.folder / _LOCK).open("ab") as file:
             self._lock(file)
-            self._check_inputs()
+            self._check_inputs(inputs)
             yield
 
     def there(self) -> dict[int, NDArray[np.uint8]]:
@@ -99,16 +114,20 @@ class Checkpoint:
         """
         self._write(_name(number), lambda file: np.savez(file, **vars(sums)))
 
-    def how_to_go_on(self, total: int) -> str:
-        """Tell a user whose run of so many tiles was stopped."""
-        done = f"{len(self._numbers())} of {total} tiles"
-        return f"{done} are kept in {str(self.folder)!r}: the same call goes on from there."
+    def how_to_go_on(self, total: int | None) -> str:
+        """Tell a user whose run of so many tiles was stopped; without a total, before its first tile."""
+        kept = f"are kept in {str(self.folder)!r}: the same call"
+        if total is None:
+            return f"{len(self._numbers())} tiles {kept} finds the factors anew and goes on from there."
+        return f"{len(self._numbers())} of {total} tiles {kept} goes on from there."
 
     def _numbers(self) -> list[int]:
         return sorted(int(path.stem.removeprefix("tile-")) for path in self.folder.glob(_TILES))
 
     def _check_content(self) -> None:
         """Refuse a folder of something else before anything is written into it."""
+        if not self.folder.is_dir():
+            raise NotADirectoryError(f"The checkpoint {str(self.folder)!r} is a file; pass a new or an empty folder.")
         names = {path.name for path in self.folder.iterdir() if not path.name.endswith(_UNFINISHED)}
         if _INPUTS not in names and (others := sorted(names - {_LOCK})):
             raise ValueError(
@@ -128,17 +147,19 @@ class Checkpoint:
         except OSError as error:
             logger.info("%s cannot be locked (%s); use it in one call at a time", self.folder, error.strerror)
 
-    def _check_inputs(self) -> None:
+    def _check_inputs(self, inputs: dict[str, Any]) -> None:
         """Compare the inputs with those of the tiles that are there; write them down in a new folder."""
         path = self.folder / _INPUTS
         if not path.exists():
-            self._write(_INPUTS, lambda file: file.write(json.dumps(self._inputs, indent=1).encode()))
+            self._write(_INPUTS, lambda file: file.write(json.dumps(inputs, indent=1).encode()))
             return
         try:
             before = json.loads(path.read_bytes())
+            if not isinstance(before, dict):
+                raise ValueError("it describes no inputs")
         except ValueError as error:
             raise ValueError(f"{str(path)!r} is damaged ({error}); delete the folder to begin anew.") from error
-        if other := list(differences(before, self._inputs)):
+        if other := list(differences(before, inputs)):
             raise ValueError(
                 f"The checkpoint in {str(self.folder)!r} is of other inputs: {'; '.join(other[:5])}. Repeat the call "
                 "that it was made by, or pass another `checkpoint` to begin anew."

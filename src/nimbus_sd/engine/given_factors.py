@@ -32,7 +32,10 @@ def given_factors(
     KeyError
         If a channel has no factor.
     ValueError
-        If a factor is negative or infinite, or the DataFrame has no column ``"factor"``.
+        If a factor is negative, infinite or no number, a channel is named twice, or the DataFrame has no column
+        ``"factor"``.
+    TypeError
+        If it is something else than the above.
 
     Warns
     -----
@@ -47,7 +50,7 @@ def given_factors(
                 "with channels as the index."
             )
         normalization = normalization[FACTOR]
-    given = {str(name): float(factor) for name, factor in dict(normalization).items()}
+    given = _numbers(normalization)
     if missing := [name for name in channels if name not in given]:
         raise KeyError(f"`normalization` has no factor for channel(s) {names(missing)}; it has {names(list(given))}.")
     factors = np.array([given[name] for name in channels])
@@ -62,6 +65,25 @@ def given_factors(
         warn(f"No pixel above 0 in channel(s) {names([channels[i] for i in empty])}: their scores are NaN.")
         factors[empty] = np.nan
     return pd.DataFrame({FACTOR: factors}, index=pd.Index(channels, name="channel"))
+
+
+def _numbers(normalization: Mapping[str, float] | pd.Series) -> dict[str, float]:
+    """Name the factors, each once."""
+    if not isinstance(normalization, Mapping | pd.Series):
+        raise TypeError(
+            f"`normalization` is {normalization!r}; pass a factor for each channel (mapping, Series, or DataFrame with "
+            "a column 'factor'), or None to measure them."
+        )
+    channels = [str(name) for name in normalization.keys()]  # noqa: SIM118 - a Series iterates over its values
+    if twice := sorted({name for name in channels if channels.count(name) > 1}):
+        raise ValueError(f"`normalization` names channel(s) {names(twice)} more than once.")
+    given = {}
+    for name, (_, factor) in zip(channels, normalization.items(), strict=True):
+        try:
+            given[name] = float(factor)
+        except (TypeError, ValueError) as error:
+            raise ValueError(f"`normalization` of channel {name!r} is {factor!r}; give a number.") from error
+    return given
 
 
 def _empty_channels(regions: Sequence[Region], channels: list[int]) -> list[int]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from typing import NamedTuple
@@ -33,7 +34,7 @@ def run_here(
     scorer: Scorer,
     turn: AbstractContextManager[object] | None = None,
 ) -> Generator[tuple[int, TileSums | None], None, None]:
-    """Compute tiles, the next of which is read while one is in the network.
+    """Compute tiles: while channels are in the network, the next are read and the last ones' score maps summed.
 
     Parameters
     ----------
@@ -58,16 +59,13 @@ def run_here(
     ValueError
         A tile that was there is of other pixels.
     """
-    n = len(plan.factors)
-    scores: list[NDArray[np.float64]] = []
-    for part in read_ahead(_read(plan, jobs)):
-        if part.reader is not None and part.inputs is not None:
-            with turn or nullcontext():
-                scores.append(_scored(part.reader, part.inputs, plan.factors[part.group], scorer))
-        on_share(len(part.group) / n)
-        if part.group.stop == n:
-            sums = part.sums
-            yield part.number, sums and replace(sums, scores=np.concatenate([sums.scores, *scores], axis=1))
+    scores: list[Future[NDArray[np.float64]]] = []
+    for part, summed in _through_network(plan, jobs, on_share, scorer, turn or nullcontext()):
+        scores.extend([] if summed is None else [summed])
+        if part.group.stop == len(plan.factors):
+            # Now, not when the next tile has been through: a stop should not lose what is done.
+            sums, found = part.sums, [one.result() for one in scores]
+            yield part.number, sums and replace(sums, scores=np.concatenate([sums.scores, *found], axis=1))
             scores = []
 
 
@@ -120,14 +118,43 @@ def _without_scores(reader: TileReader, expression: NDArray[np.float64], bad: Ba
     )
 
 
-def _scored(
-    reader: TileReader, inputs: NDArray[np.float32], factors: NDArray[np.float64], scorer: Scorer
+def _through_network(
+    plan: Plan,
+    jobs: Iterable[Job],
+    on_share: Callable[[float], object],
+    scorer: Scorer,
+    turn: AbstractContextManager[object],
+) -> Iterator[tuple[_Part, Future[NDArray[np.float64]] | None]]:
+    """Score what is read; the sums, (n, c), are made in a thread. The network works here, where Ctrl-C stops it."""
+    with ThreadPoolExecutor(1) as pool:
+        for part in read_ahead(_read(plan, jobs)):
+            summed = None
+            if part.reader is not None and part.inputs is not None:
+                known = plan.factors[part.group] > 0
+                distinct, own = _distinct(part.inputs, np.flatnonzero(known))
+                with turn:
+                    maps = scorer(part.inputs[distinct], part.reader.interior)
+                summed = pool.submit(_summed, part.reader, maps, own, known)
+                # Not to be kept while the next is in the network.
+                del maps
+            on_share(len(part.group) / len(plan.factors))
+            yield part._replace(inputs=None), summed
+
+
+def _distinct(images: NDArray[np.float32], channels: NDArray[np.intp]) -> tuple[list[int], list[int]]:
+    """Find which of the channels to score, and whose map among these is each one's: constant ones may share one."""
+    low, high = (reduce(images, axis=(1, 2)) for reduce in (np.min, np.max))
+    keys = [("value", low[i]) if low[i] == high[i] else ("channel", i) for i in channels]
+    firsts = list(dict.fromkeys(keys))
+    return [int(channels[keys.index(key)]) for key in firsts], [firsts.index(key) for key in keys]
+
+
+def _summed(
+    reader: TileReader, maps: NDArray[np.float32], own: list[int], known: NDArray[np.bool_]
 ) -> NDArray[np.float64]:
     """Sum the score map of each channel over the core's cells, (n, c); NaN where there is no factor."""
-    known = factors > 0
-    sums = np.full((len(reader.footprint.ids), len(inputs)), np.nan)
-    if known.any():
-        maps = scorer(inputs[known], reader.interior)
+    sums = np.full((len(reader.footprint.ids), len(known)), np.nan)
+    if own:
         core = reader.tile.core_in_window
-        sums[:, known] = np.stack([reader.footprint.sum_map(one[core]) for one in maps], axis=1)
+        sums[:, known] = np.stack([reader.footprint.sum_map(one[core]) for one in maps], axis=1)[:, own]
     return sums

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from numbers import Integral
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,11 +31,13 @@ def find_tile_size(tile_size: int | None, card: Card, regions: Sequence[Region])
     Raises
     ------
     ValueError
-        It is less than 1.
+        It is no whole number, or less than 1.
     """
     if tile_size is not None:
-        if tile_size < 1:
-            raise ValueError(f"`tile_size` is {tile_size}; give a number of model pixels of at least 1, or None.")
+        if not isinstance(tile_size, Integral) or tile_size < 1:
+            raise ValueError(
+                f"`tile_size` is {tile_size!r}; give a whole number of model pixels of at least 1, or None."
+            )
         return int(tile_size)
     side = card.patch * (1024 if card.root_filters <= 32 else 512)
     finest = min(region.pixel_size for region in regions) / card.pixel_size

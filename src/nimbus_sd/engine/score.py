@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import AbstractContextManager, closing, contextmanager, nullcontext
-from typing import Protocol
+from typing import Any, Protocol
 
 from numpy.typing import NDArray
 
@@ -30,8 +30,8 @@ class Memory:
     def __init__(self) -> None:
         self._tiles: dict[int, TileSums] = {}
 
-    def opened(self) -> AbstractContextManager[None]:
-        """Nothing is to be opened."""
+    def opened(self, inputs: dict[str, Any]) -> AbstractContextManager[None]:
+        """Nothing is to be opened, nor compared."""
         return nullcontext()
 
     def there(self) -> dict[int, NDArray]:
@@ -46,8 +46,10 @@ class Memory:
         """Give a tile back."""
         return self._tiles.pop(number)
 
-    def how_to_go_on(self, total: int) -> str:
-        """Tell a user whose run was stopped."""
+    def how_to_go_on(self, total: int | None) -> str:
+        """Tell a user whose run was stopped; without a total, before its first tile."""
+        if total is None:
+            return "Nothing was kept, as no tile had begun when it was stopped; the same call begins anew."
         return "Nothing was kept; with `checkpoint`, a folder, the same call goes on where it was stopped."
 
 
@@ -68,7 +70,7 @@ def score(
     run
         Computes them.
     store
-        Where finished tiles are kept, and found.
+        Where finished tiles are kept, and found; opened.
     bad
         Where bad pixels are counted.
     on_share
@@ -100,18 +102,33 @@ def score(
             bad.add(plan.regions[position].channels, sums.not_finite, sums.negative)
             yield sums
 
-    with store.opened(), _told_how_to_go_on(store, plan), closing(run(plan, _jobs(plan, store), on_share)) as finished:
+    with (
+        told_how_to_go_on(store, len(plan.tiles)),
+        closing(run(plan, _jobs(plan, store), on_share)) as finished,
+    ):
         return [joined(region, parts(position)) for position, region in enumerate(plan.regions)]
 
 
 @contextmanager
-def _told_how_to_go_on(store: Memory | Checkpoint, plan: Plan) -> Iterator[None]:
+def told_how_to_go_on(store: Memory | Checkpoint, total: int | None = None) -> Iterator[None]:
+    """Say how to go on where the work within is stopped or fails, but not where it refuses what it was given.
+
+    Parameters
+    ----------
+    store
+        Where finished tiles are kept.
+    total
+        Number of tiles; None where the work comes before the first one.
+    """
     try:
         yield
     except KeyboardInterrupt:
-        raise KeyboardInterrupt(f"Stopped. {store.how_to_go_on(len(plan.tiles))}") from None
+        raise KeyboardInterrupt(f"Stopped. {store.how_to_go_on(total)}") from None
+    except (ValueError, KeyError, TypeError):
+        # The same call would be refused again.
+        raise
     except Exception as error:
-        error.add_note(store.how_to_go_on(len(plan.tiles)))
+        error.add_note(store.how_to_go_on(total))
         raise
 
 

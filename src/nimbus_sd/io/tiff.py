@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+import struct
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,8 @@ _MICROMETRES = {
     **dict.fromkeys(("\u00b5m", "\u03bcm", "um"), 1.0),
     **{"pm": 1e-6, "\u00c5": 1e-4, "nm": 1e-3, "mm": 1e3, "cm": 1e4, "dm": 1e5, "m": 1e6},
 }
+# What tifffile raises where a header or a page is not what it should be.
+_FAULTS = (tifffile.TiffFileError, struct.error, ValueError, LookupError, TypeError, ArithmeticError)
 
 
 @dataclass(frozen=True)
@@ -81,15 +84,18 @@ def open_tiff(path: Path, *, planes_are_channels: bool = False) -> Tiff:
     Raises
     ------
     ValueError
-        The file is no TIFF, or holds more than one 2-D image.
+        The file is no TIFF, is damaged or cut off, its OME-XML cannot be read, or it holds more than one 2-D image.
     """
     try:
         with tifffile.TiffFile(path) as file:
+            _check_pages(file)
             series = file.series[0]
             axes, shape, dtype = series.axes, series.shape, series.dtype
             chunks, rgb = _chunks(series), series.keyframe.photometric == tifffile.PHOTOMETRIC.RGB
             ome = _ome_pixels(file.ome_metadata) if file.is_ome else None
-    except tifffile.TiffFileError as error:
+    except ElementTree.ParseError as error:
+        raise ValueError(f"{path} cannot be read, as its OME-XML is damaged: {error}") from error
+    except _FAULTS as error:
         raise ValueError(f"{path} cannot be read as a TIFF file: {error}") from error
 
     kept = [axis for axis, size in zip(axes, shape, strict=True) if size > 1 or axis in "YX"]
@@ -129,6 +135,16 @@ class _Lazy:
             except (RuntimeError, ValueError) as error:
                 # What imagecodecs raises is a RuntimeError.
                 raise ValueError(f"{self.path} is damaged, its pixels cannot be decoded: {error}") from error
+
+
+def _check_pages(file: tifffile.TiffFile) -> None:
+    """Refuse a file that is cut off: tifffile would go on with the pages that are there."""
+    if not len(file.pages) or (last := file.pages.next_page_offset) is None:
+        raise ValueError("it holds no image; is it complete?")
+    file.filehandle.seek(last)
+    stored = file.filehandle.read(file.tiff.offsetsize)
+    if len(stored) < file.tiff.offsetsize or struct.unpack(file.tiff.offsetformat, stored)[0] >= file.filehandle.size:
+        raise ValueError(f"it ends after {len(file.pages)} image(s), but says that more follow; is it complete?")
 
 
 def _chunks(series: tifffile.TiffPageSeries) -> tuple[int, ...]:

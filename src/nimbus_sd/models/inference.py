@@ -3,6 +3,7 @@
 import copy
 import sys
 import warnings
+from numbers import Integral
 from typing import Any, Literal
 
 import numpy as np
@@ -11,7 +12,15 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_weights
 
-from nimbus_sd.models.device import cpu_has_bfloat16, find_device, is_out_of_memory, reproducible
+from nimbus_sd.models.device import (
+    cpu_has_bfloat16,
+    find_device,
+    is_out_of_memory,
+    memory_budget,
+    reproducible,
+    to_device,
+    to_host,
+)
 from nimbus_sd.models.unet import Block, UNet
 from nimbus_sd.models.views import IDENTITY, VIEWS, View
 from nimbus_sd.models.zoo import Model
@@ -20,9 +29,6 @@ Precision = Literal["float32", "bfloat16"]
 
 # Measured at the peak of a forward pass: float32 values alive per pixel and root filter.
 ALIVE_VALUES = 10
-# In bytes. On a CPU, tensors above 32 MiB are slower, as the allocator returns them to the system each time.
-MEMORY_BUDGET = 2**30
-MEMORY_BUDGET_CPU = 2**27
 
 
 class Scorer:
@@ -40,9 +46,9 @@ class Scorer:
     tta
         Average the eight views of an image (flips, quarter turns). None does as the model's card says.
     batch_size
-        How many images, i.e. channels x views, pass the network at once. None takes as many as fit in about
-        1 GiB (128 MiB on a CPU, where larger batches are slower). Scores do not depend on it. A batch for which the
-        device's memory is too small is halved.
+        How many images, i.e. channels x views, pass the network at once. None takes as many as fit in about an
+        eighth of a CUDA device's memory, in 1 GiB on MPS, in 128 MiB on a CPU, where larger batches are slower.
+        Scores do not depend on it. A batch for which the device's memory is too small is halved.
 
     Raises
     ------
@@ -77,13 +83,15 @@ class Scorer:
     ) -> None:
         if precision not in ("auto", "float32", "bfloat16"):
             raise ValueError(f"precision={precision!r}: give 'auto', 'float32' or 'bfloat16'.")
-        if batch_size is not None and batch_size < 1:
-            raise ValueError(f"batch_size={batch_size}: give a whole number of at least 1, or None.")
+        if tta is not None and not isinstance(tta, bool | np.bool_):
+            raise ValueError(f"tta={tta!r}: give True, False, or None.")
+        if batch_size is not None and not (isinstance(batch_size, Integral) and batch_size >= 1):
+            raise ValueError(f"batch_size={batch_size!r}: give a whole number of at least 1, or None.")
         self.card = model.card
         self.device = find_device(device)
         self.precision: Precision = "float32" if precision == "auto" else precision
-        self.tta = model.card.tta if tta is None else tta
-        self.batch_size = batch_size
+        self.tta = model.card.tta if tta is None else bool(tta)
+        self.batch_size = None if batch_size is None else int(batch_size)
         # Lowered where the device runs out of memory.
         self._most = sys.maxsize
         if self.precision == "bfloat16" and self.device.type == "cpu" and not cpu_has_bfloat16():
@@ -121,12 +129,12 @@ class Scorer:
             If not even one image fits into the device's memory.
         """
         _check(images, interior, self.card.stride)
-        channels = torch.tensor(np.ascontiguousarray(images), device=self.device)
-        mask = torch.tensor(np.ascontiguousarray(interior), device=self.device, dtype=torch.float32)
+        channels, mask = to_device(images, self.device), to_device(interior, self.device)
         views = VIEWS if self.tta else (IDENTITY,)
         scores = torch.zeros_like(channels)
-        budget = MEMORY_BUDGET_CPU if self.device.type == "cpu" else MEMORY_BUDGET
-        fitting = budget // (4 * ALIVE_VALUES * self.card.root_filters * mask.numel() // self.card.patch**2)
+        fitting = memory_budget(self.device) // (
+            4 * ALIVE_VALUES * self.card.root_filters * mask.numel() // self.card.patch**2
+        )
         size = self.batch_size or max(1, fitting)
         square = channels.shape[1] == channels.shape[2]
         for alike in [views] if square else [views[:4], views[4:]]:
@@ -139,8 +147,7 @@ class Scorer:
                 for (channel, view), score in zip(batch, confidence, strict=True):
                     scores[channel] += view.undo(score)
                 jobs = jobs[len(batch) :]
-        result: NDArray[np.float32] = (scores / len(views)).cpu().numpy()
-        return result
+        return to_host(scores / len(views))
 
     def _attempt(self, channels: Tensor, mask: Tensor, batch: list[tuple[int, View]]) -> Tensor | None:
         """Score some views of some channels; None where the device's memory is too small for so many at once."""

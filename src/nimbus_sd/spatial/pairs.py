@@ -97,9 +97,12 @@ def _partner(subject: str, element: object, other: str, partners: Mapping[str, l
 def _as_list(key: str | Sequence[str] | None) -> list[str] | None:
     if key is None or isinstance(key, str):
         return None if key is None else [key]
-    if not len(key):
+    names = list(key) if isinstance(key, Iterable) else [key]
+    if not all(isinstance(name, str) for name in names):
+        raise TypeError(f"`image_key` and `labels_key` are names, lists of them, or None; {key!r} was given.")
+    if not names:
         raise ValueError("An empty list of elements was given; give at least one name, or None for all.")
-    return list(key)
+    return names
 
 
 def _names(keys: Iterable[str]) -> str:
