@@ -3,8 +3,8 @@
 Leiden clusters of the integrated expression (z-scores of arcsinh(x / c)) of lineage markers; each cluster is named
 after the type whose row of the assignment matrix fits its mean profile best (lowest z-score of the markers that the row
 says are positive, as a type asks for all of them, minus the mean of the negative ones); `labels.silver` maps types to
-markers. The truth is used for the figures only. Ki67 is a state, undetermined for every type, and left out. The mean F1 is over markers; that without the
-counterstain DAPI, which every cell has, is the one to look at.
+markers. The truth is used for the figures only. Ki67 is a state, undetermined for every type, and left out. The mean F1
+is over markers; that without the counterstain DAPI, which every cell has, is the one to look at.
 
 Data: the packaged example, clustered with each seed, and with ``--tissues`` as many other tissues of the same panel.
 "Types" is what the same matrix gives with the true types: the ceiling of any clustering.
