@@ -16,7 +16,8 @@ segmentation_models_pytorch require torchvision; MONAI (FlexibleUNet) fetches we
 
 All variants take the loop below, as the library's takes two inputs. It has no validation, the library's tiles, order,
 loss, selection, and augmentation but for warps and blur, which take as long as the network. Further inputs turn with
-their tile, and their look is kept. Finished rows of the same settings stay under ``--out``. The default is meant for an hour on two cores.
+their tile, and their look is kept. Finished rows of the same settings stay under ``--out``. The default
+is meant for an hour on two cores.
 """
 
 from __future__ import annotations

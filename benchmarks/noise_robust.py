@@ -8,8 +8,8 @@ still does, the others select, each with its rule. ``f1`` is of the checkpoint t
 of the last step; averaged over markers. ``precision`` and ``recall`` of the selection: of the cells left out, the share
 whose label is wrong; of the wrong labels, the share that is left out.
 
-Finished runs of the same settings are kept under ``--out`` and not repeated; a run that was stopped goes on. A row takes five minutes on one
-core, and two more for each further rule; two calls with other seeds may run side by side.
+Finished runs of the same settings are kept under ``--out`` and not repeated; a run that was stopped goes on. A row
+takes five minutes on one core, and two more for each further rule; two calls with other seeds may run side by side.
 """
 
 from __future__ import annotations

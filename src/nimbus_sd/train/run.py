@@ -182,7 +182,7 @@ def _trained_on(store: Store) -> str:
         if not own:
             continue
         judged = np.array([one.judged for one in own])
-        channels = np.flatnonzero(judged.sum(axis=0))
+        channels: list[int] = np.flatnonzero(judged.sum(axis=0)).tolist()
         proofread = sum(int((one.trusted(n) & (one.truth(n) != 0.5)).sum()) for one in own for n in channels)
         names = ", ".join(own[0].channels[n] for n in channels)
         labels = f"{judged.sum()} labels of {names} ({proofread} proofread, {judged.sum() - proofread} not)"
