@@ -16,12 +16,14 @@ segmentation_models_pytorch require torchvision; MONAI (FlexibleUNet) fetches we
 
 All variants take the loop below, as the library's takes two inputs. It has no validation, the library's tiles, order,
 loss, selection, and augmentation but for warps and blur, which take as long as the network. Further inputs turn with
-their tile, and their look is kept. Finished rows stay under ``--out``. The default is meant for an hour on two cores.
+their tile, and their look is kept. Finished rows of the same settings stay under ``--out``. The default
+is meant for an hour on two cores.
 """
 
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
 import tempfile
 from dataclasses import replace
@@ -169,6 +171,12 @@ def judge(network: Network, store: ns.train.Store, extra: tuple[str, ...]) -> di
     return figures | {"forward_s": min(repeat(lambda: network(batch.inputs), number=1, repeat=10)) / len(batch.inputs)}
 
 
+def digest(variant: Variant) -> str:
+    """Tell a variant's settings from others, shortly."""
+    settings = [vars(variant), replace(RECIPE, augmentation=LOOK).to_dict(), FIELD, WRONG]
+    return hashlib.sha256(json.dumps(settings).encode()).hexdigest()[:8]
+
+
 def main() -> None:
     """Fill the table and print it."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -180,7 +188,7 @@ def main() -> None:
     (folder := options.out / str(options.steps)).mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as stores:
         for seed, name in ((one, name) for one in options.seeds for name in options.only):
-            row = folder / f"{name}_{seed}.json"
+            row = folder / f"{name}_{seed}_{digest(VARIANTS[name])}.json"
             if not row.exists():
                 found = measure(Path(stores), VARIANTS[name], seed, options.steps)
                 row.write_text(json.dumps({"variant": name, "seed": seed} | found))

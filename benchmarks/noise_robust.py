@@ -8,13 +8,14 @@ still does, the others select, each with its rule. ``f1`` is of the checkpoint t
 of the last step; averaged over markers. ``precision`` and ``recall`` of the selection: of the cells left out, the share
 whose label is wrong; of the wrong labels, the share that is left out.
 
-Finished runs are kept under ``--out`` and not repeated; a run that was stopped goes on. A row takes five minutes on one
-core, and two more for each further rule; two calls with other seeds may run side by side.
+Finished runs of the same settings are kept under ``--out`` and not repeated; a run that was stopped goes on. A row
+takes five minutes on one core, and two more for each further rule; two calls with other seeds may run side by side.
 """
 
 from __future__ import annotations
 
 import argparse
+import hashlib
 import itertools
 import json
 from dataclasses import replace
@@ -124,16 +125,32 @@ def tiles_of(folder: Path, sdata, n_regions: int) -> ns.train.Store:
     return ns.train.build_store(path, sdata, data_set="simulated", model=model, **cut)
 
 
+def recipes(rule: str | None) -> tuple[ns.train.Recipe, ns.train.Recipe]:
+    """Return the settings of the first phase, and of the steps that go on by a rule, or by none."""
+    first = replace(RECIPE, naive_steps=FIRST, robust_steps=0)
+    if rule is None:
+        return first, replace(first, naive_steps=FURTHER, learning_rate=SLOWER)
+    further = {"naive_steps": 0, "robust_steps": FURTHER, "learning_rate": SLOWER, "selection": RULES[rule]}
+    return first, replace(first, **further)
+
+
+def digest(*settings: ns.train.Recipe) -> str:
+    """Tell settings from others, shortly."""
+    return hashlib.sha256(json.dumps([one.to_dict() for one in settings]).encode()).hexdigest()[:8]
+
+
+def name_of(rule: str | None) -> str:
+    """Name a run by its rule and all settings, so that its figures are not taken for those of other ones."""
+    return f"{(rule or 'naive').replace(', ', '_').replace(' ', '_')}_{digest(*recipes(rule))}"
+
+
 def go_on(folder: Path, seed: int, rate: float, kind: str, rule: str | None, n_regions: int) -> dict[str, float | str]:
     """Train a cohort's first model, where it is not there yet, and go on from it by a rule, or by none."""
     sdata, wrong = cohort(seed, rate, kind, n_regions)
     store, run = tiles_of(folder, sdata, n_regions), {"progress": False, "rng": seed, "accelerator": "cpu"}
-    recipe = replace(RECIPE, naive_steps=FIRST, robust_steps=0)
-    start = ns.train.train(store, folder / "first", recipe=recipe, **run)
-    recipe = replace(RECIPE, naive_steps=FURTHER, robust_steps=0, learning_rate=SLOWER)
-    if rule:
-        recipe = replace(recipe, naive_steps=0, robust_steps=FURTHER, selection=RULES[rule])
-    further = folder / (rule or "naive").replace(", ", "_").replace(" ", "_")
+    first, recipe = recipes(rule)
+    start = ns.train.train(store, folder / f"first_{digest(first)}", recipe=first, **run)
+    further = folder / name_of(rule)
     model = ns.train.train(store, further, recipe=recipe, model=start, **run)
     row: dict[str, float | str] = {"seed": seed, "kind": kind, "rate": rate, "rule": rule or "naive"}
     row |= {"first_f1": f1_of(load(start), store), "f1": f1_of(load(model), store)}
@@ -174,7 +191,7 @@ def main() -> None:
         folder = options.out / f"{options.regions}_{seed}_{kind}_{round(100 * rate)}"
         folder.mkdir(parents=True, exist_ok=True)
         for rule in (None, *options.rules):
-            done = folder / f"{rule or 'naive'}.json"
+            done = folder / f"{name_of(rule)}.json"
             if not done.exists():
                 done.write_text(json.dumps(go_on(folder, seed, rate, kind, rule, options.regions)))
             rows.append(json.loads(done.read_text()))

@@ -1,10 +1,10 @@
 """Silver labels from clusters of intensities, as a lab would make them, against the truth of simulated tissue.
 
 Leiden clusters of the integrated expression (z-scores of arcsinh(x / c)) of lineage markers; each cluster is named
-after the type whose row of the assignment matrix fits its mean profile best (mean z-score of the markers that the row
-says are positive, minus that of the negative ones); `labels.silver` maps types to markers. The truth is used for the
-figures only. Ki67 is a state, undetermined for every type, and left out. The mean F1 is over markers; that without the
-counterstain DAPI, which every cell has, is the one to look at.
+after the type whose row of the assignment matrix fits its mean profile best (lowest z-score of the markers that the row
+says are positive, as a type asks for all of them, minus the mean of the negative ones); `labels.silver` maps types to
+markers. The truth is used for the figures only. Ki67 is a state, undetermined for every type, and left out. The mean F1
+is over markers; that without the counterstain DAPI, which every cell has, is the one to look at.
 
 Data: the packaged example, clustered with each seed, and with ``--tissues`` as many other tissues of the same panel.
 "Types" is what the same matrix gives with the true types: the ceiling of any clustering.
@@ -51,13 +51,12 @@ def z_scores(adata: AnnData) -> pd.DataFrame:
 
 def named(profiles: pd.DataFrame, matrix: pd.DataFrame) -> pd.Series:
     """Name clusters after the rows of a matrix, by their profiles (clusters x markers)."""
-    signs = 2 * matrix[profiles.columns] - 1
-    positive, negative = (signs > 0).astype(float), (signs < 0).astype(float)
-    fit = sum(
-        sign * profiles @ one.div(one.sum(axis=1).clip(lower=1), axis=0).T
-        for sign, one in ((1, positive), (-1, negative))
-    )
-    return fit.idxmax(axis=1)
+    fit = {
+        # Who asks for no marker is only judged by those that must be absent.
+        name: profiles.loc[:, row == 1].min(axis=1).fillna(0) - profiles.loc[:, row == 0].mean(axis=1).fillna(0)
+        for name, row in matrix[profiles.columns].iterrows()
+    }
+    return pd.DataFrame(fit).idxmax(axis=1)
 
 
 def f1(adata: AnnData) -> pd.Series:
@@ -121,7 +120,8 @@ def main() -> None:
     table = pd.DataFrame(rows)
     print(table.round(4).to_string(index=False))
     own = table.loc[table["tissue"] == 0, "mean without DAPI"]
-    print(f"example: F1 without DAPI from {own.min():.4f} to {own.max():.4f}; needed {NEEDED}")
+    print(f"example: F1 without DAPI from {own.min():.4f} to {own.max():.4f} (needed: {NEEDED}) -", end=" ")
+    print("reached" if own.min() >= NEEDED else "not reached")
 
 
 if __name__ == "__main__":

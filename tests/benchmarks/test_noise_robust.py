@@ -1,5 +1,7 @@
 """The errors that the benchmark of noise-robust training makes are those that it says."""
 
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -40,3 +42,13 @@ def test_errors_by_type_are_blocks_of_types_and_regions(cells):
         here = known & adata.obs["cell_type"].isin(torn).to_numpy()
         by_region = pd.Series(wrong[here, marker]).groupby(adata.obs["region"].to_numpy()[here]).mean()
         assert ((by_region > 0) & (by_region < 1)).sum() <= 1
+
+
+def test_rows_of_other_settings_have_another_name(monkeypatch):
+    before = {rule: noise_robust.name_of(rule) for rule in (None, "laptop", "per class, ramp")}
+    assert len(set(before.values())) == 3 and before == {rule: noise_robust.name_of(rule) for rule in before}
+    rule = replace(noise_robust.RULES["laptop"], rate=0.5)
+    monkeypatch.setitem(noise_robust.RULES, "laptop", rule)
+    assert [noise_robust.name_of(one) == name for one, name in before.items()] == [True, False, True]
+    monkeypatch.setattr(noise_robust, "FIRST", 601)
+    assert not {noise_robust.name_of(one) for one in before} & set(before.values())

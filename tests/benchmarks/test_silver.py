@@ -19,11 +19,17 @@ def test_the_matrix_is_what_the_tissue_was_drawn_by():
 
 def test_clusters_are_named_by_the_row_that_fits_best():
     profiles = pd.DataFrame(
-        [[1, 1, 1, -1, -1, -1], [1, 1, -1, -1, -1, -1], [-1, -1, -1, -1, -1, 2], [-1, -1, -1, -1, -1, -1]],
+        [
+            [1, 1, 1, -1, -1, -1],
+            [1, 1, -1, -1, -1, -1],
+            [-1, -1, -1, -1, -1, 2],
+            [-1, -1, -1, -1, -1, -1],
+            [-1, -0.6, -0.5, -0.7, 0.9, -0.2],
+        ],
         columns=silver.LINEAGE,
     )
     found = silver.named(profiles, silver.assignment())
-    assert found.to_list() == ["CD8 T cell", "CD4 T cell", "epithelium", "other"]
+    assert found.to_list() == ["CD8 T cell", "CD4 T cell", "epithelium", "other", "other"]
 
 
 def test_true_types_give_the_truth():

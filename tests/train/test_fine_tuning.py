@@ -43,11 +43,28 @@ def test_the_report_compares_before_and_after_on_held_out_regions(labelled, star
     assert report.loc["mean", "f1_after"] > report.loc["mean", "f1_before"]
     card = load(path).card
     assert card.figures["held_out_f1_after"] == pytest.approx(report.loc["mean", "f1_after"], abs=1e-6)
-    assert card.license == "MIT" and "start" in card.trained_on and "fine-tuning" in card.trained_on
+    n = int(adata.obs["region"].isin(GIVEN["train"]).sum())
+    labels = f"Data set fine-tuning: 2 regions, {2 * n} labels of DAPI, CD3 (0 proofread, {2 * n} not)"
+    assert card.trained_on == f"{labels}. Started with start." and card.license == "MIT"
+    # Not those of the recipe, which are for a network of its own.
+    form = {key: card.training[key] for key in ("root_filters", "depth", "padding", "patch")}
+    assert form == {"root_filters": 4, "depth": CARD.depth, "padding": CARD.padding, "patch": CARD.patch}
     # The start's boundary is the new one's, and its weights are noted.
     assert card.boundary == "cell" and card.training["start"] == load(start).card.sha256
     scores = ns.predict(labelled, model=path, pixel_size=0.5, progress=False)
     assert np.isfinite(scores.layers["nimbus"]).all()
+
+
+def test_the_card_says_of_which_data_and_labels_the_model_is(labelled, start, tmp_path):
+    adata = labelled.tables["table"]
+    train = np.flatnonzero(adata.obs["region"].isin(GIVEN["train"]))
+    adata.layers["gold_training"] = np.full(adata.shape, np.nan, np.float32)
+    adata.layers["gold_training"][train[:3], 1] = [0, 1, 0.5]
+    adata.layers["silver"][:, 0] = np.nan
+    path, _ = tuned(labelled, tmp_path / "run", start, data_set="tonsil", description="For our CD3.")
+    card = load(path).card
+    found = f"Data set tonsil: 2 regions, {len(train) - 1} labels of CD3 (2 proofread, {len(train) - 3} not)"
+    assert card.trained_on == f"{found}. Started with start." and card.description == "For our CD3."
 
 
 def test_what_does_not_help_is_not_taken(labelled, start, tmp_path, monkeypatch):
@@ -118,13 +135,23 @@ def test_a_marker_with_gold_is_not_judged_by_silver(labelled, start, tmp_path):
 @pytest.mark.parametrize(
     "split, message",
     [
-        (GIVEN | {"test": []}, "holds out no region"),
+        (GIVEN | {"test": []}, "holds out no region for 'test'"),
+        (GIVEN | {"validation": []}, "holds out no region for 'validation'"),
         (GIVEN | {"validation": ["r2_cells", "r0_cells"]}, r"\['r0_cells'\] in two splits"),
     ],
 )
 def test_it_does_not_judge_itself_on_what_it_trains_on(labelled, start, tmp_path, split, message):
     with pytest.raises(ValueError, match=message):
         tuned(labelled, tmp_path / "run", start, split=split)
+    assert not (tmp_path / "run" / "tiles.zarr").exists()
+
+
+def test_regions_for_validation_without_a_label_are_refused_before_training(labelled, start, tmp_path):
+    adata = labelled.tables["table"]
+    adata.layers["silver"][(adata.obs["region"] == "r2_cells").to_numpy()] = np.nan
+    with pytest.raises(ValueError, match="no judged cell in a region for validation"):
+        tuned(labelled, tmp_path / "run", start)
+    assert not (tmp_path / "run" / "tiles.zarr").exists()
 
 
 def test_held_out_regions_without_a_label_are_refused_before_training(labelled, start, tmp_path):

@@ -15,6 +15,7 @@ import torch
 import zarr
 from safetensors.numpy import load_file
 from small_training import CARD, EXACT, RECIPE
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 import nimbus_sd as ns
 from nimbus_sd.train import Selection, loop
@@ -36,6 +37,12 @@ def weights(path):
 def log_of(folder) -> list[dict[str, str]]:
     with (folder / "metrics.csv").open() as file:
         return list(csv.DictReader(file))
+
+
+def events_of(folder, name: str) -> list[tuple[int, float]]:
+    events = EventAccumulator(str(folder / "tensorboard"))
+    events.Reload()
+    return [(one.step, one.value) for one in events.Scalars(name)]
 
 
 def test_a_run_goes_on_exactly_where_it_was_stopped(store, tmp_path, monkeypatch):
@@ -65,6 +72,10 @@ def test_a_run_goes_on_exactly_where_it_was_stopped(store, tmp_path, monkeypatch
     assert log_of(whole) == log_of(parts)
     assert [row["phase"] for row in log_of(whole)] == ["naive", "naive", "robust", "robust"]
     assert float(log_of(whole)[1]["kept"]) == 1 > float(log_of(whole)[3]["kept"]) > 0
+    # So are TensorBoard's figures, whose steps are there once each.
+    for name in ("loss", "learning_rate", "kept", "validation_f1"):
+        rows = [(int(row["step"]), pytest.approx(float(row[name]))) for row in log_of(parts)]
+        assert events_of(parts, name) == rows == events_of(whole, name)
     # A finished run is not repeated.
     ns.train.train(store, parts, recipe=RECIPE, **CPU)
     assert steps == [4, 5, 6, 7]
@@ -167,6 +178,13 @@ def test_a_loss_that_is_not_a_number_stops_the_run(store, tmp_path):
     state = torch.load(folder / "last.ckpt", weights_only=True)
     assert state["step"] == 2 and all(value.isfinite().all() for value in state["network"].values())
     ns.models.load(folder / "model.safetensors")
+
+
+def test_a_network_without_finite_scores_stops_the_run(store, tmp_path):
+    recipe = replace(RECIPE, learning_rate=1e10, naive_steps=1, robust_steps=0)
+    with pytest.raises(FloatingPointError, match=r"After step 1 no cell .* has a finite score.*no checkpoint yet"):
+        ns.train.train(store, tmp_path / "run", recipe=recipe, **CPU)
+    assert {path.name for path in (tmp_path / "run").iterdir()} == {"metrics.csv", "tensorboard"}
 
 
 def test_another_run_is_refused(store, tmp_path):

@@ -2,6 +2,7 @@
 
 from itertools import pairwise
 
+import dask.array as da
 import numpy as np
 import pytest
 from hypothesis import given
@@ -21,7 +22,11 @@ GIVEN = {"train": ["r0_cells", "r1_cells"], "validation": ["r2_cells"], "test": 
 @given(st.integers(1, 300), st.integers(2, 80), st.data())
 def test_windows_cover_a_region_and_share_enough(length, size, data):
     overlap = data.draw(st.integers(0, size - 1))
-    starts = [tile.window[0].start for tile in overlapping_tiles((length, size), size, overlap)]
+    tiles = list(overlapping_tiles((length, size), size, overlap))
+    starts = [tile.window[0].start for tile in tiles]
+    # Each pixel is in one core.
+    assert [tile.core[0].start for tile in tiles] == starts
+    assert [tile.core[0].stop for tile in tiles] == [*starts[1:], starts[-1] + size]
     assert starts[0] == 0 and starts[-1] == max(0, length - size)
     assert all(0 < later - one <= size - overlap for one, later in pairwise(starts))
     # None is there for nothing.
@@ -197,6 +202,19 @@ def test_equal_regions_of_a_data_set_stay_together(labelled, build):
         assert splits["r0_cells"] == splits["r3_cells"] and splits.nunique() == 3
 
 
+@pytest.mark.parametrize("normalization", [None, {"DAPI": 100.0, "CD3": 100.0}])
+def test_pixels_that_are_no_numbers_are_named_and_counted_once(labelled, build, normalization):
+    image = labelled.images["r0"]
+    values = image.to_numpy().astype(np.float32)
+    values[1, 20:30, 20:30], values[0, 0, :3] = np.nan, -1
+    labelled.images["r0"] = image.copy(data=da.from_array(values))
+    with pytest.warns(UserWarning) as caught:
+        build(labelled, split=GIVEN, normalization=normalization)
+    texts = [str(one.message) for one in caught if "pixels" in str(one.message) and "channel" in str(one.message)]
+    assert len(texts) == 2 and "NaN or infinite" in texts[0] and "negative" in texts[1]
+    assert "channel(s) 'CD3' (100 pixels)" in texts[0] and "channel(s) 'DAPI' (3 pixels)" in texts[1]
+
+
 def test_a_build_that_was_stopped_leaves_nothing(labelled, build, monkeypatch):
     write = building.write_region
 
@@ -224,20 +242,25 @@ def test_a_build_that_failed_does_not_bind_the_next_one(labelled, build):
     [
         (lambda a: a.layers["silver"].__setitem__((0, 0), 2), "holds 2, which are no labels"),
         (lambda a: a.layers["silver"].__setitem__((0, 0), np.inf), "holds inf, which are no labels"),
-        (lambda a: a.layers["silver"].fill(np.nan), "No cell is judged"),
+        (lambda a: a.layers["silver"].fill(np.nan), "No cell is labelled positive or negative"),
+        (lambda a: a.layers["silver"].fill(0.5), "No cell is labelled positive or negative"),
     ],
 )
 def test_labels_outside_of_the_code_are_refused(labelled, build, change, message):
     change(labelled.tables["table"])
     with pytest.raises(ValueError, match=message):
-        build(labelled, split=GIVEN)
+        build(labelled)
 
 
 def test_gold_alone_is_not_trained_on(labelled, build):
     adata = labelled.tables["table"]
     adata.layers["gold"] = adata.layers.pop("silver")
+    with pytest.raises(KeyError, match=r"no layers\['silver'\].*belong into layers\['gold_training'\]"):
+        build(labelled, split=GIVEN)
+    del adata.layers["gold"]
     with pytest.raises(KeyError, match="no labels to train on"):
         build(labelled, split=GIVEN)
+    adata.layers["gold"] = np.ones(adata.shape, np.float32)
     with pytest.raises(ValueError, match="nothing is trained on it"):
         build(labelled, labels="gold", split=GIVEN)
 

@@ -92,14 +92,15 @@ def overlapping_tiles(shape: tuple[int, int], size: int, overlap: int) -> Iterat
     Yields
     ------
     Tile
-        Whose core is all of its window.
+        Whose core is what the next window does not begin with: each pixel is in one core.
     """
     axes = []
     for length in shape:
         number = max(1, ceil((length - overlap) / (size - overlap)))
         spare = max(0, length - size)
         starts = [round(spare * i / max(1, number - 1)) for i in range(number)]
-        axes.append([slice(start, start + size) for start in starts])
-    for rows in axes[0]:
-        for cols in axes[1]:
-            yield Tile((rows, cols), (rows, cols))
+        stops = [*starts[1:], starts[-1] + size]
+        axes.append([(slice(a, a + size), slice(a, b)) for a, b in zip(starts, stops, strict=True)])
+    for rows, own_rows in axes[0]:
+        for cols, own_cols in axes[1]:
+            yield Tile((own_rows, own_cols), (rows, cols))

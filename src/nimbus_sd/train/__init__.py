@@ -49,7 +49,7 @@ def __getattr__(name: str) -> Any:
     try:
         return getattr(import_module(f"{__name__}.{module}"), name)
     except ModuleNotFoundError as error:
-        if error.name is None or error.name.partition(".")[0] not in ("lightning", "kornia"):
+        if error.name is None or error.name.partition(".")[0] not in ("lightning", "kornia", "tensorboard"):
             raise
         raise ImportError(
             f"nimbus_sd.train.{name} needs {error.name}, which is not installed: "

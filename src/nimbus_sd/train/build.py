@@ -83,7 +83,7 @@ def build_store(
         layer is the default one and does not exist. ``layers["gold"]`` is
         evaluation gold: a region with some is for testing, and so is one that `labels.draw_regions` drew.
     channels
-        Channels to take. None takes those with a label.
+        Channels to take. None takes those with a label that says positive or negative.
     model
         A card, or a model as for `nimbus_sd.predict`: its pixel size and rule of normalisation are those of the tiles.
         By default the published model's.
@@ -112,7 +112,8 @@ def build_store(
         An element, channel, table, layer or column does not exist.
     ValueError
         The store has other settings, or this data set already; labels are outside of the code; no cell of a channel is
-        judged; a split would be empty; a region, or what it belongs to, would be in two splits of the store; or as
+        labelled positive or negative; by shares, a split would be empty (a mapping may leave one out, and `train` says
+        if it needs it); a region, or what it belongs to, would be in two splits of the store; or as
         `nimbus_sd.predict`.
     OSError
         Pixels cannot be read, or the store not be written.
@@ -159,14 +160,17 @@ def build_store(
     bad = BadPixels()
     # Of all regions, as inference measures them.
     factors = _factors(regions, normalization, card, bad, progress)
-    check_pixels(bad)
-    with store.new_data_set(data_set, regions[0].channels, factors["factor"].to_numpy(np.float64)) as group:
+    in_use = factors["factor"].to_numpy(np.float64)
+    # Pixels that were counted once, all of them, are not counted again.
+    counted = BadPixels() if normalization is None else bad
+    with store.new_data_set(data_set, regions[0].channels, in_use) as group:
         for region in tqdm(own, desc="Regions", disable=not progress):
             node = group.create_group(str(len(list(group.group_keys()))))
-            write_region(node, region, found[region.labels_key], factors["factor"].to_numpy(np.float64), card, settings)
+            write_region(node, region, found[region.labels_key], in_use, card, settings, counted)
             key = region.labels_key
             places = {"split": splits[key], "group": together[key], "marks": sorted(marks[key])}
             node.attrs.update({"region": key, "image": region.image_key} | places)
+    check_pixels(bad)
     counts = pd.Series(splits).value_counts().to_dict()
     logger.info("added data set %r to %s: regions %s, channels %s", data_set, path, counts, regions[0].channels)
     return store
@@ -175,15 +179,17 @@ def build_store(
 def _judged(channels: Sequence[str], found: Any) -> list[str]:
     known = np.zeros(len(channels), bool)
     for one in found:
-        known |= np.isfinite(one.training).any(axis=0) | np.isfinite(one.gold).any(axis=0)
+        known |= one.informative
     if not known.any():
-        raise ValueError(f"No cell is judged in any of the channels {list(channels)}: there is nothing to train on.")
+        raise ValueError(
+            f"No cell is labelled positive or negative in any of the channels {list(channels)}: nothing to train on."
+        )
     return [channel for channel, there in zip(channels, known, strict=True) if there]
 
 
 def _labelled(regions: Sequence[Region], found: Mapping[str, CellLabels], evaluation: set[str]) -> list[Region]:
     """Leave out regions that say nothing: each would take the place of one that does in a split by shares."""
-    own = [one for one in regions if found[one.labels_key].informative or one.labels_key in evaluation]
+    own = [one for one in regions if found[one.labels_key].informative.any() or one.labels_key in evaluation]
     if not own:
         _judged(regions[0].channels, found.values())
     if without := [one.labels_key for one in regions if one not in own]:

@@ -53,9 +53,10 @@ class CellLabels:
         return bool(np.isfinite(self.gold).any())
 
     @property
-    def informative(self) -> bool:
-        """Whether a cell is labelled positive or negative."""
-        return any(bool((np.isfinite(one) & (one != 0.5)).any()) for one in (self.training, self.gold))
+    def informative(self) -> NDArray[np.bool_]:
+        """Whether a cell is labelled positive or negative, in each channel."""
+        known = [np.isfinite(one) & (one != 0.5) for one in (self.training, self.gold)]
+        return (known[0] | known[1]).any(axis=0)
 
 
 def labels_table(sdata: SpatialData, table_key: str, labels: str, regions: Sequence[Region]) -> AnnData:
@@ -70,11 +71,14 @@ def labels_table(sdata: SpatialData, table_key: str, labels: str, regions: Seque
     """
     table = existing_table(sdata, table_key, [])
     layers = [key for key in (labels, keys.GOLD_TRAINING) if key in table.layers]
+    for_evaluation = (
+        "layers['gold'] is for evaluation, and nothing is trained on it. Labels of cells that may be trained on "
+        "belong into layers['gold_training'] (with NaN in the other cells); regions whose gold is left are tested."
+    )
     if labels == keys.GOLD:
-        raise ValueError(
-            "layers['gold'] is for evaluation, and nothing is trained on it. Labels of cells that may be trained on "
-            "belong into layers['gold_training'] (with NaN in the other cells); regions whose gold is left are tested."
-        )
+        raise ValueError(for_evaluation)
+    if labels == keys.SILVER and not layers and keys.GOLD in table.layers:
+        raise KeyError(f"Table {table_key!r} has no layers['silver'] to train on, but layers['gold']. {for_evaluation}")
     if labels not in table.layers and (not layers or labels != keys.SILVER):
         raise KeyError(
             f"Table {table_key!r} has no layers[{labels!r}], so there are no labels to train on; it has "

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch.utils.tensorboard import SummaryWriter
 
 
 def read_checkpoint(path: Path, inputs: Mapping[str, Any]) -> dict[str, Any] | None:
@@ -45,7 +46,7 @@ def write_checkpoint(path: Path, state: Mapping[str, Any], inputs: Mapping[str, 
 
 
 class Log:
-    """Writes figures to ``metrics.csv``, and for TensorBoard where it is installed.
+    """Writes figures to ``metrics.csv``, and for TensorBoard.
 
     Parameters
     ----------
@@ -67,25 +68,20 @@ class Log:
             writer = csv.DictWriter(file, self.NAMES)
             writer.writeheader()
             writer.writerows(rows)
-        try:
-            from torch.utils.tensorboard import SummaryWriter
-        except ImportError:
-            self._board = None
-        else:
-            self._board = SummaryWriter(str(folder / "tensorboard"), purge_step=step + 1)
+        self._board = SummaryWriter(str(folder / "tensorboard"), purge_step=step + 1)
 
     def write(self, step: int, phase: str, **values: float) -> None:
         """Add a row."""
         with self._path.open("a", newline="", encoding="utf-8") as file:
             csv.DictWriter(file, self.NAMES).writerow({"step": step, "phase": phase, **values})
-        if self._board is not None:
-            for name, value in values.items():
-                self._board.add_scalar(name, value, step)
+        for name, value in values.items():
+            self._board.add_scalar(name, value, step)
+        # The run may be stopped at any moment.
+        self._board.flush()
 
     def close(self) -> None:
         """Write what is left."""
-        if self._board is not None:
-            self._board.close()
+        self._board.close()
 
 
 def _difference(key: str, there: Any, wanted: Any) -> str:

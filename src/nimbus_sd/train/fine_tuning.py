@@ -18,8 +18,8 @@ from nimbus_sd.train.build import build_store
 from nimbus_sd.train.checkpoint import read_checkpoint
 from nimbus_sd.train.evaluate import count_calls, figures
 from nimbus_sd.train.recipe import FINE_TUNE, Recipe, check_recipe
-from nimbus_sd.train.run import train
-from nimbus_sd.train.splits import TEST
+from nimbus_sd.train.run import check_labelled, train
+from nimbus_sd.train.splits import TEST, VALIDATION
 from nimbus_sd.train.store import Store
 
 if TYPE_CHECKING:
@@ -40,6 +40,7 @@ def fine_tune(
     folder: str | Path,
     *,
     model: str | Path = "compact",
+    data_set: str = "fine-tuning",
     image_key: str | Sequence[str] | None = None,
     labels_key: str | Sequence[str] | None = None,
     table_key: str = "table",
@@ -52,6 +53,7 @@ def fine_tune(
     recipe: Recipe = FINE_TUNE,
     tile_size: int = 256,
     license: str | None = None,
+    description: str = "",
     rng: int = 0,
     accelerator: str = "auto",
     precision: str = "auto",
@@ -72,12 +74,16 @@ def fine_tune(
         with. The same call goes on where it was stopped.
     model
         The start: ``"compact"``, ``"nimbus"``, or a path.
+    data_set
+        Name of the data, for the card.
     image_key, labels_key, table_key, labels, channels, pixel_size, normalization, split, split_by, tile_size
         As for :func:`build_store`. At least three independent regions are needed.
     recipe
         All settings of training.
     license
         Of the new model; that of the start by default.
+    description
+        For the new model's card. By default it says of which model it is.
     rng
         Seed of the split and of training.
     accelerator, precision, progress
@@ -105,8 +111,10 @@ def fine_tune(
     >>> adata = ns.predict(sdata, model=tuned.model)  # doctest: +SKIP
     """
     start, folder = load(model), Path(folder)
-    if isinstance(split, Mapping) and not split.get(TEST):
-        raise ValueError("`split` holds out no region ('test'), so nobody could say whether fine-tuning helped.")
+    if isinstance(split, Mapping):
+        for name, use in ((TEST, "say whether fine-tuning helped"), (VALIDATION, "choose the checkpoint")):
+            if not split.get(name):
+                raise ValueError(f"`split` holds out no region for {name!r}, so nobody could {use}.")
     check_recipe(recipe)
     rng = seed_of(rng)
     tiles, new = folder / "tiles.zarr", folder / "tiles.zarr.new"
@@ -119,7 +127,7 @@ def fine_tune(
         store = build_store(
             new,
             sdata,
-            data_set="fine-tuning",
+            data_set=data_set,
             image_key=image_key,
             labels_key=labels_key,
             table_key=table_key,
@@ -135,6 +143,7 @@ def fine_tune(
             progress=progress,
         )
         _check_held_out(store)
+        check_labelled(store)
         # `train` does not go on with other tiles, and those of the run would be lost by then.
         read_checkpoint(folder / "last.ckpt", {"store": store.described()})
         if tiles.exists():
@@ -149,7 +158,7 @@ def fine_tune(
         recipe=recipe,
         model=model,
         license=license,
-        description=f"{start.card.name}, fine-tuned by nimbus_sd.",
+        description=description or f"{start.card.name}, fine-tuned by nimbus_sd.",
         rng=rng,
         accelerator=accelerator,
         precision=precision,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping
 from dataclasses import replace
-from math import cos, pi
+from math import cos, isnan, pi
 from pathlib import Path
 from typing import Any
 
@@ -197,16 +197,25 @@ class Run:
         for number, window, channel in self.tiles[self.order(self.step)]:
             one = regions[number]
             names.append(f"{one.data_set}/{one.region}/{one.channels[channel]}, window {window}")
-        kept = "The last checkpoint is kept" if (self.folder / "last.ckpt").exists() else "There is no checkpoint yet"
         raise FloatingPointError(
             f"The loss of step {self.step + 1} is {float(loss.detach()):g} and the norm of its gradient "
-            f"{float('nan' if norm is None else norm):g}, in the batch of {'; '.join(names)}. {kept}; the step was not "
-            "taken. Look at these tiles, or train with a smaller learning rate."
+            f"{float('nan' if norm is None else norm):g}, in the batch of {'; '.join(names)}. {self._kept}; the "
+            "step was not taken. Look at these tiles, or train with a smaller learning rate."
         )
+
+    @property
+    def _kept(self) -> str:
+        there = (self.folder / "last.ckpt").exists()
+        return "The last checkpoint is kept" if there else "There is no checkpoint yet"
 
     def _judge(self, path: Path) -> float:
         """Validate, and keep the model if it is the best so far."""
         f1 = self._validate()
+        if isnan(f1):
+            raise FloatingPointError(
+                f"After step {self.step} no cell for validation that is labelled positive has a finite score: the "
+                f"weights are out of bounds. {self._kept}. Train with a smaller learning rate, in another folder."
+            )
         if f1 > self.best:
             self.best, self.best_step = f1, self.step
             if self.fabric.is_global_zero:

@@ -211,7 +211,7 @@ def check_recipe(recipe: object) -> None:
 PAPER = Recipe()
 # Short runs need thresholds that follow; and where positive cells are few, theirs are the high losses.
 _QUICK = Selection(rate=0.1, per_class=True)
-#: A small network for two processor cores: about 40 minutes.
+#: A small network for processors; docs/training.md says how long it takes with tiles of which size.
 LAPTOP = Recipe(
     root_filters=8,
     depth=4,

@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from nimbus_sd.models import Card, Model, UNet, load
@@ -42,7 +43,7 @@ def train(
         Tiles of one or many data sets, from :func:`build_store`, or the store's path.
     folder
         Of the run: ``last.ckpt`` (all of its state, at the last validation), ``model.safetensors`` and ``model.json``
-        (the best model so far and its card), ``metrics.csv``, and ``tensorboard/`` where that is installed.
+        (the best model so far and its card), ``metrics.csv``, and ``tensorboard/``.
     recipe
         All settings: ``PAPER``, ``LAPTOP``, or one of your own.
     model
@@ -75,7 +76,7 @@ def train(
         The loss or its gradient is not finite; the message names the tiles. The weights of that step are not used, and
         the checkpoint before it stays.
     ImportError
-        Lightning or kornia is not installed.
+        Lightning, kornia or TensorBoard is not installed.
 
     Examples
     --------
@@ -89,18 +90,19 @@ def train(
     start = None if model is None else load(model)
     network, card = _start(store, start, recipe, rng)
     _check(store, network, card)
+    check_labelled(store)
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     boundary = recipe.boundary or card.boundary
-    recipe = replace(recipe, boundary=boundary)
-    data_sets = ", ".join(store.data_sets)
+    form = {name: getattr(card, name) for name in ("root_filters", "depth", "padding", "patch")}
+    recipe = replace(recipe, boundary=boundary, **form)
     base = f"{card.name}" if start else "random weights"
     card = replace(
         card,
         name=folder.resolve().name,
         license=license or card.license,
         description=description or f"Trained by nimbus_sd from {base}.",
-        trained_on=f"Data sets {data_sets}: {len(store.tiles(TRAIN))} tiles, starting with {base}.",
+        trained_on=f"{_trained_on(store)}. Started with {base}.",
         source="nimbus_sd.train",
         boundary=boundary,
         training=recipe.to_dict() | {"seed": rng, "start": card.sha256 if start else None},
@@ -155,6 +157,10 @@ def _check(store: Store, network: UNet, card: Card) -> None:
             f"The store's tiles are {size} pixels wide; this network takes multiples of {network.stride} of at least "
             f"{2 * network.stride}. Build the store with another `tile_size`, or change the recipe's depth or patch."
         )
+
+
+def check_labelled(store: Store) -> None:
+    """Refuse tiles without a cell to learn from, or to choose the checkpoint by."""
     content = store.to_frame()
     for split in (TRAIN, VALIDATION):
         own = content[content["split"] == split]
@@ -166,3 +172,19 @@ def _check(store: Store, network: UNet, card: Card) -> None:
             )
         if not own["positive"].sum():
             raise ValueError(f"No cell is positive in the regions for {split}: there is no F1. Use another `split`.")
+
+
+def _trained_on(store: Store) -> str:
+    """Say what the labels for training are of, data set by data set."""
+    found = []
+    for data_set in store.data_sets:
+        own = [one for one in store.regions if one.data_set == data_set and one.split == TRAIN]
+        if not own:
+            continue
+        judged = np.array([one.judged for one in own])
+        channels: list[int] = np.flatnonzero(judged.sum(axis=0)).tolist()
+        proofread = sum(int((one.trusted(n) & (one.truth(n) != 0.5)).sum()) for one in own for n in channels)
+        names = ", ".join(own[0].channels[n] for n in channels)
+        labels = f"{judged.sum()} labels of {names} ({proofread} proofread, {judged.sum() - proofread} not)"
+        found.append(f"Data set {data_set}: {len(own)} regions, {labels}")
+    return "; ".join(found)

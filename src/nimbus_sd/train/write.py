@@ -28,8 +28,9 @@ def write_region(
     factors: NDArray[np.float64],
     card: Card,
     settings: StoreSettings,
+    bad: BadPixels,
 ) -> None:
-    """Write the tiles of a region, some windows at a time."""
+    """Write the tiles of a region, some windows at a time, and count its bad pixels."""
     grid, size, n = model_grid(region, card), settings.tile_size, len(factors)
     windows = list(overlapping_tiles(grid.model_shape, size, settings.overlap))
     square, together = (size, size), min(_WINDOWS, len(windows))
@@ -56,7 +57,7 @@ def write_region(
         masks["interior"][rows], masks["cells"][rows] = inside, numbered
         written.update(inside.tobytes() + numbered.tobytes())
         for number, reader in zip(numbers, readers, strict=True):
-            for channels, image in _images(reader, factors):
+            for channels, image in _images(reader, factors, bad):
                 images[number, channels] = image
                 written.update(np.ascontiguousarray(image).tobytes())
     unknown = ((0, len(ids) - len(known.ids)), (0, 0))
@@ -69,7 +70,7 @@ def write_region(
         padded = np.pad(labels, unknown, constant_values=none)
         # Read marker by marker.
         group.create_array(name, data=padded, chunks=(max(1, len(ids)), 1), shards=(max(1, len(ids)), n))
-    group.create_array("corner", data=np.array([[one.start for one in tile.core] for tile in windows], np.int64))
+    group.create_array("corner", data=np.array([[one.start for one in tile.window] for tile in windows], np.int64))
     truth = known.gold if known.for_evaluation else known.training
     group.attrs.update(
         {
@@ -84,9 +85,10 @@ def write_region(
     )
 
 
-def _images(reader: TileReader, factors: NDArray[np.float64]) -> Iterator[tuple[slice, NDArray[np.float32]]]:
+def _images(
+    reader: TileReader, factors: NDArray[np.float64], bad: BadPixels
+) -> Iterator[tuple[slice, NDArray[np.float32]]]:
     """Read a window's channels, as many at a time as are written together and fit into memory."""
-    bad = BadPixels()
     for shard in _batched(len(factors), _CHANNELS):
         parts = [
             reader.channels([shard[i] for i in group], factors[[shard[i] for i in group]], bad)[0]
