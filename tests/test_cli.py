@@ -359,8 +359,6 @@ def test_unknown_channel_names_the_nearest(store, small):
         (["--model", "nowhere.pt"], "nowhere.pt does not exist"),
         (["--table", "my table"], "must consist of letters"),
         (["--key", "gold"], "kept for something else"),
-        (["--tile-size", "0"], "`tile_size` is 0"),
-        (["--batch-size", "0"], "batch_size=0"),
         (["--normalization", "nowhere.csv"], "nowhere.csv"),
     ],
     ids=lambda value: value[0] + " " + value[1] if isinstance(value, list) else "",
@@ -368,6 +366,14 @@ def test_unknown_channel_names_the_nearest(store, small):
 def test_bad_input_is_named_before_any_work(store, options, said):
     before = files(store)
     assert said in refused("predict", store, "--no-progress", *options)
+    assert files(store) == before
+
+
+@pytest.mark.parametrize("option, said", [("--tile-size", "`tile_size` is 0"), ("--batch-size", "batch_size=0")])
+def test_sizes_of_zero_are_refused_after_the_model_was_named(store, small, option, said):
+    before = files(store)
+    code, _, messages = call("predict", store, "--model", small, "--no-progress", option, 0)
+    assert code == 2 and messages.splitlines()[-1].startswith("Error: ") and said in messages.splitlines()[-1]
     assert files(store) == before
 
 
