@@ -1,5 +1,8 @@
 """Silver labels from types and gates: every code in use, and every mistake named."""
 
+import warnings
+
+import anndata
 import numpy as np
 import pandas as pd
 import pytest
@@ -126,12 +129,89 @@ def test_gates_part_cells(adata, tmp_path):
     np.testing.assert_array_equal(adata.layers["again"][:, 0], adata.layers["silver"][:, 0])
 
 
+@pytest.mark.parametrize("how", ["tuple", "list", "Series", "file"])
+def test_cells_between_two_gates_are_undetermined(adata, how, tmp_path):
+    # 0.7 is another number in float32: it is compared in the layer's precision.
+    values = np.array([0.1, 0.7, 0.8, 0.9, 5, NAN], np.float32)
+    adata.layers["integrated_expression"] = np.stack([values] * 3, axis=1)
+    gates = {"CD3": (0.7, 0.9), "CD20": (0.8, 0.8)}
+    if how == "file":
+        table = pd.DataFrame.from_dict(gates, orient="index", columns=["lower", "upper"])
+        table.rename_axis("marker").to_csv(tmp_path / "gates.csv")
+    make = {"tuple": dict, "list": lambda g: {k: list(v) for k, v in g.items()}, "Series": pd.Series}
+    ns.labels.silver_from_gates(adata, make[how](gates) if how in make else tmp_path / "gates.csv")
+    expected = [[0, 0, NAN], [0.5, 0, NAN], [0.5, 1, NAN], [1, 1, NAN], [1, 1, NAN], [NAN] * 3]
+    np.testing.assert_array_equal(adata.layers["silver"], expected)
+    assert adata.layers["silver"].dtype == np.float32
+
+
+@pytest.mark.parametrize("as_file", [False, True])
+def test_an_infinite_gate_leaves_out_a_state_and_is_kept_on_disk(adata, as_file, tmp_path):
+    adata.layers["integrated_expression"] = np.arange(18.0).reshape(3, 6).T
+    gates = {"CD3": (-np.inf, 2), "CD20": (8, np.inf), "Ki 67/x": (-np.inf, np.inf)}
+    if as_file:
+        lines = [f"{name},{lower},{upper}" for name, (lower, upper) in gates.items()]
+        (tmp_path / "gates.csv").write_text("\n".join(["marker,lower,upper", *lines]))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        ns.labels.silver_from_gates(adata, tmp_path / "gates.csv" if as_file else gates)
+    np.testing.assert_array_equal(adata.layers["silver"].T, [[0.5] * 2 + [1] * 4, [0] * 2 + [0.5] * 4, [0.5] * 6])
+    adata.write_zarr(tmp_path / "table.zarr")
+    read = anndata.read_zarr(tmp_path / "table.zarr")
+    np.testing.assert_array_equal(read.layers["silver"], adata.layers["silver"])
+    params = read.uns["silver"]["params"]
+    assert list(params["markers"]) == list(gates)
+    np.testing.assert_array_equal(params["gates"], list(gates.values()))
+
+
+def test_one_gate_is_kept_as_both(adata):
+    adata.layers["integrated_expression"] = np.arange(18.0).reshape(6, 3)
+    ns.labels.silver_from_gates(adata, {"CD3": 2, "CD20": (3, 5)})
+    np.testing.assert_array_equal(adata.uns["silver"]["params"]["gates"], [[2, 2], [3, 5]])
+
+
+def test_each_of_two_gates_that_parts_no_cells_is_named(adata):
+    adata.layers["integrated_expression"] = np.arange(18.0).reshape(3, 6).T
+    with pytest.warns(UserWarning) as said:
+        ns.labels.silver_from_gates(adata, {"CD3": (1, 90), "CD20": (2, 9), "Ki 67/x": 0})
+    (one,) = said
+    named = "'CD3' (all below 90), 'CD20' (all at or above 2), 'Ki 67/x' (all at or above 0)"
+    assert f"no cells of {named}." in str(one.message)
+
+
+@pytest.mark.parametrize(
+    "content, message",
+    [
+        (
+            "marker,lower\nCD3,1",
+            r"columns 'marker' and 'gate', or 'marker', 'lower' and 'upper'; it has 'marker', 'lower'",
+        ),
+        ("marker,gate,lower,upper\nCD3,1,1,2", "columns 'marker' and 'gate', or"),
+        ("name,gate\nCD3,1", "columns 'marker' and 'gate', or"),
+        ("marker,lower,upper\nCD20,1,2\nCD3,1,", r"gate of 'CD3' is no number .* is \(1, nan\)"),
+        ("marker,lower,upper\nCD3,low,3", "gate of 'CD3' is no number"),
+    ],
+)
+def test_bad_files_of_gates(adata, content, message, tmp_path):
+    (tmp_path / "gates.csv").write_text(content)
+    adata.layers["integrated_expression"] = np.ones(adata.shape)
+    with pytest.raises(ValueError, match=message):
+        ns.labels.silver_from_gates(adata, tmp_path / "gates.csv")
+    assert "silver" not in adata.layers
+
+
 @pytest.mark.parametrize(
     "gates, error, message",
     [
         ({"CD4": 1}, KeyError, "'CD4'"),
         ({"CD3": "x"}, ValueError, "'CD3' is no number"),
         ({"CD3": NAN}, ValueError, "'CD3' is no number"),
+        ({"CD3": np.inf}, ValueError, "'CD3' is no number"),
+        ({"CD20": 1, "CD3": (3, 1)}, ValueError, r"gate of 'CD3' is .*lower <= upper.* is \(3, 1\)"),
+        ({"CD3": (NAN, 1)}, ValueError, "'CD3' is no number"),
+        ({"CD3": (1, NAN), "CD20": (1, "x")}, ValueError, "'CD3', 'CD20' is no number"),
+        ({"CD3": (1, 2, 3)}, ValueError, "'CD3' is no number"),
+        ({"CD3": (1,)}, ValueError, "'CD3' is no number"),
         ({}, ValueError, "no marker"),
         ([("CD3", 900)], TypeError, "`gates` is a list; it must be a mapping"),
         (pd.Series([1, 2], ["CD3", "CD3"]), ValueError, "'CD3' more than once"),

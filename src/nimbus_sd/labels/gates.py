@@ -1,11 +1,11 @@
-"""Silver standard from a gate for each marker."""
+"""Silver standard from one or two gates for each marker."""
 
 from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 import pandas as pd
@@ -22,24 +22,28 @@ from nimbus_sd.spatial.elements import not_found
 if TYPE_CHECKING:
     from anndata import AnnData
 
+Gates: TypeAlias = Mapping[str, float | tuple[float, float]] | pd.Series | str | Path
+
 
 def silver_from_gates(
     adata: AnnData,
-    gates: Mapping[str, float] | pd.Series | str | Path,
+    gates: Gates,
     *,
     layer: str = keys.INTEGRATED,
     exclude: str | Sequence[str] = (),
     key_added: str = keys.SILVER,
 ) -> None:
-    """Label each cell by a gate for each marker, as for the paper's Vectra data (Rumberger et al., Methods).
+    """Label each cell by a gate for each marker, as for the paper's Vectra data (Rumberger et al., Methods), or by two.
 
     Parameters
     ----------
     adata
         Cells x channels.
     gates
-        Marker -> value at and above which a cell is positive, or the path of a CSV file with the columns ``marker``
-        and ``gate``.
+        Marker -> value at and above which a cell is positive and below which it is negative; or a pair of them,
+        ``(lower, upper)``: negative below the lower, positive at and above the upper, between them undetermined. With
+        a lower gate of ``-inf`` no cell is negative, with an upper one of ``inf`` none is positive. Or the path of a
+        CSV file with the columns ``marker`` and ``gate``, or ``marker``, ``lower`` and ``upper``.
     layer
         The values that are gated.
     exclude
@@ -50,8 +54,9 @@ def silver_from_gates(
     Returns
     -------
     None
-        Sets ``layers[key_added]`` (float32, 1 positive, 0 negative, NaN without a gate or a value) and
-        ``uns[key_added]``.
+        Sets ``layers[key_added]`` (float32, 1 positive, 0.5 undetermined, 0 negative, NaN without a gate or a value)
+        and ``uns[key_added]``, whose ``params`` hold ``gates``: lower and upper gate, the same for one, of each of the
+        ``markers``.
 
     Raises
     ------
@@ -60,12 +65,13 @@ def silver_from_gates(
     TypeError
         If the gates are neither a mapping nor the path of a file.
     ValueError
-        If the file cannot be read; if there is no gate, or one is no number; if ``key_added`` holds something else.
+        If the file cannot be read; if there is no gate, one is no number, or a lower one is above its upper one; if
+        ``key_added`` holds something else.
 
     Warns
     -----
     UserWarning
-        Names markers whose gate all cells lie on one side of.
+        Names markers that have all cells on one side of a gate, unless it is ``-inf`` or ``inf``.
 
     Examples
     --------
@@ -75,6 +81,13 @@ def silver_from_gates(
     >>> ns.labels.silver_from_gates(adata, {"CD3": 900.0})
     >>> bool(((adata.layers["silver"][:, 2] == 1) == (adata.X[:, 2] >= 900)).all())
     True
+
+    Cells between two gates are undetermined:
+
+    >>> ns.labels.silver_from_gates(adata, {"CD3": (600.0, 900.0)})
+    >>> between = (adata.X[:, 2] >= 600) & (adata.X[:, 2] < 900)
+    >>> bool(((adata.layers["silver"][:, 2] == 0.5) == between).all())
+    True
     """
     values = read_layer(adata, layer)
     cuts = _gates(gates)
@@ -83,12 +96,14 @@ def silver_from_gates(
         raise not_found("channel", missing, adata.var_names, " (markers of the gates)")
     labels = np.full(adata.shape, np.nan, np.float32)
     one_side = []
-    for name, cut in cuts.items():
+    for name, pair in cuts.items():
         i = adata.var_names.get_loc(name)
         known = np.isfinite(values[:, i])
-        labels[known, i] = at_or_above(values[known, i], cut)
-        if known.any() and np.ptp(labels[known, i]) == 0:
-            one_side.append(f"{name!r} (all {'at or above' if labels[known, i][0] else 'below'} {cut:g})")
+        above = [at_or_above(values[known, i], cut) for cut in pair]
+        labels[known, i] = np.mean(above, axis=0)
+        for cut, side in dict(zip(pair, above, strict=True)).items():
+            if known.any() and np.isfinite(cut) and side.all() == side.any():
+                one_side.append(f"{name!r} (all {'at or above' if side[0] else 'below'} {cut:g})")
     labels[:, excluded(adata, exclude)] = np.nan
     if one_side:
         warnings.warn(
@@ -105,25 +120,50 @@ def silver_from_gates(
     add_silver(adata, key_added, labels, params)
 
 
-def _gates(gates: Mapping[str, float] | pd.Series | str | Path) -> dict[str, float]:
+def _gates(gates: Gates) -> dict[str, tuple[float, float]]:
+    """Return the lower and the upper gate of each marker; where there is one, it is both."""
     if isinstance(gates, str | Path):
-        columns = columns_of(Path(gates))
-        if lacking := [name for name in ("marker", "gate") if name not in columns]:
-            raise ValueError(f"{gates} lacks the column(s) {listed(lacking)}; it has {listed(columns)}.")
-        table = pd.read_csv(gates)
-        pairs = list(zip(table["marker"].astype(str).str.strip(), table["gate"], strict=True))
+        given = _read(Path(gates))
     elif not isinstance(gates, Mapping | pd.Series):
         raise TypeError(
             f"`gates` is a {type(gates).__name__}; it must be a mapping or Series from marker to gate, such as "
-            "{'CD3': 900}, or the path of a CSV file with the columns marker and gate."
+            "{'CD3': 900} or {'CD3': (600, 900)}, or the path of a CSV file with the columns marker and gate, or "
+            "marker, lower and upper."
         )
     else:
-        pairs = [(str(name), cut) for name, cut in gates.items()]
-    names = [name for name, _ in pairs]
+        given = [(str(name), gate) for name, gate in gates.items()]
+    names = [name for name, _ in given]
     if not names or len(set(names)) < len(names):
         twice = sorted({name for name in names if names.count(name) > 1})
         raise ValueError(f"`gates` names {'no marker' if not names else listed(twice) + ' more than once'}.")
-    cuts = pd.to_numeric(pd.Series([cut for _, cut in pairs], names, dtype=object), errors="coerce").astype(float)
-    if wrong := [name for name, cut in cuts.items() if not np.isfinite(cut)]:
-        raise ValueError(f"The gate of {listed(wrong)} is no number.")
-    return {str(name): float(cut) for name, cut in cuts.items()}
+    cuts = {name: pair for name, gate in given if (pair := _pair(gate))}
+    if wrong := {name: gate for name, gate in given if name not in cuts}:
+        raise ValueError(
+            f"The gate of {listed(wrong)} is no number and no pair (lower, upper) of numbers with lower <= upper, in "
+            f"which -inf and inf are allowed; that of {next(iter(wrong))!r} is {next(iter(wrong.values()))!r}."
+        )
+    return cuts
+
+
+def _read(path: Path) -> list[tuple[str, Any]]:
+    columns = columns_of(path)
+    found = {"marker", "gate", "lower", "upper"} & set(columns)
+    if found not in ({"marker", "gate"}, {"marker", "lower", "upper"}):
+        raise ValueError(
+            f"{path} must have the columns 'marker' and 'gate', or 'marker', 'lower' and 'upper'; it has "
+            f"{listed(columns)}."
+        )
+    table = pd.read_csv(path)
+    gates = table["gate"] if "gate" in found else zip(table["lower"], table["upper"], strict=True)
+    return list(zip(table["marker"].astype(str).str.strip(), gates, strict=True))
+
+
+def _pair(gate: Any) -> tuple[float, float] | None:
+    """Return the lower and the upper gate; None if it is neither a number nor two in order."""
+    try:
+        numbers = np.asarray(gate, float)
+    except (TypeError, ValueError):
+        return None
+    if numbers.ndim == 0:
+        return (float(numbers), float(numbers)) if np.isfinite(numbers) else None
+    return (float(numbers[0]), float(numbers[1])) if numbers.shape == (2,) and numbers[0] <= numbers[1] else None
