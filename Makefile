@@ -42,10 +42,9 @@ wheel:
 	.venv-wheel/bin/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt dist/*.whl
 	cd dist && ../.venv-wheel/bin/nimbus-sd demo
 
-# Trains the bundled model anew: about three hours on two CPU cores, resumes where it was stopped.
-# Its figures come from `benchmarks/bundled_model.py --model runs/compact/compact.safetensors --card runs/compact/compact.json`.
+# Trains the bundled model anew.
 weights: .venv/test
-	$(BIN)/python -m nimbus_sd.train.compact runs/compact
+	$(BIN)/python tools/compact/make.py
 
 # The bundled model on 200 simulated images that were fixed before the last stage of its training.
 benchmark: .venv/test

@@ -16,9 +16,10 @@ import pandas as pd
 from nimbus_sd.metrics.image_statistics import describe, outside
 from nimbus_sd.models import Card
 from nimbus_sd.simulate import training_tiles
-from nimbus_sd.train.compact import COUNTERSTAIN, SIZE
 
 SEED, N_IMAGES, CENTRAL = 20261201, 400, 0.99
+# As in training: side of a tile in model pixels, and the share of markers that are stains of all nuclei.
+SIZE, COUNTERSTAIN = 288, 0.15
 
 
 def simulated_statistics(half: int, number: int) -> dict[str, float]:

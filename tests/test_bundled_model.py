@@ -80,10 +80,8 @@ def test_almost_all_cells_of_other_platforms_have_a_nucleus(folder, mask, pixel_
 
 
 def test_the_card_tells_what_the_model_was_trained_on_and_how_it_did():
-    from nimbus_sd.train.compact import CARD
-
     card = ns.models.load("compact").card
-    assert (card.description, card.trained_on, card.patch) == (CARD.description, CARD.trained_on, CARD.patch)
+    assert card.description and card.trained_on and card.source
     assert 0.5 < card.figures["simulated_f1_score_0.5"] < card.figures["simulated_f1_score_best"] < 1
     assert set(card.ranges) == {"median", "q10", "q99", "zeros", "cv"}
     assert all(0 <= limits["false_alarm"] < 0.05 for limits in card.ranges.values())

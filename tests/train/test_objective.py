@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch.nn import functional
 
-from nimbus_sd.train.objective import cell_figures, known_cells, masked_loss
+from nimbus_sd.train.objective import cell_figures, cell_scores, known_cells, masked_loss
 from nimbus_sd.train.tiles import StoredBatch
 
 NAN = float("nan")
@@ -28,6 +28,16 @@ def batch() -> StoredBatch:
 @pytest.fixture
 def logits() -> torch.Tensor:
     return torch.randn(1, 1, 4, 4, generator=torch.Generator().manual_seed(0))
+
+
+def test_cell_scores_are_the_mean_confidence_of_each_cell(logits):
+    scores, areas = cell_scores(logits, CELLS, 6)
+    confidence = torch.sigmoid(logits[:, 0])
+    for cell in range(5):
+        assert float(scores[cell]) == pytest.approx(float(confidence[cell == CELLS].mean()), rel=1e-6)
+        assert areas[cell] == (cell == CELLS).sum()
+    # One that covers no pixel.
+    assert scores[5] == areas[5] == 0
 
 
 def test_the_loss_is_the_mean_over_background_and_cells_that_are_kept(batch, logits):

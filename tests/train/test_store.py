@@ -5,6 +5,7 @@ from itertools import pairwise
 import dask.array as da
 import numpy as np
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from skimage.segmentation import find_boundaries
@@ -14,7 +15,7 @@ import nimbus_sd.train.build as building
 from nimbus_sd.pixels import overlapping_tiles
 from nimbus_sd.train import Store
 from nimbus_sd.train.store import StoreSettings
-from nimbus_sd.train.tiles import Order, collate_stored, read_batches, read_tile
+from nimbus_sd.train.tiles import Order, StoredTile, collate_stored, read_batches, read_tile
 
 GIVEN = {"train": ["r0_cells", "r1_cells"], "validation": ["r2_cells"], "test": ["r3_cells"]}
 
@@ -300,6 +301,35 @@ def test_every_tile_is_shown_once_before_one_is_shown_again():
     shared = np.stack([order(3, rank, 2) for rank in range(2)], axis=1).ravel()
     np.testing.assert_array_equal(shared, order(3))
     assert not np.array_equal(Order(10, 4, seed=1)(0), order(0))
+
+
+def stored_tile(cells, labels, seed: int) -> StoredTile:
+    cells, n = np.array(cells), len(labels)
+    image, inside = np.random.default_rng(seed).random(cells.shape, np.float32), np.ones(cells.shape, bool)
+    rows, trusted = np.arange(n) + 10 * seed, np.arange(n) % 2 == 0
+    return StoredTile(image, cells == 2, cells, np.array(labels, np.float32), inside, seed, rows, trusted)
+
+
+def test_cells_are_numbered_through_the_batch():
+    tiles = [
+        stored_tile([[0, 1], [2, 2]], [np.nan, 1, 0.5], seed=1),
+        # Cell 1 covers no pixel, and there is no cell at all in the third.
+        stored_tile([[2, 0], [3, 3]], [np.nan, 0, 1, 0], seed=2),
+        stored_tile([[0, 0], [0, 0]], [np.nan], seed=3),
+        stored_tile([[1, 1], [0, 0]], [np.nan, np.nan], seed=4),
+    ]
+    batch = collate_stored(tiles)
+    assert batch.inputs.shape == (4, 2, 2, 2) and batch.inputs.dtype == torch.float32
+    assert batch.cells.dtype == torch.int64 and batch.labels.dtype == torch.float32
+    np.testing.assert_array_equal(batch.cells, [[[0, 1], [2, 2]], [[4, 0], [5, 5]], [[0, 0], [0, 0]], [[6, 6], [0, 0]]])
+    np.testing.assert_array_equal(batch.labels[1:], [1, 0.5, 0, 1, 0, np.nan])
+    np.testing.assert_array_equal(batch.tile[1:], [0, 0, 1, 1, 1, 3])
+    np.testing.assert_array_equal(batch.rows[1:], [11, 12, 21, 22, 23, 41])
+    np.testing.assert_array_equal(batch.trusted[1:], [False, True, False, True, False, False])
+    np.testing.assert_array_equal(batch.stratum, [1, 2, 3, 4])
+    for number, one in enumerate(tiles):
+        np.testing.assert_array_equal(batch.inputs[number, 0], one.image)
+        np.testing.assert_array_equal(batch.inputs[number, 1], one.interior)
 
 
 def test_batches_are_read_in_order(labelled, build):

@@ -22,7 +22,7 @@ from nimbus_sd.models.unet import UNet, architecture
 
 BUNDLED: Traversable = files("nimbus_sd.models") / "weights"
 ALLOWED = (
-    "'compact' (bundled; an older version as 'compact-3'), 'nimbus' (published, from the hub), a path to .safetensors "
+    "'compact' (bundled), 'nimbus' (published, from the hub), a path to .safetensors "
     "with a .json card beside it, 'hf:<owner>/<repository>' (shared on the hub), or a path to a .pt in the layout of "
     "the published weights"
 )
@@ -46,8 +46,7 @@ def load(model: str | Path, *, update: bool = False) -> Model:
     Parameters
     ----------
     model
-        - ``"compact"``: bundled with this package; trained on simulated tissue, not the published model. The newest
-          version; ``"compact-3"`` is an older one.
+        - ``"compact"``: bundled with this package; trained on simulated tissue, not the published model.
         - ``"nimbus"``: the published weights, downloaded once from the Hugging Face hub.
         - a path to ``<name>.safetensors``, with its card ``<name>.json`` in the same folder.
         - ``"hf:<owner>/<repository>"``, at ``@<revision>`` where wanted: a model that somebody shared with
@@ -78,9 +77,9 @@ def load(model: str | Path, *, update: bool = False) -> Model:
     """
     if update and model != "nimbus":
         raise ValueError(f"update=True is for model='nimbus', which comes from the hub; it was {str(model)!r}.")
-    if str(model) in (versions := _bundled()):
-        name = versions[str(model)]
-        loaded = _read_safetensors(BUNDLED / f"{name}.safetensors", BUNDLED / f"{name}.json")
+    if str(model) == "compact":
+        (name,) = (file.name for file in BUNDLED.iterdir() if file.name.endswith(".safetensors"))
+        loaded = _read_safetensors(BUNDLED / name, BUNDLED / f"{Path(name).stem}.json")
         note = "trained on simulated tissue, this is not the published Nimbus model"
     elif model == "nimbus":
         path, version = hub.fetch(update=update)
@@ -139,13 +138,6 @@ def save(model: Model | UNet, card: Card, path: str | Path, *, half: bool = Fals
     _write(path, data)
     _write(path.with_suffix(".json"), card.to_json().encode())
     return card
-
-
-def _bundled() -> dict[str, str]:
-    """File of each bundled version, ``compact-<n>``, and of the newest as ``compact``."""
-    names = [Path(file.name).stem for file in BUNDLED.iterdir() if file.name.endswith(".safetensors")]
-    newest = max(names, key=lambda name: int(name.rpartition("-")[2]))
-    return {"compact": newest, **dict(zip(names, names, strict=True))}
 
 
 def _write(path: Path, data: bytes) -> None:

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from nimbus_sd.metrics._counts import rates
-from nimbus_sd.train.fit import cell_scores
+from nimbus_sd.train.objective import cell_scores
 from nimbus_sd.train.select import judged
 from nimbus_sd.train.store import Store
 from nimbus_sd.train.tiles import StoredBatch, read_batches, to_device

@@ -8,7 +8,6 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from nimbus_sd.train.fit import cell_scores
 from nimbus_sd.train.select import judged
 from nimbus_sd.train.tiles import StoredBatch
 
@@ -19,6 +18,30 @@ class CellFigures(NamedTuple):
     losses: Tensor
     scores: Tensor
     areas: Tensor
+
+
+def cell_scores(logits: Tensor, cells: Tensor, n_cells: int) -> tuple[Tensor, Tensor]:
+    """Mean confidence over each cell, as inference computes it.
+
+    Parameters
+    ----------
+    logits
+        (B, 1, h, w).
+    cells
+        (B, h, w) int64, numbered through the batch; 0 for background.
+    n_cells
+        Number of cells, background (row 0) included.
+
+    Returns
+    -------
+    scores, areas
+        (n_cells,) each; a cell without a pixel has score 0 and area 0.
+    """
+    flat = cells.flatten()
+    confidence = torch.sigmoid(logits.float()).flatten()
+    sums = confidence.new_zeros(n_cells).index_add(0, flat, confidence)
+    areas = confidence.new_zeros(n_cells).index_add(0, flat, torch.ones_like(confidence))
+    return sums / areas.clamp(min=1), areas
 
 
 def pixel_cells(batch: StoredBatch, boundary: str) -> Tensor:

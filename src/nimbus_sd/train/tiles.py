@@ -6,7 +6,6 @@ from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, fields
 from functools import lru_cache
-from typing import TypeVar
 
 import numpy as np
 import pandas as pd
@@ -15,9 +14,6 @@ from numpy.typing import NDArray
 
 from nimbus_sd.engine import read_ahead
 from nimbus_sd.train.store import Store
-from nimbus_sd.train.stream import Batch, collate
-
-B = TypeVar("B", bound=Batch)
 
 
 @dataclass(frozen=True)
@@ -50,11 +46,19 @@ class StoredTile:
 
 
 @dataclass
-class StoredBatch(Batch):
-    """Tiles of a step, with what training needs beside :class:`~nimbus_sd.train.stream.Batch`.
+class StoredBatch:
+    """Tiles of a training step.
 
     Parameters
     ----------
+    inputs
+        (B, 2, h, w) float32: normalised image and cell interior.
+    cells
+        (B, h, w) int64: cell at each model pixel, numbered through the whole batch from 1; 0 for background.
+    labels
+        (n + 1,) float32 per cell: 1, 0.75, 0.5 (undetermined), 0.25, 0, NaN (not judged); row 0 unused.
+    tile
+        (n + 1,) int64 per cell: the tile that it lies in, from 0.
     inside
         (B, h, w) bool: pixels to learn from; those outside of the region are not.
     stratum
@@ -65,15 +69,19 @@ class StoredBatch(Batch):
         (n + 1,) bool: cells whose label is believed whatever the network says.
     """
 
+    inputs: torch.Tensor
+    cells: torch.Tensor
+    labels: torch.Tensor
+    tile: torch.Tensor
     inside: torch.Tensor
     stratum: torch.Tensor
     rows: torch.Tensor
     trusted: torch.Tensor
 
 
-def to_device(batch: B, device: torch.device) -> B:
+def to_device(batch: StoredBatch, device: torch.device) -> StoredBatch:
     """Move a batch."""
-    return type(batch)(**{one.name: getattr(batch, one.name).to(device) for one in fields(batch)})
+    return StoredBatch(**{one.name: getattr(batch, one.name).to(device) for one in fields(batch)})
 
 
 def read_tile(store: Store, region: int, window: int, channel: int) -> StoredTile:
@@ -101,9 +109,14 @@ def read_tile(store: Store, region: int, window: int, channel: int) -> StoredTil
 
 def collate_stored(tiles: Sequence[StoredTile]) -> StoredBatch:
     """Stack tiles and number their cells through."""
-    common = collate(tiles)
+    counts = [len(t.labels) - 1 for t in tiles]
+    starts = np.cumsum([0, *counts[:-1]])
+    cells = np.stack([np.where(t.cells > 0, t.cells + s, 0) for t, s in zip(tiles, starts, strict=True)])
     return StoredBatch(
-        **vars(common),
+        inputs=torch.from_numpy(np.stack([np.stack([t.image, t.interior.astype(np.float32)]) for t in tiles])),
+        cells=torch.from_numpy(cells.astype(np.int64)),
+        labels=torch.from_numpy(np.concatenate([[0.5], *(t.labels[1:] for t in tiles)])).float(),
+        tile=torch.from_numpy(np.concatenate([[0], np.repeat(np.arange(len(tiles)), counts)])),
         inside=torch.from_numpy(np.stack([tile.inside for tile in tiles])),
         stratum=torch.tensor([tile.stratum for tile in tiles]),
         rows=torch.from_numpy(np.concatenate([[-1], *(tile.rows[1:] for tile in tiles)])),
