@@ -462,7 +462,7 @@ def test_demo_prints_a_table_and_how_long_steps_took(shown):
     assert all(row[0].isdigit() for row in rows.values())
     assert float(rows["CD20"][3]) > 0.8
     # What a model was trained on, said once.
-    assert messages.count("trained on simulated tissue") == 1
+    assert messages.count("trained on real and simulated tissue") == 1
 
 
 def test_demo_refuses_a_folder_with_other_files(tmp_path):

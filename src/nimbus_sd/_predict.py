@@ -85,7 +85,7 @@ def predict(
     key_added
         Name of the layer of scores.
     model
-        ``"compact"`` (bundled, trained on simulated tissue), ``"nimbus"`` (published weights, fetched from the
+        ``"compact"`` (bundled, trained on real and simulated tissue), ``"nimbus"`` (published weights, fetched from the
         Hugging Face hub once), a ``.safetensors`` file with its card beside it, or a ``.pt`` state dict in the
         published layout.
     channels

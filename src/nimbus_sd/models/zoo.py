@@ -46,7 +46,7 @@ def load(model: str | Path, *, update: bool = False) -> Model:
     Parameters
     ----------
     model
-        - ``"compact"``: bundled with this package; trained on simulated tissue, not the published model.
+        - ``"compact"``: bundled with this package; trained on real and simulated tissue, not the published model.
         - ``"nimbus"``: the published weights, downloaded once from the Hugging Face hub.
         - a path to ``<name>.safetensors``, with its card ``<name>.json`` in the same folder.
         - ``"hf:<owner>/<repository>"``, at ``@<revision>`` where wanted: a model that somebody shared with
@@ -80,7 +80,7 @@ def load(model: str | Path, *, update: bool = False) -> Model:
     if str(model) == "compact":
         (name,) = (file.name for file in BUNDLED.iterdir() if file.name.endswith(".safetensors"))
         loaded = _read_safetensors(BUNDLED / name, BUNDLED / f"{Path(name).stem}.json")
-        note = "trained on simulated tissue, this is not the published Nimbus model"
+        note = "trained on real and simulated tissue, this is not the published Nimbus model"
     elif model == "nimbus":
         path, version = hub.fetch(update=update)
         loaded = _read_published_layout(path, replace(PUBLISHED, revision=str(version)))

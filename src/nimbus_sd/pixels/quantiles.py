@@ -8,6 +8,8 @@ from numpy.typing import NDArray
 # Floats are counted by the leading bits of their pattern: sign, exponent and 14 bits of the fraction, so that a bin is
 # at most 2**-14 = 6e-5 of its value wide and its middle at most 3e-5 off.
 DROPPED_BITS = 23 - 14
+# Share of the values that Otsu's threshold takes as equally bright.
+BRIGHTEST = 0.0005
 
 
 class Histogram:
@@ -85,11 +87,15 @@ class Histogram:
         """Return Otsu's threshold of the positive values and the counted zeros; NaN if no value is positive.
 
         It lies half-way between the means of the two classes, as the best threshold of a smooth distribution does.
+        The brightest 0.05 % of the values count as the least of them, so that a few do not make a class of their own.
         """
         values, counts = self.bins()
         if not values.size:
             return float("nan")
         values, counts = np.append(0.0, values), np.append(self._zeros, counts)
+        largest = values[np.searchsorted(np.cumsum(counts), (1 - BRIGHTEST) * counts.sum())]
+        # Where fewer than that are above 0, all of them count.
+        values = np.minimum(values, largest) if largest > 0 else values
         below, above = np.cumsum(counts)[:-1], np.cumsum(counts[::-1])[::-1][1:]
         sums = np.cumsum(counts * values)
         low = np.divide(sums[:-1], below, out=np.zeros(len(below)), where=below > 0)
