@@ -69,6 +69,17 @@ def gains(found: pd.DataFrame, by: list[str]) -> pd.DataFrame:
     return channels.groupby(by).mean().assign(channels=channels["f1_before"].groupby(by).count())
 
 
+def elsewhere(found: pd.DataFrame) -> pd.DataFrame:
+    """Figures of each data set with the prior that has the best mean F1 on the others."""
+    prior, parts = ["slope_sd", "offset_sd"], []
+    for dataset, own in found.groupby("dataset"):
+        others = gains(found[found["dataset"] != dataset], [*prior, "labels"])["f1_after"]
+        best = others.groupby(prior).mean().idxmax()
+        print(f"{dataset}: log slope and offset {best} by the other data sets")
+        parts.append(own[(own[prior] == best).all(axis=1)])
+    return gains(pd.concat(parts), ["labels"])
+
+
 def main() -> None:
     """Run from the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -84,6 +95,7 @@ def main() -> None:
     found = measure(cells, options.draws, list(product(SLOPES, OFFSETS)) if options.grid else [PRIOR])
     if options.grid:
         table = gains(found, ["slope_sd", "offset_sd", "labels"])
+        print(elsewhere(found).round(3).to_string())
         for name in ("f1", "log_loss"):
             gain = (table[f"{name}_after"] - table[f"{name}_before"]).unstack("labels")
             print(f"change of {name}\n{gain.assign(mean=gain.mean(axis=1)).round(4).to_string()}")
