@@ -10,6 +10,7 @@ the same for all, judges. Neither is part of this repository.
 from __future__ import annotations
 
 import argparse
+import zlib
 from collections.abc import Iterator
 from itertools import product
 from pathlib import Path
@@ -27,7 +28,7 @@ def labelled(scores: Path, labels: Path) -> pd.DataFrame:
     """Cells with a state of 1 or 0 and a score."""
     tables = [pd.read_parquet(path).assign(dataset=path.stem) for path in sorted(scores.glob("*.parquet"))]
     states = pd.read_csv(labels).query("state != 'u'").astype({"state": int})
-    return states.merge(pd.concat(tables), on=["dataset", "channel", "field", "label"])
+    return states.merge(pd.concat(tables), on=["dataset", "channel", "field", "label"]).dropna(subset=["score"])
 
 
 def mixed(scores: np.ndarray, means: np.ndarray, rng: np.random.Generator) -> np.ndarray:
@@ -49,9 +50,11 @@ def draw(cells: pd.DataFrame, rng: np.random.Generator) -> Iterator[tuple[str, p
 def measure(cells: pd.DataFrame, draws: int, priors: list[tuple[float, float]]) -> pd.DataFrame:
     """Figures before and after of each channel, draw, choice, number of labels and prior."""
     rows = []
-    for number, (place, channel) in enumerate(cells.groupby(["dataset", "channel"])):
+    for place, channel in cells.groupby(["dataset", "channel"]):
+        # The same draws whatever other data sets are there.
+        seed = zlib.crc32("/".join(place).encode())
         for turn in range(draws):
-            for choice, own, others in draw(channel, np.random.default_rng([number, turn])):
+            for choice, own, others in draw(channel, np.random.default_rng([seed, turn])):
                 scores, positive = others["score"].to_numpy(), others["state"].to_numpy() == 1
                 for count, prior in product(COUNTS, priors):
                     used = own.iloc[:count]
@@ -74,7 +77,7 @@ def elsewhere(found: pd.DataFrame) -> pd.DataFrame:
     prior, parts = ["slope_sd", "offset_sd"], []
     for dataset, own in found.groupby("dataset"):
         others = gains(found[found["dataset"] != dataset], [*prior, "labels"])["f1_after"]
-        best = others.groupby(prior).mean().idxmax()
+        best = tuple(map(float, others.groupby(prior).mean().idxmax()))
         print(f"{dataset}: log slope and offset {best} by the other data sets")
         parts.append(own[(own[prior] == best).all(axis=1)])
     return gains(pd.concat(parts), ["labels"])

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import minimize
-from scipy.special import expit, logit
+from scipy.special import expit, log_expit, logit
 
 from nimbus_sd.metrics._calls import at_or_above
 from nimbus_sd.metrics._counts import Judged, measure
@@ -29,7 +29,7 @@ def fit_line(scores: NDArray, positive: NDArray[np.bool_], prior: tuple[float, f
         slope = np.exp(line[0])
         margin = sign * (slope * x + line[1])
         pull = -sign * expit(-margin)
-        value = np.logaddexp(0, -margin).sum() + ((line / sd) ** 2).sum() / 2
+        value = ((line / sd) ** 2).sum() / 2 - log_expit(margin).sum()
         gradient = np.array([slope * (pull @ x), pull.sum()]) + line / sd**2
         return value / len(x), gradient / len(x)
 
