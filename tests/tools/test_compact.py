@@ -149,7 +149,7 @@ def test_a_tile_shows_each_cell_with_its_own_label(scripts, tmp_path):
     for _ in range(20):
         tile = source.draw(rng)
         assert tile.image.shape == tile.interior.shape == tile.cells.shape == (192, 192)
-        assert 0 <= tile.image.min() and tile.image.max() <= 1
+        assert tile.image.min() >= 0 and tile.image.max() <= 1
         inside = tile.interior & (tile.cells > 0)
         bright = np.bincount(tile.cells[inside], tile.image[inside], len(tile.labels))
         size = np.bincount(tile.cells[inside], minlength=len(tile.labels))
@@ -213,7 +213,9 @@ def test_figures_by_hand(scripts):
         }
     )
     rules = scripts["tables"].RULES
-    table = table.assign(**{rule + scale: [True, True, True, False, True] for rule in rules for scale in ("", " of arcsinh")})
+    table = table.assign(
+        **{rule + scale: [True, True, True, False, True] for rule in rules for scale in ("", " of arcsinh")}
+    )
     row = scripts["tables"].measure(table, {"net": "score"}).iloc[0]
     assert row["net: F1"] == pytest.approx(0.5) and row["net: best F1"] == pytest.approx(0.8)
     assert row["net: AUROC"] == 0.75 and row["mean: AUROC"] == 1 and row["mean: otsu"] == pytest.approx(0.8)
