@@ -42,12 +42,12 @@ def main() -> None:
         name, settings = job
         if not (options.work / "runs" / name / "final.pt").exists():
             run("train", options.work, name, "--start", options.start, *settings)
-        only = [name.removeprefix("without_")] if name != "final" else list(PIXEL_SIZE)
-        run("score", options.work, name, "--start", options.start, "--only", *only)
+        only = ["--gold"] if name == "final" else ["--only", name.removeprefix("without_")]
+        run("score", options.work, name, "--start", options.start, *only)
 
     with ThreadPoolExecutor(2) as pool:
         list(pool.map(network, jobs))
-    run("score", options.work, "start", "--start", options.start)
+    run("score", options.work, "start", "--start", options.start, "--gold")
     run("report", options.work)
     run("bundle", options.work)
 

@@ -1,7 +1,7 @@
-"""Scores of the judged cells by a trained network: ``python score.py WORK NAME [--only DATASET ...]``.
+"""Scores of the judged cells by a trained network: ``python score.py WORK NAME [--only DATASET ...] [--gold]``.
 
-Writes ``WORK/runs/NAME/scores_DATASET.csv`` with the network's score (before the head) of each cell of ``gold.csv`` and
-``gold_training.csv``. Fields are scored whole, by the code that `predict` uses for a tile.
+Writes ``WORK/runs/NAME/scores_DATASET.csv`` with the score of each cell of ``gold.csv`` and,
+without ``--gold``, of ``gold_training.csv``. Fields are scored whole, by the code that `predict` uses for a tile.
 """
 
 from __future__ import annotations
@@ -48,10 +48,9 @@ def score_field(
     return np.stack(scores, axis=1).astype(np.float32)
 
 
-def score_judged(model: Model, work: Path, dataset: str) -> pd.DataFrame:
-    """Score the judged cells of a data set: rows of `read_states` with the column ``score``."""
+def score_judged(model: Model, work: Path, dataset: str, states: pd.DataFrame) -> pd.DataFrame:
+    """Score judged cells of a data set: its rows of `read_states` with the column ``score``."""
     scorer, factors = Scorer(model), read_factors(work)[dataset]
-    states = read_states()
     states, means = states[states["dataset"] == dataset], read_means(work, dataset)
     parts = []
     for name, rows in states.groupby("field"):
@@ -74,14 +73,17 @@ def main() -> None:
     parser.add_argument("name")
     parser.add_argument("--only", nargs="*", default=list(PIXEL_SIZE))
     parser.add_argument("--start", default=HERE / "start.safetensors")
+    parser.add_argument("--gold", action="store_true", help="only cells for judging")
     options = parser.parse_args()
+    states = read_states()
+    states = states[states["gold"]] if options.gold else states
     folder, base = options.work / "runs" / options.name, load(options.start)
     if (weights := folder / "final.pt").exists():
         base.network.load_state_dict(torch.load(weights, weights_only=True))
     folder.mkdir(parents=True, exist_ok=True)
     for dataset in options.only:
         if not (path := folder / f"scores_{dataset}.csv").exists():
-            table = score_judged(base, options.work, dataset)
+            table = score_judged(base, options.work, dataset, states)
             table[["dataset", "channel", "field", "label", "gold", "score"]].to_csv(path, index=False)
 
 
