@@ -66,12 +66,19 @@ def test_almost_all_cells_of_real_tissue_have_a_nucleus(lymphoid):
     assert (adata[:, "DAPI"].layers["nimbus"] >= 0.5).mean() >= 0.95
 
 
-def test_hardly_any_cell_of_real_tissue_is_a_t_and_a_b_cell(lymphoid):
+def test_few_b_cells_of_real_tissue_are_called_t_cells(lymphoid):
     adata, _ = lymphoid
     positive = adata[:, ["CD3", "CD20"]].layers["nimbus"] >= 0.5
-    assert positive.all(axis=1).mean() <= 0.05
+    # Of those called CD20-positive, not of all cells: that would be kept by missing most B cells.
+    assert positive.all(axis=1).sum() <= 0.33 * positive[:, 1].sum()
     # Both kinds are there: this is a lymph node.
-    assert (positive.mean(axis=0) > 0.02).all()
+    assert (positive.mean(axis=0) > 0.1).all()
+
+
+@pytest.mark.parametrize(("channel", "most"), [("p53", 0.6), ("MEF2B", 0.5), ("FADD", 0.4), ("CCR4", 0.05)])
+def test_haze_in_all_nuclei_is_not_called_in_nearly_all_cells(lymphoid, channel, most):
+    adata, _ = lymphoid
+    assert (adata[:, channel].layers["nimbus"] >= 0.5).mean() < most
 
 
 @pytest.mark.parametrize(
@@ -93,8 +100,12 @@ def test_calls_of_held_out_cells_agree_with_eyes(lymphoid):
     gold = gold[(gold["dataset"] == "codex_lymphoid") & (gold["drawn"] == "even") & (gold["state"] != "u")]
     rows = pd.Index(adata.obs["instance_id"]).get_indexer(gold["label"])
     called = adata.layers["nimbus"][rows, adata.var_names.get_indexer(gold["channel"])] >= 0.5
-    f1 = [f1_score(cells["state"] == "1", called[gold["channel"] == name]) for name, cells in gold.groupby("channel")]
-    assert len(f1) > 15 and np.mean(f1) > 0.93, f1
+    f1 = {
+        name: f1_score(cells["state"] == "1", called[gold["channel"] == name])
+        for name, cells in gold.groupby("channel")
+        if (cells["state"] == "1").any()
+    }
+    assert len(f1) > 15 and np.mean(list(f1.values())) > 0.93, f1
 
 
 def flags_of(image, labels):

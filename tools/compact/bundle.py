@@ -16,8 +16,9 @@ from corpus import PIXEL_SIZE
 from ranges import ranges, statistics
 from score import read_states
 from silver import read_gates
+from train import trained
 
-from nimbus_sd.models import load, save
+from nimbus_sd.models import save
 
 HERE = Path(__file__).parent
 WEIGHTS = HERE.parents[1] / "src" / "nimbus_sd" / "models" / "weights"
@@ -45,10 +46,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("work", type=Path)
     work = parser.parse_args().work
-    model = load(HERE / "start.safetensors")
-    state = torch.load(work / "runs" / "final" / "final.pt", weights_only=True)
+    model = trained(work, "final", HERE / "start.safetensors")
     steps = torch.load(work / "runs" / "final" / "last.pt", weights_only=True)["step"]
-    model.network.load_state_dict(state)
     figures = pd.read_csv(HERE / "figures.csv")
     even = figures[figures["drawn"] == "even"]
     by_name = {

@@ -11,12 +11,12 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-import torch
 from corpus import PIXEL_SIZE
 from numpy.typing import NDArray
 from prepare import read_factors, read_means
+from train import trained
 
-from nimbus_sd.models import Model, Scorer, load
+from nimbus_sd.models import Model, Scorer
 from nimbus_sd.pixels import Grid, interior, normalize, resize_image, resize_labels
 
 HERE = Path(__file__).parent
@@ -77,13 +77,11 @@ def main() -> None:
     options = parser.parse_args()
     states = read_states()
     states = states[states["gold"]] if options.gold else states
-    folder, base = options.work / "runs" / options.name, load(options.start)
-    if (weights := folder / "final.pt").exists():
-        base.network.load_state_dict(torch.load(weights, weights_only=True))
+    folder, model = options.work / "runs" / options.name, trained(options.work, options.name, options.start)
     folder.mkdir(parents=True, exist_ok=True)
     for dataset in options.only:
         if not (path := folder / f"scores_{dataset}.csv").exists():
-            table = score_judged(base, options.work, dataset, states)
+            table = score_judged(model, options.work, dataset, states)
             table[["dataset", "channel", "field", "label", "gold", "score"]].to_csv(path, index=False)
 
 
