@@ -45,11 +45,12 @@ def read_state(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
     """
     try:
         state = read_archive(path.read_bytes(), str(path))
-        if not (isinstance(state, dict) and isinstance(inputs := json.loads(state.get("inputs", "null")), dict)):
-            raise ValueError(f"{path} holds no state of a training run.")
-    except (ValueError, TypeError, RecursionError) as error:
+    except ValueError as error:
         raise ValueError(f"{error} To start anew, delete it.") from error
-    return state, inputs
+    try:
+        return state, dict(json.loads(state["inputs"]))
+    except (KeyError, TypeError, ValueError, RecursionError) as error:
+        raise ValueError(f"{path} holds no state of a training run. To start anew, delete it.") from error
 
 
 def write_checkpoint(path: Path, state: Mapping[str, Any], inputs: Mapping[str, Any]) -> None:
