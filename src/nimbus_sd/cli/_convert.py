@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from nimbus_sd.cli._messages import plain_messages
+from nimbus_sd.cli._messages import plain_messages, say
 
 
 def convert(
@@ -37,4 +37,4 @@ def convert(
         with TemporaryDirectory(prefix=".nimbus-sd-", dir=out.absolute().parent) as folder:
             sdata.write(Path(folder) / out.name)
             (Path(folder) / out.name).rename(out)
-        typer.echo(f"Wrote {len(sdata.images)} image(s) and {len(sdata.labels)} mask(s) to {out}.")
+        say(f"Wrote {len(sdata.images)} image(s) and {len(sdata.labels)} mask(s) to {out}.")

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from nimbus_sd.cli._messages import Steps, plain_messages
+from nimbus_sd.cli._messages import Steps, plain_messages, say
 
 
 def demo(
@@ -53,12 +53,10 @@ def _demo(out: Path, progress: bool) -> None:
     )
     table.loc["mean"] = table.mean().round(3)
     table["cells"] = table["cells"].astype(int)
-    typer.echo("\nAgainst the known truth, undetermined cells left out:\n" + table.to_string() + "\n")
+    say("\nAgainst the known truth, undetermined cells left out:\n" + table.to_string() + "\n")
     others = ns.metrics.compare_baselines(adata, n_boot=0)["f1"].unstack("rule").round(3)
     others.columns.name = others.index.name = None
-    typer.echo(
-        "Mean F1 of other thresholds on the mean intensity; the oracle knows the truth:\n" + others.to_string() + "\n"
-    )
+    say("Mean F1 of other thresholds on the mean intensity; the oracle knows the truth:\n" + others.to_string() + "\n")
 
     sdata.write(store, overwrite=True)
     axes = ns.pl.comparison(

@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 import typer
 
 from nimbus_sd.cli._files import check_out, read_factors, read_store, write_table
-from nimbus_sd.cli._messages import plain_messages
+from nimbus_sd.cli._messages import plain_messages, say
 
 
 def predict(
@@ -57,6 +57,7 @@ def predict(
         factors = None if normalization is None else read_factors(normalization)
 
         import nimbus_sd as ns
+        from nimbus_sd._text import without_formulas
 
         sdata = read_store(store)
         if out is None and table in sdata.tables and not overwrite:
@@ -84,11 +85,11 @@ def predict(
         )
         if out is None:
             write_table(sdata, table)
-            typer.echo(f"Wrote {adata.n_obs} cells x {adata.n_vars} channels to table {table!r} of {store}.")
+            say(f"Wrote {adata.n_obs} cells x {adata.n_vars} channels to table {table!r} of {store}.")
             return
         if out.suffix == ".h5ad":
             adata.write_h5ad(out)
         else:
             # A channel that is named as a column of obs gets the layer's name behind it.
-            adata.obs.join(adata.to_df(layer=key), rsuffix=f"_{key}").to_csv(out)
-        typer.echo(f"Wrote {adata.n_obs} cells x {adata.n_vars} channels to {out}.")
+            without_formulas(adata.obs.join(adata.to_df(layer=key), rsuffix=f"_{key}")).to_csv(out)
+        say(f"Wrote {adata.n_obs} cells x {adata.n_vars} channels to {out}.")
