@@ -175,7 +175,10 @@ def test_pixels_that_are_no_numbers(arrays, make_sdata, small, normalization, la
     with pytest.warns(UserWarning) as caught:
         adata = predict(sdata, small, normalization=normalization)
     messages = [str(one.message) for one in caught]
-    assert any("NaN or infinite pixels in channel(s) 'DAPI' (3 pixels), 'CD20' (1 pixels)" in one for one in messages)
+    assert any(
+        "NaN, infinite or enormous (above 1e30) pixels in channel(s) 'DAPI' (3 pixels), 'CD20' (1 pixels)" in one
+        for one in messages
+    )
     assert any("negative pixels in channel(s) 'CD3' (4 pixels)" in one for one in messages)
     with pytest.warns(UserWarning, match="negative"):
         expected = predict(make_sdata(clean, labels), small, normalization=normalization)

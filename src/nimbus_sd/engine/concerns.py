@@ -38,10 +38,25 @@ def check_cell_size(regions: Sequence[Region], side: int = 2048, most: int = 4) 
         )
 
 
+def check_scores(maps: NDArray[np.float32], region: Region, channels: Sequence[str]) -> None:
+    """Refuse score maps (c, y, x) of some channels that are no numbers.
+
+    Raises
+    ------
+    ValueError
+        Names the channels and the region.
+    """
+    if wrong := [repr(name) for name, one in zip(channels, maps, strict=True) if not np.isfinite(one).all()]:
+        raise ValueError(
+            f"The model's scores of channel(s) {', '.join(wrong)} in labels {region.labels_key!r} on image "
+            f"{region.image_key!r} are not numbers: its weights are so large that it overflows. Pass another `model`."
+        )
+
+
 def check_pixels(bad: BadPixels) -> None:
     """Warn of pixels that are not what an image should hold."""
     for counts, what, done in (
-        (bad.not_finite, "NaN or infinite", "they were taken as 0"),
+        (bad.not_finite, "NaN, infinite or enormous (above 1e30)", "they were taken as 0"),
         (bad.negative, "negative", "they count as 0 for the scores and as they are for the mean intensity"),
     ):
         named = ", ".join(f"{name!r} ({count} pixels)" for name, count in counts.items() if count)
