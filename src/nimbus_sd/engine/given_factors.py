@@ -33,8 +33,8 @@ def given_factors(
     KeyError
         If a channel has no factor.
     ValueError
-        If a factor is negative, below 1e-30, above 1e30 or no number, a channel is named twice, or the DataFrame has no column
-        ``"factor"``.
+        If a factor is negative, below 1e-30, above 1e30 or no number, a channel is named twice, or the DataFrame has
+        no column ``"factor"``.
     TypeError
         If it is something else than the above.
 
