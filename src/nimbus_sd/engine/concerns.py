@@ -59,7 +59,7 @@ def _areas(region: Region, side: int) -> NDArray[np.float64]:
     rows, cols = (slice(max(0, (n - side) // 2), min(n, (n + side) // 2)) for n in region.shape)
     labels = region.read_labels(rows, cols)
     _, cell = numbered(labels[labels > 0])
-    return np.bincount(cell) * region.pixel_size**2
+    return np.bincount(cell).astype(np.float64) * region.pixel_size**2
 
 
 def check_scores(maps: NDArray[np.float32], region: Region, channels: Sequence[str]) -> None:
