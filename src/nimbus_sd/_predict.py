@@ -162,9 +162,9 @@ def predict(
     Warns
     -----
     UserWarning
-        Names channels that are empty, rest on a handful of pixels, or hold NaN, infinite, enormous or negative pixels; regions
-        without a cell; cells too small for the model to see; a pixel size that was assumed or makes cells implausibly
-        small or large.
+        Names channels that are empty, rest on a handful of pixels, or hold NaN, infinite, enormous (above 1e30) or
+        negative pixels; regions without a cell; cells too small for the model to see; a pixel size that was assumed or
+        makes cells implausibly small or large.
 
     Examples
     --------
