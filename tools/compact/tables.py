@@ -100,7 +100,7 @@ def best_f1(truth: NDArray[np.bool_], values: NDArray) -> float:
 
 
 def auroc(truth: NDArray[np.bool_], values: NDArray) -> float:
-    """Share of pairs of a positive and a negative cell in which the positive one has the higher value; ties count half."""
+    """Return the share of positive-negative pairs in which the positive cell has the higher value; ties count half."""
     n, m = truth.sum(), (~truth).sum()
     return float((rankdata(values)[truth].sum() - n * (n + 1) / 2) / (n * m))
 
