@@ -93,7 +93,7 @@ def test_wide_networks_and_fine_images_get_smaller_tiles(regions):
 
     assert size(64, 0.5) < size(16, 0.5)
     assert 100 < size(16, 0.1) < size(16, 0.5) == size(16, 2)
-    assert size(16, 1e-5) > 0
+    assert size(16, 0.001) > 0
 
 
 @pytest.mark.parametrize("tile_size", [48, 1000])
