@@ -2,15 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
-
 import dask.array as da
 import numpy as np
-from dask.local import get_sync
 from numpy.typing import NDArray
-
-from nimbus_sd.spatial.watched import watch
 
 
 class Unreadable(Exception):
@@ -52,7 +46,7 @@ def read_window(
     Raises
     ------
     Unreadable
-        The element's store or graph fails, for whatever reason, or the store went away.
+        The element's store or graph fails, for whatever reason.
     """
     windows, inside, outside = [], [], []
     for extent, size, axis in zip(shape, pixels.shape[-2:], (rows, cols), strict=True):
@@ -69,7 +63,8 @@ def read_window(
     if channels is not None and channels != list(range(len(view))):
         view = view[channels]
     try:
-        window = np.asarray(view.compute(scheduler=_compute))
+        # Threads of dask's own would fight with the caller's, and deadlock within a distributed worker.
+        window = np.asarray(view.compute(scheduler="synchronous"))
     except MemoryError:
         raise
     except Exception as error:
@@ -80,12 +75,3 @@ def read_window(
         if window.ndim == 2:
             window[outside[0][:, None] | outside[1]] = 0
     return window
-
-
-def _compute(graph: Mapping[Any, Any], keys: Any, **settings: Any) -> Any:
-    """Compute a graph whose Zarr arrays are watched.
-
-    Threads of dask's own would fight with the caller's, and deadlock within a distributed worker.
-    """
-    graph = graph if isinstance(graph, Mapping) else graph.__dask_graph__()
-    return get_sync({key: watch(node) for key, node in graph.items()}, keys, **settings)

@@ -11,8 +11,6 @@ import numpy as np
 import zarr
 from numpy.typing import NDArray
 
-from nimbus_sd.spatial import watched
-
 
 @dataclass(frozen=True, eq=False)
 class StoredRegion:
@@ -71,7 +69,7 @@ class StoredRegion:
         channels) float32; ``trusted`` (cells, channels) bool, labels that somebody proofread; ``corner`` (windows, 2),
         model row and column.
         """
-        return {name: watched(array) for name, array in self.node.arrays()}
+        return dict(self.node.arrays())
 
     @cached_property
     def corners(self) -> NDArray[np.int64]:
