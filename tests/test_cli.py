@@ -182,7 +182,7 @@ def test_log_and_warnings_are_single_lines(store, small, tmp_path):
     lines = messages.splitlines()
     assert all(line.startswith(("Warning: ", "Model ", "added ")) for line in lines), messages
     (size,) = (line for line in lines if "which is implausible" in line)
-    assert size.startswith("Warning: With a pixel size of 7 um the median cell is")
+    assert size.startswith("Warning: With a pixel size of 7 um the median cell of 'tumour_labels' is")
     (model,) = (line for line in lines if line.startswith("Model "))
     assert "Model small: from" in model
     # Said once, however often a command is run.

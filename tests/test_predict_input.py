@@ -101,7 +101,7 @@ def test_arguments(sdata, small, keys, settings, error, words):
         ("nothing.pt", None, FileNotFoundError, "nothing.pt does not exist"),
         ("model.onnx", None, ValueError, "'compact'.*'nimbus'.*safetensors.*pt"),
         ("truncated.pt", "truncated", ValueError, "truncated.pt is damaged"),
-        ("hostile.pt", "hostile", ValueError, "hostile.pt is damaged or holds more than tensors"),
+        ("hostile.pt", "hostile", ValueError, "hostile.pt is damaged or not a zip archive"),
         ("other.pt", {"weight": torch.zeros(3)}, ValueError, "not weights of a Nimbus network"),
     ],
 )
