@@ -25,10 +25,11 @@ WEIGHTS = HERE.parents[1] / "src" / "nimbus_sd" / "models" / "weights"
 REVISION = "5"
 DESCRIPTION = (
     "Small residual U-Net for a laptop, trained on seven data sets of real tissue and on simulation. It is not "
-    "the published Nimbus model. {sentence} It was judged by eyes of a vision-language model on cells that are "
-    "plain, not by pathologists. Its order of cells is better than its line: where it calls too many or too few "
-    "cells of a marker, a few labels (nimbus_sd.tl.adapt) move the line. It misses membranes that lie outside of "
-    "nuclear masks. Look at the pictures before using its calls."
+    "the published Nimbus model. {sentence} It was judged by eyes of a vision-language model, on cells of which "
+    "two passes said the same, not by pathologists. Its order of cells is better than its line: where it calls "
+    "too many or too few cells of a marker, a few labels (nimbus_sd.tl.adapt) move the line. It misses membranes "
+    "that lie outside of nuclear masks, above all in tissue unlike those it saw. Look at the pictures before "
+    "using its calls."
 )
 TRAINED_ON = (
     "{steps} steps of 8 tiles of 96 x 96 um at 0.5 um per pixel, from the weights of version 4 (simulated tissue "

@@ -21,7 +21,8 @@ from prepare import read_factors, read_means
 from score import read_states, score_field
 from sklearn.metrics import f1_score
 from tables import best_f1, channel_means
-from tiles import Simulated, Source, Tile, batches
+from tiles import Simulated, Tile, batches
+from train import sources
 
 from nimbus_sd.models import Scorer, load, unet
 
@@ -91,24 +92,13 @@ def main() -> None:
         means = np.concatenate([own for _, own in channel_means(work, dataset, channel).values()])
         return planes(means / factors[dataset][channel])
 
-    sources = [
-        Source(
-            dataset,
-            work / "arrays",
-            work / "silver",
-            factors[dataset],
-            {name: [str(c) for c in field["channels"]] for name, field in read_means(work, dataset).items()},
-            {channel: level(dataset, channel) for channel in factors[dataset]} if variant == "planes" else None,
-        )
-        for dataset in PIXEL_SIZE
-        if dataset in TRAINED
-    ]
+    own = sources(work, TRAINED, factors, level if variant == "planes" else None)
     kind = Rescaled if variant == "quantile" else Simulated
     simulated = kind(work / "simulated", planes if variant == "planes" else None)
     model = load(Path(__file__).parent / "start.safetensors")
     network = widened(model.network, len(QUANTILES) + 1) if variant == "planes" else model.network
     folder = work / "runs" / f"level_{variant}"
-    trained = fit(network, folder, lambda step: batches(sources, simulated, 8, SEED, step), steps=STEPS)
+    trained = fit(network, folder, lambda step: batches(own, simulated, 8, SEED, step), steps=STEPS)
     model.network.load_state_dict(trained.state_dict())
     states = read_states()
     states = states[~states["gold"] & (states["state"] != "u")]

@@ -1,4 +1,4 @@
-"""Silver labels of the corpus: ``python silver.py DATA FOLDER`` writes the labels of each data set's training cells.
+"""Silver labels of the corpus's training cells; ``prepare.py`` writes them.
 
 A cell's state in a channel comes from the gates of ``gates.csv`` (below the lower negative, from the upper on positive)
 and from the cells judged one by one in ``gold_training.csv``. Gates know the mean only, so a positive becomes
@@ -9,13 +9,12 @@ no positives: below their lower gate they show what is no signal.
 
 from __future__ import annotations
 
-import argparse
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from corpus import PIXEL_SIZE, Field, fields
+from corpus import Field
 from numpy.typing import NDArray
 from skimage.segmentation import expand_labels
 
@@ -180,27 +179,3 @@ def read_gates() -> pd.DataFrame:
 def read_judged() -> pd.DataFrame:
     """Read ``gold_training.csv``."""
     return pd.read_csv(HERE / "gold_training.csv", dtype={"field": str, "state": str})
-
-
-def main() -> None:
-    """Write the labels of all fields."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("data", type=Path)
-    parser.add_argument("folder", type=Path)
-    options = parser.parse_args()
-    options.folder.mkdir(parents=True, exist_ok=True)
-    gates, judged = read_gates(), read_judged()
-    for dataset in PIXEL_SIZE:
-        own = gates[gates["dataset"] == dataset].set_index("channel")
-        for field in fields(options.data, dataset):
-            rows = judged[(judged["dataset"] == dataset) & (judged["field"] == field.name)]
-            found = silver(field, own, rows)
-            np.savez_compressed(
-                options.folder / f"{dataset}__{field.name}.npz", states=found.states, weights=found.weights
-            )
-            known = [(found.states == value).sum() for value in (1, 0, 0.5)]
-            print(dataset, field.name, "positive, negative, undetermined:", *known, flush=True)
-
-
-if __name__ == "__main__":
-    main()
