@@ -19,6 +19,7 @@ from fit import fit
 from numpy.typing import NDArray
 from prepare import read_factors, read_means
 from score import read_states, score_field
+from silver import read_gates
 from sklearn.metrics import f1_score
 from tables import best_f1, channel_means
 from tiles import Simulated, Tile, batches
@@ -100,8 +101,9 @@ def main() -> None:
     folder = work / "runs" / f"level_{variant}"
     trained = fit(network, folder, lambda step: batches(own, simulated, 8, SEED, step), steps=STEPS)
     model.network.load_state_dict(trained.state_dict())
-    states = read_states()
-    states = states[~states["gold"] & (states["state"] != "u")]
+    states = read_states().merge(read_gates()[["dataset", "channel", "quality"]])
+    states = states[~states["gold"] & (states["drawn"] == "even") & (states["state"] != "u")]
+    states = states[states["quality"] != "exclude"]
     for dataset in JUDGED:
         own = states[states["dataset"] == dataset]
         print(variant, dataset, _judge(model, work, dataset, own, factors[dataset], level))
