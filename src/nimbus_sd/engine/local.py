@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from nimbus_sd.engine.bad_pixels import BadPixels
 from nimbus_sd.engine.concerns import check_scores
-from nimbus_sd.engine.identity import check_unchanged
+from nimbus_sd.engine.identity import differing
 from nimbus_sd.engine.plan import Plan, TileSums
 from nimbus_sd.engine.read import TileReader, groups, read_ahead
 from nimbus_sd.models import Scorer
@@ -88,7 +88,11 @@ def _read(plan: Plan, jobs: Iterable[Job]) -> Iterator[_Part]:
     for number, digests in jobs:
         try:
             if digests is not None:
-                check_unchanged(plan, number, digests)
+                if other := differing(plan, number, digests):
+                    raise ValueError(
+                        f"The checkpoint was made of other {other}: tile {number + 1} of {len(plan.tiles)} differs. "
+                        "Restore them to go on, or pass another `checkpoint` to begin anew."
+                    )
                 yield _Part(number, range(n), None, None, None)
                 continue
             reader, bad = TileReader.open(*plan.locate(number), identify=plan.identify), BadPixels()
