@@ -40,15 +40,19 @@ def folder(tmp_path):
     return tmp_path / "store.zarr"
 
 
+def cells(folder):
+    return da.from_zarr(zarr.open_array(folder, path="cells", mode="r"))
+
+
 def opened_by_xarray(folder):
-    xr.Dataset({"image": (("c", "y", "x"), IMAGE)}).to_zarr(folder, zarr_format=3, consolidated=False)
-    return xr.open_zarr(folder, chunks={}, consolidated=False)["image"].data
+    xr.Dataset({"image": (("c", "y", "x"), IMAGE)}).to_zarr(folder / "xarray", zarr_format=3, consolidated=False)
+    return xr.open_zarr(folder / "xarray", chunks={}, consolidated=False)["image"].data
 
 
 @pytest.mark.parametrize(
     "image",
     [
-        lambda folder: da.from_zarr(folder / "image"),
+        lambda folder: da.from_zarr(zarr.open_array(folder / "image", mode="r")),
         lambda folder: da.from_zarr(zarr.open_array(folder / "image", mode="r"), inline_array=True),
         lambda folder: dask.optimize(da.from_zarr(folder / "image"))[0],
         lambda folder: da.from_zarr(folder / "image").rechunk((2, 3, 3)) * 2 + 1,
@@ -59,7 +63,7 @@ def opened_by_xarray(folder):
     ids=["plain", "inline", "optimized", "computed", "format 2", "sharded", "xarray"],
 )
 def test_what_is_gone_is_an_error_however_it_was_opened(folder, image):
-    region = region_of(image(folder), da.from_zarr(folder / "cells"))
+    region = region_of(image(folder), cells(folder))
     assert region.read_image([0, 1], ALL, ALL).all() and region.read_labels(ALL, ALL).all()
     (folder.parent / "away").mkdir()
     folder.rename(folder.parent / "away" / "store.zarr")
@@ -74,7 +78,7 @@ def test_what_is_gone_is_an_error_however_it_was_opened(folder, image):
 
 @pytest.mark.parametrize("reads", [1, 2, 3, 4])
 def test_an_absence_is_seen_however_short_it_is(folder, monkeypatch, reads):
-    region, get, count = region_of(IMAGE, da.from_zarr(folder / "cells")), LocalStore.get, 0
+    region, get, count = region_of(IMAGE, cells(folder)), LocalStore.get, 0
 
     async def away_for_a_while(self, *args):
         nonlocal count
@@ -118,7 +122,7 @@ def test_a_store_that_may_not_be_read_any_more(folder, monkeypatch):
     async def refused(self, *args):
         raise PermissionError("permission denied")
 
-    region = region_of(IMAGE, da.from_zarr(folder / "cells"))
+    region = region_of(IMAGE, cells(folder))
     monkeypatch.setattr(LocalStore, "get", refused)
     with pytest.raises(PermissionError, match="Labels 'cells' cannot be read"):
         region.read_labels(ALL, ALL)
