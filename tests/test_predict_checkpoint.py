@@ -317,7 +317,7 @@ def test_a_store_that_goes_away_is_named_and_the_checkpoint_intact(sdata, small,
             store.rename(tmp_path / "moved.zarr")
 
     monkeypatch.setattr(Checkpoint, "save", move_after_four)
-    with pytest.raises(FileNotFoundError, match=r"Tile \d+ of 20: .*went away while it was read") as error:
+    with pytest.raises(FileNotFoundError, match=r"Tile \d+ of 20: .*was away while it was read") as error:
         predict(read_zarr(store), small, folder)
     kept = len(tiles(folder))
     assert 4 <= kept < TILES and f"{kept} of 20 tiles are kept in" in error.value.__notes__[0]

@@ -145,7 +145,7 @@ def predict(
         Image and labels do not fit; the table is of something else; a name is taken; a model file is not readable; no
         region has a cell; the checkpoint is of other inputs (it says which).
     OSError
-        Pixels cannot be read, such as those of a damaged chunk or of a store that went away, or a worker sees other ones;
+        Pixels cannot be read, such as those of a damaged chunk or of a store that went away; a worker sees other ones;
         the checkpoint cannot be written, or another call works with it.
     FileNotFoundError
         A model file, its card, or a file of the pixels does not exist.

@@ -348,5 +348,5 @@ def test_a_store_that_goes_away_is_an_error(labelled, build):
     store = build(labelled, split=GIVEN)
     read_tile(store, *store.tiles("train")[0])
     store.path.rename(store.path.with_name("moved"))
-    with pytest.raises(FileNotFoundError, match="went away while it was read"):
+    with pytest.raises(FileNotFoundError, match="was away while it was read"):
         read_tile(store, *store.tiles("train")[0])
