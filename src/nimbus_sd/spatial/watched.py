@@ -29,7 +29,7 @@ class _WatchedStore(WrapperStore[Store]):
 
     async def get(self, key: str, prototype: BufferPrototype, byte_range: ByteRequest | None = None) -> Buffer | None:
         found = await super().get(key, prototype, byte_range)
-        # In this order: an array that was away only when the chunk was read has it the second time.
+        # In this order one absence is seen, however short: if it ended before the metadata was read, the chunk is back.
         if found is None and (
             await super().get(self.metadata, prototype) is None
             or await super().get(key, prototype, byte_range) is not None
