@@ -15,8 +15,10 @@ import dask.array as da
 import numpy as np
 import pandas as pd
 import pytest
+from spatialdata import read_zarr
 
 import nimbus_sd as ns
+from nimbus_sd.engine import Checkpoint
 
 FACTORS = {"DAPI": 120.0, "CD3": 100.0}
 TILES = 20
@@ -303,6 +305,23 @@ def test_a_damaged_chunk_is_named_and_the_checkpoint_intact(two, sdata, make_sda
         predict(broken, small, tmp_path)
     assert "tiles are kept in" in error.value.__notes__[0]
     assert_same_bytes(predict(sdata, small, tmp_path).copy(), predict(sdata, small))
+
+
+def test_a_store_that_goes_away_is_named_and_the_checkpoint_intact(sdata, small, tmp_path, monkeypatch):
+    store, folder, save = tmp_path / "store.zarr", tmp_path / "checkpoint", Checkpoint.save
+    sdata.write(store)
+
+    def move_after_four(self, *tile):
+        save(self, *tile)
+        if store.exists() and len(tiles(folder)) == 4:
+            store.rename(tmp_path / "moved.zarr")
+
+    monkeypatch.setattr(Checkpoint, "save", move_after_four)
+    with pytest.raises(FileNotFoundError, match=r"Tile \d+ of 20: .*was away while it was read") as error:
+        predict(read_zarr(store), small, folder)
+    kept = len(tiles(folder))
+    assert 4 <= kept < TILES and f"{kept} of 20 tiles are kept in" in error.value.__notes__[0]
+    assert_same_bytes(predict(read_zarr(tmp_path / "moved.zarr"), small, folder).copy(), predict(sdata, small))
 
 
 KILLED = '''

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 import time
+from copy import copy
 from pathlib import Path
 
 import dask.array as da
@@ -180,11 +181,11 @@ def test_a_checkpoint_goes_on_from_here_to_there_and_back(sdata, deep, alone, th
 
 
 def failing(image, when):
-    """An image whose last block fails at some of its reads: the first is here, for factors, the rest on a worker."""
+    """An image whose last block fails at some of its reads for tiles, which are ahead of the network."""
     reads = []
 
     def block(values, block_info=None):
-        if block_info[0]["chunk-location"] == (1, 3, 2):
+        if block_info[0]["chunk-location"] == (1, 3, 2) and "ThreadPoolExecutor" in threading.current_thread().name:
             reads.append(1)
             if when(len(reads)):
                 raise OSError("stale file handle")
@@ -195,22 +196,54 @@ def failing(image, when):
 
 def test_a_tile_that_fails_once_is_tried_again(data, make_sdata, deep, alone, threads):
     image, labels = data
-    assert_same(predict(make_sdata(failing(image, lambda n: n == 2), labels), deep, threads), alone)
+    assert_same(predict(make_sdata(failing(image, lambda n: n == 1), labels), deep, threads), alone)
 
 
 def test_a_tile_that_always_fails_is_named_and_the_others_kept(data, make_sdata, small, threads, tmp_path):
     image, labels = data
     with pytest.raises(OSError, match=r"Tile \d+ of 35: Image 'fov', channel\(s\) 'CD3', .*stale file handle") as error:
-        predict(make_sdata(failing(image, lambda n: n > 1), labels), small, threads, checkpoint=tmp_path)
+        predict(make_sdata(failing(image, lambda n: True), labels), small, threads, checkpoint=tmp_path)
     kept = list(tmp_path.glob("tile-*.npz"))
     assert 0 < len(kept) < 35 and f"{len(kept)} of 35 tiles are kept" in error.value.__notes__[0]
     resumed = predict(make_sdata(*data), small, threads, checkpoint=tmp_path)
     assert_same(resumed, predict(make_sdata(*data), small))
 
 
+class Elsewhere:
+    """Pixels that are others for workers."""
+
+    def __init__(self, here, there):
+        self.here, self.there, self.shape, self.dtype, self.ndim = here, there, here.shape, here.dtype, here.ndim
+
+    def __reduce__(self):
+        return copy, (self.there,)
+
+    def __getitem__(self, window):
+        return self.here[window]
+
+
+@pytest.mark.parametrize("other", ["labels 'fov_cells'", "pixels in channel 'CD3' of image 'fov'"])
+def test_a_worker_that_sees_other_pixels_gets_no_work(data, make_sdata, small, threads, tmp_path, other):
+    image, labels = data
+    if "labels" in other:
+        labels = da.from_array(Elsewhere(labels, 0 * labels), chunks=64, asarray=False)
+    else:
+        image = da.from_array(Elsewhere(image, image * [[[1]], [[0]]]), chunks=(1, 64, 64), asarray=False)
+    with pytest.raises(OSError, match=rf"Worker \S+ on \S+ sees other {other} than .* under the same path"):
+        predict(make_sdata(image, labels), small, threads, checkpoint=tmp_path)
+    assert not list(tmp_path.glob("tile-*.npz"))
+
+
+def test_a_worker_that_does_not_reach_the_pixels_is_named(data, make_sdata, small, threads):
+    image, labels = data
+    labels = da.from_array(Elsewhere(labels, None), chunks=64, asarray=False)
+    with pytest.raises(OSError, match=r"Worker \S+ on \S+: Labels 'fov_cells' cannot be read"):
+        predict(make_sdata(image, labels), small, threads)
+
+
 def when_read(image, action):
-    """An image that does something when its last block is read on a worker; the first time is here, for factors."""
-    return failing(image, lambda n: n == 2 and action())
+    """An image that does something when its last block is first read on a worker."""
+    return failing(image, lambda n: n == 1 and action())
 
 
 def test_ctrl_c_says_how_to_go_on_and_drops_the_rest(data, make_sdata, small, threads, tmp_path):

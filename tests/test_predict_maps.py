@@ -209,3 +209,12 @@ def test_nothing_on_disk_changes_and_the_map_can_be_written(tissue, make_sdata, 
     again = predict(copy, deep, save_maps=False)
     np.testing.assert_allclose(again.layers["nimbus"], adata.layers["nimbus"], atol=1e-5)
     assert isinstance(copy, SpatialData)
+
+
+def test_a_map_of_a_store_that_went_away_is_an_error(tissue, make_sdata, small, tmp_path):
+    make_sdata(*tissue()).write(tmp_path / "store.zarr")
+    sdata = read_zarr(tmp_path / "store.zarr")
+    predict(sdata, small)
+    (tmp_path / "store.zarr").rename(tmp_path / "moved.zarr")
+    with pytest.raises(FileNotFoundError, match="was away while it was read"):
+        sdata.images["fov_nimbus"].data.compute()

@@ -146,8 +146,8 @@ def predict(
         region has a cell; a pixel size must be in another unit; a factor is below 1e-30 or above 1e30; the model
         overflows; the checkpoint is of other inputs (it says which).
     OSError
-        Pixels cannot be read, such as those of a damaged chunk; the checkpoint cannot be written, or another call works
-        with it.
+        Pixels cannot be read, such as those of a damaged chunk or of a store that went away; a worker sees other ones;
+        the checkpoint cannot be written, or another call works with it.
     FileNotFoundError
         A model file, its card, or a file of the pixels does not exist.
     ConnectionError

@@ -1,5 +1,11 @@
 """What a device's kind decides on, told without the device."""
 
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 import torch
@@ -58,3 +64,31 @@ def test_copies_are_copies():
 def test_there_and_back_on_cuda():
     array = np.random.default_rng(0).random((3, 200, 300), dtype=np.float32)
     np.testing.assert_array_equal(to_host(to_device(array, CUDA) + 1), array + 1)
+
+
+FORKED = """
+import os
+import numpy as np, torch
+from nimbus_sd.models import PUBLISHED, Model, Scorer, UNet
+from dataclasses import replace
+
+torch.set_num_threads(2)
+model = Model(replace(PUBLISHED, name="random", root_filters=4, depth=3), UNet(4, 3).eval())
+inputs = np.random.default_rng(0).random((2, 64, 64), np.float32), np.ones((64, 64), bool)
+before = Scorer(model, device="cpu", tta=False)(*inputs)
+if child := os.fork():
+    os._exit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+np.testing.assert_allclose(Scorer(model, device="cpu", tta=False)(*inputs), before, rtol=0, atol=1e-5)
+os._exit(0)
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="processes cannot be forked")
+def test_a_child_forked_after_scoring_scores_too():
+    with subprocess.Popen([sys.executable, "-c", FORKED], start_new_session=True) as process:
+        try:
+            assert process.wait(timeout=300) == 0
+        finally:
+            # With a child that hangs.
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)

@@ -179,6 +179,14 @@ def test_the_table_stays_as_it_was_if_reading_fails(sdata, monkeypatch):
     assert list(after.obs) == list(before.obs) and list(after.var) == list(before.var)
 
 
+def test_a_store_that_went_away_is_an_error(sdata, tmp_path):
+    sdata.write(tmp_path / "store.zarr")
+    stored = read_zarr(tmp_path / "store.zarr")
+    (tmp_path / "store.zarr").rename(tmp_path / "moved.zarr")
+    with pytest.raises(FileNotFoundError, match="was away while it was read"):
+        run(stored)
+
+
 def test_what_cannot_be_joined(sdata):
     with pytest.raises(KeyError, match=r"no table 'cells'.*'table'.*predict"):
         run(sdata, table_key="cells")

@@ -342,3 +342,11 @@ def test_batches_are_read_in_order(labelled, build):
         for name, value in vars(alone).items():
             np.testing.assert_array_equal(getattr(batch, name), value, err_msg=name)
     assert int(batches[0].cells.max()) == len(batches[0].labels) - 1
+
+
+def test_a_store_that_goes_away_is_an_error(labelled, build):
+    store = build(labelled, split=GIVEN)
+    read_tile(store, *store.tiles("train")[0])
+    store.path.rename(store.path.with_name("moved"))
+    with pytest.raises(FileNotFoundError, match="was away while it was read"):
+        read_tile(store, *store.tiles("train")[0])

@@ -29,12 +29,12 @@ class _WatchedStore(WrapperStore[Store]):
 
     async def get(self, key: str, prototype: BufferPrototype, byte_range: ByteRequest | None = None) -> Buffer | None:
         found = await super().get(key, prototype, byte_range)
-        # In this order: who was away for a moment, when the chunk was read, is back for both or for the chunk alone.
+        # In this order one absence is seen, however short: if it ended before the metadata was read, the chunk is back.
         if found is None and (
             await super().get(self.metadata, prototype) is None
             or await super().get(key, prototype, byte_range) is not None
         ):
-            raise FileNotFoundError(f"{self._store}/{self.metadata} went away while it was read")
+            raise FileNotFoundError(f"{self._store}/{self.metadata} is not there, or was away while it was read")
         return found
 
 
