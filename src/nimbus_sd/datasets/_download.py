@@ -19,6 +19,7 @@ from huggingface_hub.utils import (  # type: ignore[attr-defined]
 )
 
 from nimbus_sd import _hub
+from nimbus_sd._disk import replacing
 
 logger = logging.getLogger("nimbus_sd")
 
@@ -135,7 +136,8 @@ def _check(path: Path, sha256: str | None, notes: Path) -> None:
             f"{path.name} was damaged on its way: its sha256 is {found}, the hub says {sha256}. It was removed; call "
             "again to download it again."
         )
-    note.write_text(changed)
+    with replacing(note) as (file,):
+        file.write_text(changed)
 
 
 @contextmanager

@@ -11,6 +11,7 @@ from typing import Any
 import pandas as pd
 
 from nimbus_sd._csv import columns_of
+from nimbus_sd._disk import replacing
 from nimbus_sd.tl.metaclusters.edit import EDITS, redo
 from nimbus_sd.tl.metaclusters.value import Metaclusters, Step, start
 
@@ -103,7 +104,8 @@ def save(value: Metaclusters, path: str | Path) -> None:
     """
     path = _known(path)
     text = to_json(value) if path.suffix == ".json" else to_frame(value).to_csv(index=False, lineterminator="\n")
-    path.write_bytes(text.encode())
+    with replacing(path) as (file,):
+        file.write_bytes(text.encode())
 
 
 def load(path: str | Path) -> Metaclusters:
