@@ -395,6 +395,21 @@ def test_an_error_of_many_lines_is_one_line(store, monkeypatch):
     assert refused("predict", store).endswith("store: first second\n")
 
 
+EVIL = "\x1b]0;mine\x07\x9b31m\u202e"
+
+
+def test_names_cannot_steer_the_terminal(store, tmp_path, small, monkeypatch):
+    for command in (("predict", tmp_path / EVIL), ("predict", store, "--model", tmp_path / f"{EVIL}.pt")):
+        assert r"\x1b]0;mine\x07\x9b31m\u202e" in refused(*command, "--no-progress")
+    sdata = read_zarr(store)
+    sdata.set_channel_names("tumour", [EVIL, "=1+1", "CD20"], write=True)
+    out = tmp_path / f"{EVIL}.csv"
+    code, text, messages = call("predict", store, "--model", small, "--out", out, "--no-progress")
+    assert code == 0, messages
+    assert not set(EVIL) & set("\x1b\x07\x9b\u202e") & set(text + messages) and r"\x1b" in text
+    assert out.read_text("utf-8").splitlines()[0].endswith(",'=1+1,CD20")
+
+
 def test_a_mask_of_another_shape(tiffs, tmp_path):
     message = refused("convert", tiffs / "tumour.ome.tif", tiffs / "small_mask.tif", "--out", tmp_path / "x.zarr")
     assert "64 x 72" in message and "50 x 72" in message
@@ -475,7 +490,7 @@ def test_demo_prints_a_table_and_how_long_steps_took(shown):
     assert all(row[0].isdigit() for row in rows.values())
     assert float(rows["CD20"][3]) > 0.8
     # What a model was trained on, said once.
-    assert messages.count("trained on simulated tissue") == 1
+    assert messages.count("trained on real and simulated tissue") == 1
 
 
 def test_demo_refuses_a_folder_with_other_files(tmp_path):

@@ -175,7 +175,10 @@ def test_pixels_that_are_no_numbers(arrays, make_sdata, small, normalization, la
     with pytest.warns(UserWarning) as caught:
         adata = predict(sdata, small, normalization=normalization)
     messages = [str(one.message) for one in caught]
-    assert any("NaN or infinite pixels in channel(s) 'DAPI' (3 pixels), 'CD20' (1 pixels)" in one for one in messages)
+    assert any(
+        "NaN, infinite or enormous (above 1e30) pixels in channel(s) 'DAPI' (3 pixels), 'CD20' (1 pixels)" in one
+        for one in messages
+    )
     assert any("negative pixels in channel(s) 'CD3' (4 pixels)" in one for one in messages)
     with pytest.warns(UserWarning, match="negative"):
         expected = predict(make_sdata(clean, labels), small, normalization=normalization)
@@ -233,6 +236,13 @@ def test_the_pixel_size_is_assumed_read_or_doubted(arrays, make_sdata, small):
     um = {"a": Identity(), "a_um": Scale([0.5, 0.5], ("y", "x"))}
     known = make_sdata({"a": image}, {"a_cells": labels}, transformations={"a": um, "a_cells": um})
     np.testing.assert_array_equal(predict(known, small, pixel_size=None).layers["nimbus"], assumed.layers["nimbus"])
+    for pixel_size in (0.02, 50.0):
+        with pytest.raises(ValueError, match=r"'fov_cells' is .* um wide, which is no cell .* `pixel_size`"):
+            predict(
+                make_sdata({"ok": image, "fov": image}, {"ok_cells": labels, "fov_cells": labels}),
+                small,
+                pixel_size={"ok": 0.5, "fov": pixel_size},
+            )
     for pixel_size in (0.05, 10.0):
         with pytest.warns(UserWarning, match=r"implausible .*A pixel size of about 0\.8\d? um would make it 10 um"):
             predict(make_sdata(image, labels), small, pixel_size=pixel_size)

@@ -91,6 +91,7 @@ PUBLIC = {
         "truth",
     },
     "nimbus_sd.tl": {
+        "adapt",
         "calibrate",
         "call_positive",
         "cell_features",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import logging
 import os
@@ -36,7 +37,7 @@ def read_record(path: Path) -> Any:
         return json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         return None
-    except ValueError:
+    except (ValueError, RecursionError):
         warn_unreadable(path)
         return None
 
@@ -50,6 +51,26 @@ def write_record(path: Path, content: Mapping[str, Any]) -> None:
     """Write a JSON file."""
     with replacing(path) as (file,):
         file.write_text(json.dumps(content), encoding="utf-8")
+
+
+def check_sha256(path: Path, wanted: str | None) -> str:
+    """Compare a file of the hub's cache with its sha256, where that is known; return what it has.
+
+    Raises
+    ------
+    ValueError
+        It is another file. It was removed, to be downloaded again.
+    """
+    with path.open("rb") as file:
+        found = hashlib.file_digest(file, "sha256").hexdigest()
+    if wanted is not None and found != wanted:
+        path.resolve().unlink()
+        path.unlink(missing_ok=True)
+        raise ValueError(
+            f"{path.name} is damaged, or another file than it was: its sha256 is {found}, and must be {wanted}. It was "
+            "removed; call again to download it again."
+        )
+    return found
 
 
 @contextmanager

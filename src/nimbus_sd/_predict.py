@@ -85,7 +85,7 @@ def predict(
     key_added
         Name of the layer of scores.
     model
-        ``"compact"`` (bundled, trained on simulated tissue), ``"nimbus"`` (published weights, fetched from the
+        ``"compact"`` (bundled, trained on real and simulated tissue), ``"nimbus"`` (published weights, fetched from the
         Hugging Face hub once), a ``.safetensors`` file with its card beside it, or a ``.pt`` state dict in the
         published layout.
     channels
@@ -143,7 +143,8 @@ def predict(
         An argument is of another type than those above.
     ValueError
         Image and labels do not fit; the table is of something else; a name is taken; a model file is not readable; no
-        region has a cell; the checkpoint is of other inputs (it says which).
+        region has a cell; a pixel size must be in another unit; a factor is below 1e-30 or above 1e30; the model
+        overflows; the checkpoint is of other inputs (it says which).
     OSError
         Pixels cannot be read, such as those of a damaged chunk; the checkpoint cannot be written, or another call works
         with it.
@@ -161,9 +162,9 @@ def predict(
     Warns
     -----
     UserWarning
-        Names channels that are empty, rest on a handful of pixels, or hold NaN, infinite or negative pixels; regions
-        without a cell; cells too small for the model to see; a pixel size that was assumed or makes cells implausibly
-        small or large.
+        Names channels that are empty, rest on a handful of pixels, or hold NaN, infinite, enormous (above 1e30) or
+        negative pixels; regions without a cell; cells too small for the model to see; a pixel size that was assumed or
+        makes cells implausibly small or large.
 
     Examples
     --------

@@ -1,5 +1,6 @@
 """Normalisation factors, against numpy's quantiles of all pixels at once."""
 
+import tracemalloc
 import warnings
 from dataclasses import replace
 
@@ -218,7 +219,7 @@ def test_given_factors_that_do_not_do(regions):
     with pytest.raises(ValueError, match=r"the columns \['fov0', 'scale'\]; it needs one named 'factor'"):
         given_factors(pd.DataFrame({"fov0": 1.0, "scale": 1.0}, index=["DAPI", "CD3"]), region)
     for wrong in (-1.0, np.inf):
-        with pytest.raises(ValueError, match=r"channel\(s\) 'CD3' is negative or infinite"):
+        with pytest.raises(ValueError, match=r"channel\(s\) 'CD3' .* is not between 1e-30 and 1e30"):
             given_factors({"DAPI": 1, "CD3": wrong}, region)
 
 
@@ -251,3 +252,50 @@ def test_given_factors_read_no_more_than_the_first_positive_pixel(regions, monke
     image = da.from_array(pixels(0, (2, 64, 64)) + 1, chunks=(1, 16, 16)).map_blocks(block, dtype=np.uint16)
     given_factors({"DAPI": 1, "CD3": 2}, regions(image))
     assert sorted(set(read)) == [(0, 0, 0), (1, 0, 0)]
+
+
+@pytest.mark.parametrize("card", [MEAN, POOLED])
+def test_memory_is_bounded_by_the_channels_in_work(make_sdata, monkeypatch, card):
+    image = np.exp2(np.random.default_rng(0).uniform(-60, 0, (24, 32, 32))).astype(np.float32)
+    names = tuple(map(str, range(24)))
+    region = find_regions(make_sdata(image, np.ones((32, 32), np.int32), names), pixel_size=0.5)
+    whole = measured(region, card)
+    # What the histograms of two channels take at most.
+    monkeypatch.setattr(factors, "_HISTOGRAM_BYTES", 2 * 2**25, raising=False)
+    calls = []
+    tracemalloc.start()
+    table = measured_factors(region, card, BadPixels(), lambda: calls.append(1))
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 80e6
+    assert len(calls) == block_count(region, card) == 12
+    pd.testing.assert_frame_equal(table, whole)
+
+
+@pytest.mark.parametrize("card", [MEAN, POOLED])
+def test_a_measured_factor_that_float32_cannot_divide_by_is_an_error(regions, card):
+    image = pixels(0).astype(np.float32)
+    image[1] *= np.float32(1e-42)
+    words = r"'CD3' \([\d.]+e-\d\d\) is not between 1e-30 and 1e30, as measured in 'fov0_cells'.*`normalization`"
+    with pytest.raises(ValueError, match=words):
+        measured(regions(image), card)
+
+
+@pytest.mark.parametrize("factor", [1e-40, 1e-300, 1e39])
+def test_a_given_factor_that_float32_cannot_divide_by_is_an_error(regions, factor):
+    stated = f"{factor:.3g}".replace("+", r"\+")
+    with pytest.raises(ValueError, match=rf"'CD3' \({stated}\) is not between 1e-30 and 1e30"):
+        given_factors({"DAPI": 1, "CD3": factor}, regions(pixels(0)))
+
+
+@pytest.mark.parametrize("card", [MEAN, OTSU])
+@pytest.mark.parametrize("mark", [np.finfo(np.float32).max, 1e38])
+def test_marks_of_missing_data_are_bad_pixels(regions, card, mark):
+    image, labels = cells_of(0, 0.3)
+    image = image.astype(np.float32)
+    expected = image.copy()
+    expected[1, :40], image[1, :40] = 0, mark
+    bad = BadPixels()
+    marked = measured(regions(image, labels=[labels]), card, bad)
+    assert bad.not_finite["CD3"] == 40 * 288
+    pd.testing.assert_frame_equal(marked, measured(regions(expected, labels=[labels]), card))

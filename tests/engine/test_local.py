@@ -6,6 +6,7 @@ from functools import partial
 
 import numpy as np
 import pytest
+import torch
 
 from nimbus_sd import engine
 from nimbus_sd.engine import BadPixels, Memory, Plan, find_tile_size, read, run_here
@@ -92,7 +93,7 @@ def test_wide_networks_and_fine_images_get_smaller_tiles(regions):
 
     assert size(64, 0.5) < size(16, 0.5)
     assert 100 < size(16, 0.1) < size(16, 0.5) == size(16, 2)
-    assert size(16, 1e-5) > 0
+    assert size(16, 0.001) > 0
 
 
 @pytest.mark.parametrize("tile_size", [48, 1000])
@@ -162,3 +163,19 @@ def test_tiles_before_an_error_are_given_out(regions, tissue, scorer, monkeypatc
         for number, _ in run_here(plan, map(Job, range(len(plan.tiles))), lambda share: None, scorer=scorer):
             given.append(number)
     assert given == [0, 1, 2]
+
+
+@pytest.mark.parametrize("maps", [False, True])
+def test_a_network_that_overflows_is_an_error_that_names_channels_and_region(regions, tissue, small, maps):
+    image, labels = tissue((60, 70), 4)
+    (region,) = regions(image, labels=[labels])
+    model = load(small)
+    with torch.no_grad():
+        for weight in model.network.parameters():
+            weight.mul_(1e30)
+    scorer = Scorer(model, device="cpu", tta=False)
+    names = r"'\w+'" if maps else "'DAPI', 'CD3', 'PanCK'"
+    with pytest.raises(ValueError, match=rf"scores of channel\(s\) {names} in labels 'fov0_cells' .* are not numbers"):
+        if maps:
+            engine.score_map(region, FACTORS, scorer, 48).to_numpy()
+        score(region, scorer)

@@ -1,20 +1,23 @@
-"""Import of a script in ``benchmarks/``, which is no package."""
+"""Import of a script in ``benchmarks/`` or ``tools/compact/``, which are no packages."""
 
 import importlib.util
 import sys
 from pathlib import Path
 from types import ModuleType
 
-FOLDER = Path(__file__).parents[2] / "benchmarks"
+ROOT = Path(__file__).parents[2]
 
 
-def module(name: str) -> ModuleType:
+def module(name: str, folder: str = "benchmarks") -> ModuleType:
     """Import a script by name; it finds the scripts beside it, as when it is run."""
-    sys.path.insert(0, str(FOLDER))
+    path = ROOT / folder
+    sys.path.insert(0, str(path))
     try:
-        spec = importlib.util.spec_from_file_location(name, FOLDER / f"{name}.py")
+        spec = importlib.util.spec_from_file_location(name, path / f"{name}.py")
         found = importlib.util.module_from_spec(spec)
+        # A dataclass looks its module up by name.
+        sys.modules[name] = found
         spec.loader.exec_module(found)
     finally:
-        sys.path.remove(str(FOLDER))
+        sys.path.remove(str(path))
     return found

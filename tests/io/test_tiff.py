@@ -1,4 +1,5 @@
 import pickle
+import time
 from pathlib import Path
 
 import numpy as np
@@ -182,3 +183,43 @@ def test_damaged_files_are_one_error_that_names_them(tmp_path, damage, words):
     assert path.read_bytes() != whole
     with pytest.raises(ValueError, match=rf"x\.ome\.tif cannot be read.*{words}|x\.ome\.tif {words}"):
         open_tiff(path)
+
+
+@pytest.mark.parametrize("compression", [None, "zlib"])
+@pytest.mark.filterwarnings("ignore")
+def test_a_file_that_lacks_its_last_bytes_is_an_error_however_few(tmp_path, compression):
+    """OME-XML is what is written last; tifffile leaves out a tag whose value is not there."""
+    path = tmp_path / "x.ome.tif"
+    tifffile.imwrite(path, IMAGE, metadata=OME | {"PhysicalSizeX": 0.5, "PhysicalSizeY": 0.5}, compression=compression)
+    whole = path.read_bytes()
+    for lacking in (1, 2, 10, 400, 1100, 1165, 1300):
+        path.write_bytes(whole[:-lacking])
+        with pytest.raises(ValueError, match=r"cannot be read as a TIFF file: .*is it complete\?"):
+            open_tiff(path)
+
+
+@pytest.mark.parametrize("options", [{}, {"rowsperstrip": 10}, {"tile": (64, 64), "compression": "zlib"}])
+@pytest.mark.parametrize(
+    ("side", "words"), [(2**31, "2147483648 x 2147483648 pixels, but has"), (1000, "tiles or strips a page, but has")]
+)
+@pytest.mark.filterwarnings("ignore")
+def test_more_pixels_than_the_file_can_hold_are_an_error_at_once(tmp_path, options, side, words):
+    path = tmp_path / "x.tif"
+    tifffile.imwrite(path, IMAGE[0], **options)
+    with tifffile.TiffFile(path, mode="r+") as file:
+        for name in ("ImageWidth", "ImageLength"):
+            file.pages[0].tags[name].overwrite(side, dtype="I")
+    with pytest.raises(ValueError, match=rf"x\.tif cannot be read .*{words} \d+.*; is it damaged"):
+        open_tiff(path)
+
+
+@pytest.mark.parametrize("other", [IMAGE[:, ::-1], IMAGE[:3, :50], IMAGE.astype(np.float32)])
+@pytest.mark.parametrize("options", [{}, {"tile": (64, 64), "compression": "zlib"}])
+def test_a_file_rewritten_after_opening_is_an_error(tmp_path, other, options):
+    path = tmp_path / "x.tif"
+    pixels = written(path, IMAGE, **options).pixels
+    time.sleep(0.02)
+    tifffile.imwrite(path, other, **options)
+    with pytest.raises(ValueError, match=r"x\.tif has been rewritten since it was opened; open it anew"):
+        pixels.compute()
+    np.testing.assert_array_equal(open_tiff(path).pixels, other)

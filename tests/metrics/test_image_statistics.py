@@ -61,7 +61,5 @@ def test_outside_names_the_statistic_and_its_false_alarms():
         "unheard": {"low": 0.0, "high": 0.0, "false_alarm": 0.0},
     }
     assert outside({"median": 0.5, "cv": 0.2}, ranges) == []
-    assert outside({"median": NAN, "cv": 6.5}, ranges) == [
-        "cv 6.5, trained on 0.2 to 6, false alarms on simulation 2.0%"
-    ]
+    assert outside({"median": NAN, "cv": 6.5}, ranges) == ["cv 6.5 is above 6 (2.0% of good images are)"]
     assert len(outside({"median": 0.0, "cv": 0.1}, ranges)) == 2

@@ -41,6 +41,7 @@ def test_optional_keys_may_be_absent():
         ("pixel_size", 0),
         ("pixel_size", float("nan")),
         ("pixel_size", "1"),
+        ("pixel_size", 10**400),
         ("rule", "median"),
         ("quantile", 0.0),
         ("quantile", 99.9),
@@ -71,6 +72,7 @@ def test_values_that_are_not_allowed(tmp_path, key, value):
     [
         ("{", "not valid JSON"),
         (b"\xff\xfe\xfd", "not valid JSON"),
+        ("[" * 10**5, "not valid JSON"),
         ("[]", "no JSON object"),
         ('{"name": "x"}', "lacks root_filters, depth, "),
         (PUBLISHED.to_json().replace("{", '{"colour": 1,', 1), "unknown keys colour"),

@@ -2,6 +2,7 @@
 
 import hashlib
 import io
+import json
 import os
 import subprocess
 import sys
@@ -77,10 +78,41 @@ def test_recorded_version_is_downloaded_again_after_the_cache_was_emptied(standi
 def test_unreadable_record_is_looked_up_again(standin, tmp_path, caplog):
     _, version = hub.fetch()
     (record,) = (tmp_path / "assets").rglob("*.json")
-    for text in ("", "[]", '{"file": "V1.pt"}'):
+    for text in ("", "[]", "7", '{"file": "V1.pt"}', '{"file": "../V1.pt", "commit": 3}', "[" * 10**5):
         record.write_text(text)
         assert hub.fetch()[1] == version
     assert "looked up again" in caplog.text
+
+
+@pytest.mark.parametrize("stated", [True, False])
+def test_a_cached_file_that_changed_is_refused_and_downloaded_again(standin, monkeypatch, stated):
+    if not stated:
+        # A mirror that says nothing of sha256: the file counts as it came first.
+        monkeypatch.setattr(hub, "_latest_on_hub", lambda *_: hub.Version("V10.pt", FIRST))
+    first = load("nimbus")
+    assert hub.fetch()[1].sha256 == first.card.sha256
+    path = hub.fetch()[0]
+    path.resolve().write_bytes(checkpoint(3))
+    with pytest.raises(ValueError, match=rf"V10\.pt is damaged.* must be {first.card.sha256}.*call again"):
+        load("nimbus")
+    assert load("nimbus").card == first.card
+
+
+def test_a_first_download_is_compared_with_what_the_hub_states_and_with_what_is_known(standin, monkeypatch):
+    standin.server.changed["V10.pt"] = (changed := checkpoint(3))
+    with pytest.raises(ValueError, match=r"V10\.pt is damaged"):
+        load("nimbus")
+    standin.server.changed.clear()
+    monkeypatch.setattr(hub, "KNOWN", {"V10.pt": hashlib.sha256(changed).hexdigest()})
+    with pytest.raises(ValueError, match=r"V10\.pt is damaged, or another file"):
+        load("nimbus")
+
+
+def test_a_record_of_an_earlier_release_gets_a_sha256(standin, tmp_path):
+    _, version = hub.fetch()
+    (record,) = (tmp_path / "assets").rglob("*.json")
+    record.write_text(json.dumps({"file": version.file, "commit": version.commit}))
+    assert hub.fetch()[1] == version and version.sha256 in record.read_text()
 
 
 @pytest.mark.parametrize("offline", [False, True])

@@ -5,8 +5,8 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from huggingface_hub import HfApi
-from standin_hub import FIRST
+from huggingface_hub import HfApi, constants, hf_hub_download
+from standin_hub import FIRST, SECOND
 
 from nimbus_sd.models import PUBLISHED, UNet, load, push, save
 
@@ -44,11 +44,43 @@ def test_what_is_pushed_is_what_is_loaded(model, hub_api, serve_hub):
     standin = serve_hub("models", "me/mine", hub_api["files"])
     for given in (name, "hf:me/mine"):
         found = load(given)
-        assert found.card == card and found.card.training == {"seed": 3}
+        assert found.card == replace(card, revision=name) and found.card.training == {"seed": 3}
         for key, value in load(path).network.state_dict().items():
             assert torch.equal(found.network.state_dict()[key], value)
     standin.stop()
-    assert load(name).card == card
+    assert load(name).card == load("hf:me/mine").card == replace(card, revision=name)
+
+
+def test_without_a_revision_the_first_commit_is_kept_to(model, hub_api, serve_hub, tmp_path):
+    path, card = model
+    push(path, "me/mine")
+    standin = serve_hub("models", "me/mine", hub_api["files"])
+    assert load("hf:me/mine").card.revision == f"hf:me/mine@{FIRST}"
+    save(UNet(2, 2), replace(CARD, name="other"), tmp_path / "other.safetensors")
+    push(tmp_path / "other.safetensors", "me/mine")
+    standin.server.commits[SECOND] = hub_api["files"]
+    assert load("hf:me/mine").card == replace(card, revision=f"hf:me/mine@{FIRST}")
+    assert load("hf:me/mine@main").card.name == "other"
+    newer = load("hf:me/mine", update=True).card
+    assert (newer.name, newer.revision) == ("other", f"hf:me/mine@{SECOND}")
+    assert load("hf:me/mine").card == newer
+
+
+@pytest.mark.parametrize("cached", [False, True])
+def test_offline(model, hub_api, serve_hub, monkeypatch, caplog, cached):
+    path, card = model
+    name = push(path, "me/mine")
+    standin = serve_hub("models", "me/mine", hub_api["files"])
+    if cached:
+        for file in ("model.safetensors", "model.json"):
+            hf_hub_download("me/mine", file, endpoint=standin.url)
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    if cached:
+        assert load("hf:me/mine").card == replace(card, revision=name)
+        assert "may not be the latest" in caplog.text
+    else:
+        with pytest.raises(ConnectionError, match=r"'hf:me/mine' could not be .*HF_HUB_OFFLINE.*Give the path"):
+            load("hf:me/mine")
 
 
 def test_what_the_hub_does_not_hold_is_one_error(serve_hub):

@@ -140,6 +140,22 @@ def test_otsu_agrees_with_scikit_image(zeros):
     assert plain.otsu() == pytest.approx(threshold_otsu(values[values > 0], nbins=4000), rel=0.02)
 
 
+def test_otsu_does_not_follow_a_few_outliers():
+    rng = np.random.default_rng(0)
+    values = np.concatenate([rng.normal(10, 2, 8000), rng.normal(50, 5, 2000)]).astype(np.float32)
+    plain, outliers = Histogram(np.dtype(np.float32)), Histogram(np.dtype(np.float32))
+    plain.add(values, zeros=True)
+    outliers.add(np.append(values, [1e5, 2e5, 3e5]).astype(np.float32), zeros=True)
+    assert plain.otsu() == pytest.approx(30, rel=0.05)
+    assert outliers.otsu() == pytest.approx(plain.otsu(), rel=0.01)
+
+
+def test_otsu_counts_all_where_hardly_a_value_is_positive():
+    histogram = Histogram(np.dtype(np.float32))
+    histogram.add(np.append(np.zeros(100_000), [5.0, 7.0]).astype(np.float32), zeros=True)
+    assert 0 < histogram.otsu() < 5
+
+
 def test_otsu_of_few_values():
     histogram = Histogram(np.dtype(np.uint8))
     histogram.add(np.zeros(4, np.uint8), zeros=True)

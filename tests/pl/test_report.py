@@ -48,6 +48,20 @@ def test_it_says_what_the_table_holds(scored, tmp_path):
     assert "Examples" not in text and "Against the labels" in text
 
 
+@pytest.mark.filterwarnings("ignore:Look at the image", "ignore:Glyph")
+def test_hostile_names_are_text(scored, tmp_path):
+    names = ["<script>alert(1)</script>", r"$\frac{a$"]
+    adata = scored.tables["table"]
+    adata.var_names = adata.varm["nimbus_normalization"].index = names
+    for image in scored.images:
+        scored.set_channel_names(image, names)
+    adata.obs["region"] = adata.obs["region"].cat.rename_categories({"b_cells": "<b>$_{$</b>"})
+    text = ns.pl.report(adata, tmp_path / "run.html", scored).read_text("utf-8")
+    assert "<script" not in text and "&lt;script&gt;" in text and r"<th>$\frac{a$</th>" in text
+    ns.pl.image(scored, names[1], "a_cells").figure.canvas.draw()
+    ns.pl.score_shape(adata, channel=names[1]).figure.canvas.draw()
+
+
 def assert_equal(one: AnnData, other: AnnData) -> None:
     pd.testing.assert_frame_equal(one.obs, other.obs)
     pd.testing.assert_frame_equal(one.var, other.var)

@@ -79,3 +79,11 @@ def test_unknown_pixel_sizes_are_assumed_with_one_warning():
 def test_pixel_sizes_that_are_none(pixel_size):
     with pytest.raises(ValueError, match="it must be a number above 0"):
         pixel_sizes({"a": {}}, pixel_size)
+
+
+@pytest.mark.parametrize("size", [325, 1000, 0.000325, 3.25e-7])
+def test_pixel_sizes_in_another_unit(size):
+    with pytest.raises(ValueError, match=rf"`pixel_size` is {size:g} um per pixel, .* in um, not in nm, mm or m"):
+        pixel_sizes({"a": {}}, size)
+    with pytest.raises(ValueError, match=rf"Image 'a' says {size:g} um per pixel, .* Pass `pixel_size` in um"):
+        pixel_sizes({"a": {"um": scaled(size)}})

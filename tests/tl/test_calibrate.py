@@ -1,15 +1,12 @@
 """Calibration on the truth of some regions, judged on the others."""
 
-from contextlib import nullcontext
-
 import anndata
 import numpy as np
 import pandas as pd
 import pytest
 from anndata import AnnData
-from scipy.special import expit, logit
+from scipy.special import expit
 from sklearn.isotonic import IsotonicRegression
-from sklearn.linear_model import LogisticRegression
 
 from nimbus_sd.metrics import calibration_curve, calibration_error
 from nimbus_sd.tl import calibrate
@@ -35,14 +32,13 @@ def others(adata):
     return adata[~adata.obs["region"].isin(["a", "b"])].copy()
 
 
-@pytest.mark.parametrize("method", ["isotonic", "platt"])
-@pytest.mark.parametrize("per_channel", [False, True])
-def test_scores_become_probabilities_in_other_regions(method, per_channel, no_warning):
+def test_scores_become_probabilities_in_other_regions():
     adata = table()
     adata.layers["nimbus"][:20, 0] = NAN
     # One fit for a channel whose scores are too high and one whose are too low.
-    with nullcontext() if per_channel else pytest.warns(UserWarning, match="The fit makes 'CD8' worse"):
-        calibrate(adata, regions=["a", "b"], method=method, per_channel=per_channel)
+    with pytest.warns(UserWarning, match="The fit makes 'CD8' worse") as caught:
+        calibrate(adata, regions=["a", "b"])
+    assert len(caught) == 1 and caught[0].filename == __file__
     result = adata.layers["nimbus_calibrated"]
     assert result.dtype == np.float32
     np.testing.assert_array_equal(np.isnan(result), np.isnan(adata.layers["nimbus"]))
@@ -52,10 +48,7 @@ def test_scores_become_probabilities_in_other_regions(method, per_channel, no_wa
         assert (np.diff(after[np.isfinite(before)][order]) >= 0).all()
     errors = calibration_error(others(adata), ["nimbus", "nimbus_calibrated"])["ece"].unstack("layer")
     # Shifts of 1.5 and -1 in the logit cost 0.2 and 0.12. With 1000 cells to judge on, 0.03 of error are chance.
-    if per_channel:
-        assert (errors["nimbus_calibrated"] < 0.05).all() and (errors["nimbus"].drop("all") > 0.1).all()
-    else:
-        assert errors.loc["all", "nimbus_calibrated"] < 0.05
+    assert errors.loc["all", "nimbus_calibrated"] < 0.05
 
 
 def test_it_is_the_fit_of_sklearn_on_the_judged_cells_of_the_regions():
@@ -63,27 +56,21 @@ def test_it_is_the_fit_of_sklearn_on_the_judged_cells_of_the_regions():
     adata.layers["gold"][::7] = 0.5
     adata.layers["gold"][1::7] = NAN
     adata.layers["gold"][2::7] = np.where(adata.layers["gold"][2::7] == 1, 0.75, 0.25)
-    calibrate(adata, regions="a", method="platt", likely=False, per_channel=True)
-    calibrate(adata, regions="a", method="isotonic", key_added="isotonic")
+    calibrate(adata, regions="a", likely=False, key_added="sure")
+    calibrate(adata, regions="a", key_added="likely")
     scores, gold = adata.layers["nimbus"].astype(float), adata.layers["gold"]
-    inside = (adata.obs["region"] == "a").to_numpy()
-    used = inside & np.isin(gold[:, 1], (0, 1))
-    platt = LogisticRegression(C=np.inf).fit(logit(scores[used, 1])[:, None], gold[used, 1])
-    np.testing.assert_allclose(
-        adata.layers["nimbus_calibrated"][:, 1], platt.predict_proba(logit(scores[:, 1])[:, None])[:, 1], atol=1e-4
-    )
-    used = inside[:, None] & np.isin(gold, (0, 0.25, 0.75, 1))
-    isotonic = IsotonicRegression(y_min=0, y_max=1, out_of_bounds="clip").fit(scores[used], gold[used] > 0.5)
-    np.testing.assert_allclose(adata.layers["isotonic"].ravel(), isotonic.predict(scores.ravel()), atol=1e-5)
-    entry = adata.uns["isotonic"]
+    inside = (adata.obs["region"] == "a").to_numpy()[:, None]
+    for name, states in (("sure", (0, 1)), ("likely", (0, 0.25, 0.75, 1))):
+        used = inside & np.isin(gold, states)
+        isotonic = IsotonicRegression(y_min=0, y_max=1, out_of_bounds="clip").fit(scores[used], gold[used] > 0.5)
+        np.testing.assert_allclose(adata.layers[name].ravel(), isotonic.predict(scores.ravel()), atol=1e-5)
+    entry = adata.uns["likely"]
     assert (
         entry["fitted_on"] == ["a"] and entry["cells"] == used.sum() and entry["positives"] == (gold[used] > 0.5).sum()
     )
     assert entry["params"] == {
         "layer": "nimbus",
         "truth": "gold",
-        "method": "isotonic",
-        "per_channel": False,
         "likely": True,
         "region_key": "region",
     }
@@ -97,40 +84,16 @@ def test_truth_of_other_regions_does_not_count():
     np.testing.assert_array_equal(one.layers["nimbus_calibrated"], other.layers["nimbus_calibrated"])
 
 
-def test_a_channel_of_one_class_gets_the_fit_of_all():
-    adata = table()
-    adata.layers["gold"][:, 1] = 0
-    with pytest.warns(UserWarning, match=r"Channel\(s\) 'CD8' got the fit of all channels") as caught:
-        calibrate(adata, regions=["a", "b"], per_channel=True)
-    assert caught[0].filename == __file__ and adata.uns["nimbus_calibrated"]["pooled"] == ["CD8"]
-    own = adata.layers["nimbus_calibrated"]
-    calibrate(adata, regions=["a", "b"], key_added="together")
-    np.testing.assert_array_equal(own[:, 1], adata.layers["together"][:, 1])
-    assert not np.array_equal(own[:, 0], adata.layers["together"][:, 0])
-
-
-@pytest.mark.parametrize("method", ["isotonic", "platt"])
-def test_a_channel_that_is_upside_down_is_not_turned_round(method):
-    adata = table()
-    adata.layers["gold"][:, 1] = adata.layers["nimbus"][:, 1] < 0.3
-    adata.layers["gold"][200:, 1] = NAN
-    with pytest.warns(UserWarning, match="no higher scores in positive cells"):
-        calibrate(adata, regions=["a", "b"], method=method, per_channel=True)
-    before, after = adata.layers["nimbus"][:, 1], adata.layers["nimbus_calibrated"][:, 1]
-    assert (np.diff(after[np.argsort(before)]) >= 0).all() and after.max() > after.min()
-
-
-@pytest.mark.parametrize("method", ["isotonic", "platt"])
-def test_classes_that_are_apart(method):
+def test_classes_that_are_apart():
     adata = table()
     adata.layers["nimbus"][:] = 0.2 + 0.5 * adata.layers["gold"]
-    calibrate(adata, regions=["a", "b"], method=method)
+    calibrate(adata, regions=["a", "b"])
     assert calibration_error(others(adata), "nimbus_calibrated").loc["all", "ece"] < 0.01
 
 
 def test_metrics_say_when_they_are_asked_about_the_regions_used_to_fit(no_warning):
-    adata = table()
-    calibrate(adata, regions=["a", "b"], per_channel=True)
+    adata = table(shift=(1.5, 1.5))
+    calibrate(adata, regions=["a", "b"])
     for metric in (calibration_error, calibration_curve):
         with pytest.warns(UserWarning, match=r"fitted on the truth of region\(s\) 'a', 'b', and 6\d%") as caught:
             metric(adata, ["nimbus", "nimbus_calibrated"])
@@ -159,13 +122,11 @@ def test_survives_the_disk(tmp_path):
         ({"layer": "x"}, KeyError, "no layer 'x'"),
         ({"regions": ["a", "d"]}, KeyError, r"no region\(s\) \['d'\]; it has \['a', 'b', 'c'\]"),
         ({"region_key": "x"}, KeyError, "no column 'x'"),
-        ({"method": "beta"}, ValueError, "`method` is 'beta'"),
         ({"key_added": "nimbus"}, ValueError, "`key_added` is 'nimbus'"),
         ({"layer": "big"}, ValueError, r"outside \[0, 1\]"),
         ({"truth": "ones"}, ValueError, "0 negative"),
         ({"truth": "nobody"}, ValueError, "labels no cell"),
         ({"truth": "elsewhere"}, ValueError, "there are 0 positive and 0 negative"),
-        ({"truth": "reverse", "method": "platt"}, ValueError, "higher scores in the positive ones"),
         ({"truth": "reverse"}, ValueError, "higher scores in the positive ones"),
     ],
 )
@@ -189,20 +150,20 @@ def test_what_is_not_allowed_changes_nothing(settings, error, message):
 def test_regions_may_be_numbers():
     adata = table()
     adata.obs["region"] = adata.obs["region"].cat.rename_categories({"a": 0, "b": 1, "c": 2})
-    calibrate(adata, regions=[0, 1], per_channel=True)
+    calibrate(adata, regions=[0, 1])
     assert list(adata.uns["nimbus_calibrated"]["fitted_on"]) == ["0", "1"]
     with pytest.raises(KeyError, match=r"`regions` names none; it has \['0', '1', '2'\]"):
         calibrate(adata, regions=[])
 
 
 def test_what_others_made_is_not_overwritten(no_warning):
-    adata = table()
+    adata = table(shift=(1.5, 1.5))
     adata.uns["spatialdata_attrs"] = {"region_key": "region"}
     with pytest.raises(ValueError, match=r"uns\['spatialdata_attrs'\], which `tl.calibrate` did not make"):
-        calibrate(adata, regions="a", per_channel=True, key_added="spatialdata_attrs")
-    calibrate(adata, regions="a", per_channel=True)
+        calibrate(adata, regions="a", key_added="spatialdata_attrs")
+    calibrate(adata, regions="a")
     first = adata.layers["nimbus_calibrated"].copy()
-    calibrate(adata, regions=["a", "b"], per_channel=True)
+    calibrate(adata, regions=["a", "b"])
     assert (adata.layers["nimbus_calibrated"] != first).any()
 
 

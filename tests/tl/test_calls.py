@@ -111,7 +111,7 @@ def test_flags_are_named_with_their_reason():
     assert flags["unscored"] == "empty: no cell has a score"
     assert flags["bright"] == "saturated: 2% of the cells are as bright as the normalisation factor, or brighter"
     assert flags["dense"].count("unlike the training: ") == 2
-    assert "median 0.7, trained on 0 to 0.5, false alarms on simulation 1.2%" in flags["dense"]
+    assert "median 0.7 is above 0.5 (1.2% of good images are)" in flags["dense"]
     message = str(caught[0].message)
     assert len(caught) == 1 and caught[0].filename == __file__
     for name, flag in flags.items():

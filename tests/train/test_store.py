@@ -212,7 +212,7 @@ def test_pixels_that_are_no_numbers_are_named_and_counted_once(labelled, build, 
     with pytest.warns(UserWarning) as caught:
         build(labelled, split=GIVEN, normalization=normalization)
     texts = [str(one.message) for one in caught if "pixels" in str(one.message) and "channel" in str(one.message)]
-    assert len(texts) == 2 and "NaN or infinite" in texts[0] and "negative" in texts[1]
+    assert len(texts) == 2 and "NaN, infinite" in texts[0] and "negative" in texts[1]
     assert "channel(s) 'CD3' (100 pixels)" in texts[0] and "channel(s) 'DAPI' (3 pixels)" in texts[1]
 
 

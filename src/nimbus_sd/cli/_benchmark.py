@@ -9,7 +9,7 @@ import typer
 
 from nimbus_sd._disk import replacing
 from nimbus_sd.cli._files import check_out
-from nimbus_sd.cli._messages import plain_messages
+from nimbus_sd.cli._messages import plain_messages, say
 
 
 def benchmark(
@@ -34,6 +34,7 @@ def benchmark(
             check_out(out, (".csv",), overwrite)
 
         from nimbus_sd._benchmark import benchmark as run
+        from nimbus_sd._text import without_formulas
 
         table = run(
             model,
@@ -46,14 +47,14 @@ def benchmark(
             progress=progress,
         )
         n = len(table) - 2
-        typer.echo(
+        say(
             f"Scores of {model} of at least 0.5 against labels by hand, those that only lean to one side "
             f"{'counted' if likely else 'left out'}; {n} data set{'s' if n > 1 else ''}, pixels taken for "
             f"{pixel_size:g} um. Published: mean of the five data sets.\n"
         )
-        typer.echo(table.astype(object).where(table.notna(), "").to_string(float_format="{:.3f}".format))
+        say(table.astype(object).where(table.notna(), "").to_string(float_format="{:.3f}".format))
         if out is not None:
             table.columns = [f"{metric} ({way})" if way else metric for way, metric in table.columns]
             with replacing(out) as (file,):
-                table.to_csv(file, index_label="dataset")
-            typer.echo(f"\nWrote {out}.")
+                without_formulas(table).to_csv(file, index_label="dataset")
+            say(f"\nWrote {out}.")

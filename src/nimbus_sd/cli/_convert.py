@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from nimbus_sd.cli._files import write_store
-from nimbus_sd.cli._messages import plain_messages
+from nimbus_sd.cli._messages import plain_messages, say
 
 
 def convert(
@@ -34,4 +34,4 @@ def convert(
         sdata = ns.io.read_fovs(image, mask, pixel_size=pixel_size, channels=channels, mask_pattern=mask_pattern)
         out.absolute().parent.mkdir(parents=True, exist_ok=True)
         write_store(sdata, out)
-        typer.echo(f"Wrote {len(sdata.images)} image(s) and {len(sdata.labels)} mask(s) to {out}.")
+        say(f"Wrote {len(sdata.images)} image(s) and {len(sdata.labels)} mask(s) to {out}.")

@@ -9,7 +9,7 @@ import typer
 
 from nimbus_sd._disk import UNFINISHED, replacing
 from nimbus_sd.cli._files import write_store
-from nimbus_sd.cli._messages import Steps, plain_messages
+from nimbus_sd.cli._messages import Steps, plain_messages, say
 
 
 def demo(
@@ -56,12 +56,10 @@ def _demo(out: Path, progress: bool) -> None:
     )
     table.loc["mean"] = table.mean().round(3)
     table["cells"] = table["cells"].astype(int)
-    typer.echo("\nAgainst the known truth, undetermined cells left out:\n" + table.to_string() + "\n")
+    say("\nAgainst the known truth, undetermined cells left out:\n" + table.to_string() + "\n")
     others = ns.metrics.compare_baselines(adata, n_boot=0)["f1"].unstack("rule").round(3)
     others.columns.name = others.index.name = None
-    typer.echo(
-        "Mean F1 of other thresholds on the mean intensity; the oracle knows the truth:\n" + others.to_string() + "\n"
-    )
+    say("Mean F1 of other thresholds on the mean intensity; the oracle knows the truth:\n" + others.to_string() + "\n")
 
     write_store(sdata, store)
     axes = ns.pl.comparison(

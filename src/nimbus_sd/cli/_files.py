@@ -45,6 +45,7 @@ def read_store(store: Path) -> SpatialData:
 def read_factors(path: Path) -> pd.Series:
     """Read normalisation factors from a CSV file with the columns ``channel`` and ``factor``."""
     from nimbus_sd._csv import columns_of
+    from nimbus_sd._text import with_formulas
 
     columns = columns_of(path)
     if missing := [name for name in ("channel", "factor") if name not in columns]:
@@ -54,7 +55,7 @@ def read_factors(path: Path) -> pd.Series:
 
     # Channels may be named "NA" or "1".
     table = pd.read_csv(path, encoding="utf-8-sig", dtype={"channel": str}, keep_default_na=False)
-    return table.set_index("channel")["factor"]
+    return table.assign(channel=with_formulas(table["channel"])).set_index("channel")["factor"]
 
 
 def write_store(sdata: SpatialData, path: Path) -> None:

@@ -10,6 +10,8 @@ from contextlib import contextmanager
 
 import typer
 
+from nimbus_sd._text import plain
+
 
 @contextmanager
 def plain_messages() -> Iterator[None]:
@@ -18,9 +20,7 @@ def plain_messages() -> Iterator[None]:
     Exit with 2 after an error, with 130 after Ctrl-C.
     """
     logger = logging.getLogger("nimbus_sd")
-    handler = logging.StreamHandler()
-    handler.setFormatter(logging.Formatter("%(message)s"))
-    handler.addFilter(_Once())
+    handler = _Once()
     logger.addHandler(handler)
     logger.setLevel(logging.INFO)
     # The reader of zarr stores logs harmless lines about labels without a parent image.
@@ -42,21 +42,26 @@ def plain_messages() -> Iterator[None]:
             logger.removeHandler(handler)
 
 
-class _Once(logging.Filter):
-    """Lets each message pass once: a benchmark loads its model for every data set."""
+class _Once(logging.Handler):
+    """Says each message once: a benchmark loads its model for every data set."""
 
     def __init__(self) -> None:
         super().__init__()
         self._said: set[str] = set()
 
-    def filter(self, record: logging.LogRecord) -> bool:
-        new = record.getMessage() not in self._said
-        self._said.add(record.getMessage())
-        return new
+    def emit(self, record: logging.LogRecord) -> None:
+        if (text := record.getMessage()) not in self._said:
+            self._said.add(text)
+            _say(text)
 
 
-def _say(text: str, colour: str) -> None:
-    typer.secho(" ".join(text.split()), fg=colour, err=True)
+def _say(text: str, colour: str | None = None) -> None:
+    typer.secho(plain(" ".join(text.split())), fg=colour, err=True)
+
+
+def say(text: str) -> None:
+    """Print what a command has done."""
+    typer.echo(plain(text))
 
 
 class Steps:
@@ -67,5 +72,5 @@ class Steps:
 
     def done(self, what: str) -> None:
         now = time.perf_counter()
-        typer.echo(f"{what}  [{now - self._start:.1f} s]")
+        say(f"{what}  [{now - self._start:.1f} s]")
         self._start = now

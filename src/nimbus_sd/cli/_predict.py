@@ -9,7 +9,7 @@ import typer
 
 from nimbus_sd._disk import replacing
 from nimbus_sd.cli._files import check_out, check_store, read_factors, read_store
-from nimbus_sd.cli._messages import plain_messages
+from nimbus_sd.cli._messages import plain_messages, say
 
 
 def predict(
@@ -60,6 +60,7 @@ def predict(
         factors = None if normalization is None else read_factors(normalization)
 
         import nimbus_sd as ns
+        from nimbus_sd._text import without_formulas
         from nimbus_sd.io.tables import restore
 
         # A table that this command put in its place before it was killed is not somebody else's.
@@ -90,12 +91,12 @@ def predict(
         )
         if out is None:
             ns.io.save_table(sdata, table, overwrite=overwrite)
-            typer.echo(f"Wrote {adata.n_obs} cells x {adata.n_vars} channels to table {table!r} of {store}.")
+            say(f"Wrote {adata.n_obs} cells x {adata.n_vars} channels to table {table!r} of {store}.")
             return
         with replacing(out) as (file,):
             if out.suffix == ".h5ad":
                 adata.write_h5ad(file)
             else:
                 # A channel that is named as a column of obs gets the layer's name behind it.
-                adata.obs.join(adata.to_df(layer=key), rsuffix=f"_{key}").to_csv(file)
-        typer.echo(f"Wrote {adata.n_obs} cells x {adata.n_vars} channels to {out}.")
+                without_formulas(adata.obs.join(adata.to_df(layer=key), rsuffix=f"_{key}")).to_csv(file)
+        say(f"Wrote {adata.n_obs} cells x {adata.n_vars} channels to {out}.")

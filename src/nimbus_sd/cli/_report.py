@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from nimbus_sd.cli._files import check_out, read_store
-from nimbus_sd.cli._messages import plain_messages
+from nimbus_sd.cli._messages import plain_messages, say
 
 
 def report(
@@ -38,4 +38,4 @@ def report(
                 f"`nimbus-sd predict` first."
             )
         path = ns.pl.report(sdata.tables[table], out, sdata, layer=layer)
-        typer.echo(f"Wrote {path}.")
+        say(f"Wrote {path}.")

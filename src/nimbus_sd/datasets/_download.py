@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import logging
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -127,15 +126,7 @@ def _check(path: Path, sha256: str | None, notes: Path) -> None:
     note, changed = notes / f"{sha256}.checked", str(blob.stat().st_mtime_ns)
     if note.exists() and note.read_text() == changed:
         return
-    with blob.open("rb") as file:
-        found = hashlib.file_digest(file, "sha256").hexdigest()
-    if found != sha256:
-        blob.unlink()
-        path.unlink(missing_ok=True)
-        raise ValueError(
-            f"{path.name} was damaged on its way: its sha256 is {found}, the hub says {sha256}. It was removed; call "
-            "again to download it again."
-        )
+    _hub.check_sha256(path, sha256)
     with replacing(note) as (file,):
         file.write_text(changed)
 

@@ -13,6 +13,7 @@ import pandas as pd
 from tqdm.auto import tqdm
 
 from nimbus_sd import keys
+from nimbus_sd._text import plain
 from nimbus_sd.io.fovs import element_names, read_fovs
 from nimbus_sd.io.images import find_fovs
 from nimbus_sd.io.tiff import before_ending, list_tiffs, stem
@@ -166,7 +167,7 @@ def _table(
     progress: bool,
 ) -> AnnData:
     """Make a table of all cells; ``regions`` says of which field of view a labels element is."""
-    bar = tqdm(regions, desc=f"Cells of {dataset}", unit="mask", disable=not progress)
+    bar = tqdm(regions, desc=plain(f"Cells of {dataset}"), unit="mask", disable=not progress)
     cells = {region: da.unique(sdata.labels[region].data).compute() for region in bar}
     cells = {region: ids[ids > 0].astype(np.int64) for region, ids in cells.items()}
     table = new_table(cells, channels)

@@ -17,6 +17,8 @@ from typing import IO
 
 from tqdm.auto import tqdm
 
+from nimbus_sd._text import plain
+
 #: An archive may hold this many times its own size, and always `FREE_SIZE` bytes.
 MAX_RATIO, FREE_SIZE = 100, 2**30
 MAX_ENTRIES = 1_000_000
@@ -61,7 +63,9 @@ def unpack(parts: Sequence[Path], folder: Path, *, progress: bool = True) -> Pat
             total = sum(entry.file_size for entry in entries.values())
             if total > (free := shutil.disk_usage(folder.parent).free):
                 raise OSError(f"{name} needs {total:,} bytes in {folder.parent}, of which {free:,} are free.")
-            with tqdm(total=total, desc=f"Unpacking {name}", unit="B", unit_scale=True, disable=not progress) as bar:
+            with tqdm(
+                total=total, desc=plain(f"Unpacking {name}"), unit="B", unit_scale=True, disable=not progress
+            ) as bar:
                 _extract(archive, entries, folder, bar)
     except (zipfile.BadZipFile, zlib.error, EOFError) as error:
         raise ValueError(f"{name} is damaged, or no zip archive: {error}. Remove {parts[0]} to get it anew.") from error

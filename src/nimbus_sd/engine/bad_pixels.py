@@ -9,6 +9,8 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
+from nimbus_sd.pixels import LARGEST
+
 
 @dataclass
 class BadPixels:
@@ -20,12 +22,11 @@ class BadPixels:
     def clean(
         self, image: NDArray, names: Sequence[str], core: tuple[slice, slice] = (slice(None), slice(None))
     ) -> NDArray:
-        """Replace NaN and infinity by 0, in a copy, and count them, and negative values, within the core."""
+        """Replace NaN and what is not below ``LARGEST`` by 0, in a copy; count it, and negative values, in the core."""
         if image.dtype.kind in "ub":
             return image
         if image.dtype.kind == "f":
-            # What float32 cannot hold would be infinite further on.
-            finite = np.abs(image) <= np.finfo(np.float32).max
+            finite = np.abs(image) < LARGEST
             if not finite.all():
                 image = np.where(finite, image, image.dtype.type(0))
                 self.not_finite.update(_counts(~finite, names, core))

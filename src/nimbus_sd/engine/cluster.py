@@ -14,9 +14,11 @@ from weakref import WeakKeyDictionary
 import torch
 from numpy.typing import NDArray
 
+from nimbus_sd.engine.identity import differing, sample
 from nimbus_sd.engine.local import Job, run_here
 from nimbus_sd.engine.plan import Plan, TileSums
 from nimbus_sd.models import Model, Scorer
+from nimbus_sd.spatial import as_os_error
 
 if TYPE_CHECKING:
     from distributed import Client, Future
@@ -71,7 +73,7 @@ def run_on_client(
     from distributed import CancelledError, KilledWorker, as_completed
 
     logger.info("%d tiles run on a cluster of %d workers", len(jobs), len(client.nthreads()))
-    sent = {"plan": _sent(client, plan), "scorer": _sent(client, (model, settings))}
+    sent = {"plan": _sent(client, (plan, *sample(plan))), "scorer": _sent(client, (model, settings))}
     futures = client.map(
         _compute,
         [job.number for job in jobs],
@@ -147,18 +149,36 @@ def _compute(
 ) -> tuple[int, TileSums | None]:
     """Compute a tile, on a worker."""
     from distributed import Reschedule, get_worker
-    from distributed.protocol import pickle
 
     bench = _BENCHES.setdefault(get_worker(), _Bench())
     if not bench.room.acquire(timeout=_PATIENCE):
         raise Reschedule
     try:
-        opened = bench.opened("plan", names["plan"], lambda: pickle.loads(plan))
+        opened = bench.opened("plan", names["plan"], lambda: _plan(plan))
         model, turn = bench.opened("scorer", names["scorer"], lambda: _scorer(scorer))
         (result,) = run_here(opened, [Job(number, digests)], lambda share: None, scorer=model, turn=turn)
         return result
     finally:
         bench.room.release()
+
+
+def _plan(data: bytes) -> Plan:
+    """Unpack the plan on a worker, once it has read a tile and sees there what the caller sees."""
+    from distributed import get_worker
+    from distributed.protocol import pickle
+
+    plan, number, digests = pickle.loads(data)
+    worker = f"Worker {get_worker().address} on {socket.gethostname()}"
+    try:
+        other = differing(plan, number, digests)
+    except OSError as error:
+        raise as_os_error(error, f"{worker}: {error}") from error
+    if other:
+        raise OSError(
+            f"{worker} sees other {other} than the process that called `predict`. Read the SpatialData from a store "
+            "that all machines reach under the same path or address."
+        )
+    return plan
 
 
 def _scorer(data: bytes) -> tuple[Scorer, Any]:

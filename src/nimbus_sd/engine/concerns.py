@@ -13,35 +13,74 @@ from nimbus_sd.pixels import numbered
 from nimbus_sd.spatial import Region, RegionResult
 
 _PLAUSIBLE_DIAMETER = (4.0, 40.0)
+_POSSIBLE_DIAMETER = (0.4, 400.0)
 _TYPICAL_DIAMETER = 10.0
+# Fewer, such as one label for all of a tissue, say nothing of the typical cell.
+_SOME_CELLS = 10
 
 
 def check_cell_size(regions: Sequence[Region], side: int = 2048, most: int = 4) -> None:
-    """Warn, before the long work, of a pixel size that does not fit the cells in the middle of the first regions."""
-    areas: list[NDArray[np.float64]] = [np.zeros(0)]
-    for region in regions[:most]:
-        rows, cols = (slice(max(0, (n - side) // 2), min(n, (n + side) // 2)) for n in region.shape)
-        labels = region.read_labels(rows, cols)
-        _, cell = numbered(labels[labels > 0])
-        areas.append(np.bincount(cell).astype(np.float64) * region.pixel_size**2)
-    cells = np.concatenate(areas)
-    if not len(cells):
-        return
-    diameter = float(2 * np.sqrt(np.median(cells) / np.pi))
-    low, high = _PLAUSIBLE_DIAMETER
-    if not low <= diameter <= high:
-        stated = regions[0].pixel_size * regions[0].image_repeat
-        _warn(
-            f"With a pixel size of {stated:g} um the median cell is {diameter:.3g} um wide, which is implausible "
-            f"(below {low:g} or above {high:g}). A pixel size of about {stated * _TYPICAL_DIAMETER / diameter:.2g} um "
-            f"would make it {_TYPICAL_DIAMETER:g} um: pass the right one as `pixel_size`."
+    """Check, before the long work, that pixel sizes fit the cells in the middle of the first regions of each size.
+
+    Raises
+    ------
+    ValueError
+        The median cell is so small or large that the pixel size must be in another unit; the work would take hours.
+
+    Warns
+    -----
+    UserWarning
+        It is implausible.
+    """
+    alike: dict[float, list[Region]] = {}
+    for region in regions:
+        alike.setdefault(region.pixel_size * region.image_repeat, []).append(region)
+    for stated, some in alike.items():
+        cells = np.concatenate([_areas(region, side) for region in some[:most]])
+        if not len(cells):
+            continue
+        diameter = float(2 * np.sqrt(np.median(cells) / np.pi))
+        cell = f"the median cell of {some[0].labels_key!r} is {diameter:.3g} um wide"
+        found = f"With a pixel size of {stated:g} um {cell}, which is"
+        right = (
+            f"A pixel size of about {stated * _TYPICAL_DIAMETER / diameter:.2g} um would make it "
+            f"{_TYPICAL_DIAMETER:g} um: pass the right one, in um, as `pixel_size`."
+        )
+        low, high = _POSSIBLE_DIAMETER
+        if not low <= diameter <= high and len(cells) >= _SOME_CELLS:
+            raise ValueError(f"{found} no cell (below {low:g} or above {high:g}). {right}")
+        low, high = _PLAUSIBLE_DIAMETER
+        if not low <= diameter <= high:
+            _warn(f"{found} implausible (below {low:g} or above {high:g}). {right}")
+
+
+def _areas(region: Region, side: int) -> NDArray[np.float64]:
+    """Areas in um^2 of the cells in the middle of a region."""
+    rows, cols = (slice(max(0, (n - side) // 2), min(n, (n + side) // 2)) for n in region.shape)
+    labels = region.read_labels(rows, cols)
+    _, cell = numbered(labels[labels > 0])
+    return np.bincount(cell).astype(np.float64) * region.pixel_size**2
+
+
+def check_scores(maps: NDArray[np.float32], region: Region, channels: Sequence[str]) -> None:
+    """Refuse score maps (c, y, x) of some channels that are no numbers.
+
+    Raises
+    ------
+    ValueError
+        Names the channels and the region.
+    """
+    if wrong := [repr(name) for name, one in zip(channels, maps, strict=True) if not np.isfinite(one).all()]:
+        raise ValueError(
+            f"The model's scores of channel(s) {', '.join(wrong)} in labels {region.labels_key!r} on image "
+            f"{region.image_key!r} are not numbers: its weights are so large that it overflows. Pass another `model`."
         )
 
 
 def check_pixels(bad: BadPixels) -> None:
     """Warn of pixels that are not what an image should hold."""
     for counts, what, done in (
-        (bad.not_finite, "NaN or infinite", "they were taken as 0"),
+        (bad.not_finite, "NaN, infinite or enormous (above 1e30)", "they were taken as 0"),
         (bad.negative, "negative", "they count as 0 for the scores and as they are for the mean intensity"),
     ):
         named = ", ".join(f"{name!r} ({count} pixels)" for name, count in counts.items() if count)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import numpy as np
 import pandas as pd
@@ -12,11 +12,13 @@ from numpy.typing import NDArray
 from nimbus_sd.engine.bad_pixels import BadPixels
 from nimbus_sd.engine.read import GROUP_BYTES
 from nimbus_sd.models import Card
-from nimbus_sd.pixels import OTSU_LEVELS, SQUARE_UM, Histogram, square_means
+from nimbus_sd.pixels import LARGEST, OTSU_LEVELS, SQUARE_UM, Histogram, square_means
 from nimbus_sd.spatial import Region
 
 FACTOR = "factor"
 _BLOCK = 2048
+# So many channels are counted at a time that the histograms of a region take no more, and those of all regions.
+_HISTOGRAM_BYTES = 2**29
 _ALL = "all images"
 # With fewer squares a few bright cells, or the lack of some, decide.
 _FEW_SQUARES = 50
@@ -35,7 +37,8 @@ def blocks(region: Region, side: int = 1) -> Iterator[tuple[slice, slice]]:
 
 def block_count(regions: Sequence[Region], card: Card) -> int:
     """Count the windows that :func:`measured_factors` reads."""
-    return sum(1 for region, side in _to_read(regions, card) for _ in blocks(region, side or 1))
+    per_group = sum(1 for region, side in _to_read(regions, card) for _ in blocks(region, side or 1))
+    return per_group * len(_in_work(regions, card))
 
 
 def measured_factors(
@@ -60,38 +63,84 @@ def measured_factors(
     DataFrame channels x (one column per labels element, then ``"factor"``); NaN where no pixel is positive. By
     quantiles, an image with several labels elements counts once.
 
+    Raises
+    ------
+    ValueError
+        A factor is so small or large that intensities cannot be divided by it.
+
     Warns
     -----
     UserWarning
         Names channels without a positive pixel, and those whose factor rests on a handful of pixels or cells.
     """
     channels = regions[0].channels
+    parts = [_measured(regions, card, group, bad, on_block) for group in _in_work(regions, card)]
+    own, counts = (pd.concat(tables) for tables in zip(*parts, strict=True))
+    for concern in _concerns(counts, card):
+        warn(concern)
+    keys = own.columns
+    table = pd.DataFrame({r.labels_key: own[r.labels_key if r.labels_key in keys else r.image_key] for r in regions})
+    table[FACTOR] = own[FACTOR]
+    check_range(table)
+    return table.set_index(pd.Index(channels, name="channel"))
+
+
+def check_range(factors: pd.DataFrame) -> None:
+    """Refuse factors by which float32 cannot divide.
+
+    Parameters
+    ----------
+    factors
+        Channels x (one column per region, where measured, then ``"factor"``); 0 and NaN: none.
+
+    Raises
+    ------
+    ValueError
+        Names channels and regions.
+    """
+    beyond = (factors != 0) & factors.notna() & ~factors.ge(1 / LARGEST) | factors.gt(LARGEST)
+    if (wrong := beyond[FACTOR]).any():
+        regions = [str(key) for key in factors.columns[beyond.any()] if key != FACTOR]
+        stated = [f"{name!r} ({factor:.3g})" for name, factor in factors.loc[wrong, FACTOR].items()]
+        raise ValueError(
+            f"The normalisation factor of channel(s) {some(stated)} is not between 1e-30 and 1e30"
+            f"{f', as measured in {names(regions)}' if regions else ''}: no intensity can be divided by it. Rescale "
+            "the pixels of the image, pass other factors as `normalization`, or leave the channel out of `channels`."
+        )
+
+
+def _in_work(regions: Sequence[Region], card: Card) -> list[list[int]]:
+    """Cut the channels into groups whose histograms, of a region and of all, bound the memory."""
+    n = len(regions[0].channels)
+    size = max(1, _HISTOGRAM_BYTES // _histogram(card, [region.dtype for region in regions]).most_bytes)
+    return [list(range(start, min(start + size, n))) for start in range(0, n, size)]
+
+
+def _measured(
+    regions: Sequence[Region], card: Card, group: list[int], bad: BadPixels, on_block: Callable[[], object]
+) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Levels of some channels in each region or image, with the factors, and the number of values counted."""
     dtypes = [region.dtype for region in regions]
     pooling = card.rule != "mean_of_regions"
-    pooled = [_histogram(card, dtypes) for _ in channels] if pooling else []
-    own, counts = pd.DataFrame(index=list(channels)), pd.DataFrame(index=list(channels))
+    pooled = [_histogram(card, dtypes) for _ in group] if pooling else []
+    index = [regions[0].channels[i] for i in group]
+    own, counts = pd.DataFrame(index=index), pd.DataFrame(index=index)
     seen: set[str] = set()
     for region, side in _to_read(regions, card):
         # One region's histograms at a time, so that memory does not grow with the number of regions.
-        histograms = [_histogram(card, dtypes if pooling else [region.dtype]) for _ in channels]
+        histograms = {i: _histogram(card, dtypes if pooling else [region.dtype]) for i in group}
         faults = BadPixels() if region.image_key in seen else bad
         seen.add(region.image_key)
         for rows, cols in blocks(region, side or 1):
             _count(region, rows, cols, side, histograms, faults)
             on_block()
         key = region.labels_key if side else region.image_key
-        own[key] = [_level(histogram, card) for histogram in histograms]
-        counts[key] = [histogram.total for histogram in histograms]
-        for total, histogram in zip(pooled, histograms, strict=False):
+        own[key] = [_level(histogram, card) for histogram in histograms.values()]
+        counts[key] = [histogram.total for histogram in histograms.values()]
+        for total, histogram in zip(pooled, histograms.values(), strict=False):
             total.update(histogram)
-
-    keys = own.columns
-    table = pd.DataFrame({r.labels_key: own[r.labels_key if r.labels_key in keys else r.image_key] for r in regions})
-    table[FACTOR] = [_level(total, card) for total in pooled] if pooling else own.mean(axis=1)
-    counts = pd.DataFrame({_ALL: counts.sum(axis=1)}) if pooling else counts
-    for concern in _concerns(counts, card):
-        warn(concern)
-    return table.set_index(pd.Index(channels, name="channel"))
+    own[FACTOR] = [_level(total, card) for total in pooled] if pooling else own.mean(axis=1)
+    return own, pd.DataFrame({_ALL: counts.sum(axis=1)}) if pooling else counts
 
 
 def _to_read(regions: Sequence[Region], card: Card) -> list[tuple[Region, int]]:
@@ -110,12 +159,12 @@ def _level(histogram: Histogram, card: Card) -> float:
 
 
 def _count(
-    region: Region, rows: slice, cols: slice, side: int, histograms: Sequence[Histogram], bad: BadPixels
+    region: Region, rows: slice, cols: slice, side: int, histograms: Mapping[int, Histogram], bad: BadPixels
 ) -> None:
     """Add a window to each channel's histogram: its pixels, or its squares where they have a side."""
     step = region.image_repeat
     inside = region.read_labels(rows, cols)[::step, ::step] > 0 if side else None
-    for group, pixels in read(region, list(range(len(histograms))), rows, cols):
+    for group, pixels in read(region, list(histograms), rows, cols):
         pixels = bad.clean(pixels, [region.channels[i] for i in group])
         values = pixels if inside is None else square_means(pixels, inside, side)
         for i, channel in zip(group, values, strict=True):

@@ -7,7 +7,8 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import pandas as pd
 
-from nimbus_sd.engine.factors import FACTOR, blocks, names, one_per_image, read, warn
+from nimbus_sd.engine.factors import FACTOR, blocks, check_range, names, one_per_image, read, warn
+from nimbus_sd.pixels import LARGEST
 from nimbus_sd.spatial import Region
 
 
@@ -32,8 +33,8 @@ def given_factors(
     KeyError
         If a channel has no factor.
     ValueError
-        If a factor is negative, infinite or no number, a channel is named twice, or the DataFrame has no column
-        ``"factor"``.
+        If a factor is negative, below 1e-30, above 1e30 or no number, a channel is named twice, or the DataFrame has
+        no column ``"factor"``.
     TypeError
         If it is something else than the above.
 
@@ -54,10 +55,7 @@ def given_factors(
     if missing := [name for name in channels if name not in given]:
         raise KeyError(f"`normalization` has no factor for channel(s) {names(missing)}; it has {names(list(given))}.")
     factors = np.array([given[name] for name in channels])
-    if wrong := [name for name, factor in zip(channels, factors, strict=True) if factor < 0 or np.isinf(factor)]:
-        raise ValueError(
-            f"`normalization` of channel(s) {names(wrong)} is negative or infinite; give positive numbers."
-        )
+    check_range(pd.DataFrame({FACTOR: factors}, index=channels))
     if absent := [name for name, factor in zip(channels, factors, strict=True) if not factor > 0]:
         warn(f"The normalisation factor of channel(s) {names(absent)} is 0 or NaN: their scores are NaN.")
     factors[~(factors > 0)] = np.nan
@@ -94,7 +92,7 @@ def _empty_channels(regions: Sequence[Region], channels: list[int]) -> list[int]
                 i
                 for group, pixels in read(region, channels, rows, cols)
                 for i, channel in zip(group, pixels, strict=True)
-                if ((channel > 0) & (channel < np.inf)).any()
+                if ((channel > 0) & (channel < LARGEST)).any()
             }
             channels = [i for i in channels if i not in found]
             if not channels:

@@ -1,4 +1,4 @@
-"""Compares a tile that was computed before with the pixels that are there now."""
+"""Compares the pixels of a tile as they were at another time, or are elsewhere, with those here and now."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from nimbus_sd.engine.plan import Plan
 from nimbus_sd.engine.read import Windows, digest, groups
 
 
-def check_unchanged(plan: Plan, number: int, digests: NDArray[np.uint8]) -> None:
-    """Read a tile's pixels again and compare them with those that it was made of.
+def differing(plan: Plan, number: int, digests: NDArray[np.uint8]) -> str | None:
+    """Read a tile's pixels again and name the first that differ from those that it was made of.
 
     Parameters
     ----------
@@ -20,18 +20,20 @@ def check_unchanged(plan: Plan, number: int, digests: NDArray[np.uint8]) -> None
         The tile.
     digests
         As in :class:`~nimbus_sd.engine.plan.TileSums`.
-
-    Raises
-    ------
-    ValueError
-        They differ.
     """
-    for before, (what, now) in zip(digests, _digests(plan, number), strict=False):
-        if not np.array_equal(before, now):
-            raise ValueError(
-                f"The checkpoint was made of other {what}: tile {number + 1} of {len(plan.tiles)} differs. Restore "
-                "them to go on, or pass another `checkpoint` to begin anew."
-            )
+    pairs = zip(digests, _digests(plan, number), strict=False)
+    return next((what for before, (what, now) in pairs if not np.array_equal(before, now)), None)
+
+
+def sample(plan: Plan) -> tuple[int, NDArray[np.uint8]]:
+    """Find a tile with a cell, as near to the middle of the plan as there is one; its number and digests."""
+    middle = len(plan.tiles) // 2
+    for number in sorted(range(len(plan.tiles)), key=lambda number: abs(number - middle)):
+        region, grid, tile = plan.locate(number)
+        windows = Windows.of(grid, tile)
+        if region.read_labels(windows.rows, windows.cols).any():
+            break
+    return number, np.stack([found for _, found in _digests(plan, number)])
 
 
 def _digests(plan: Plan, number: int) -> Iterator[tuple[str, NDArray[np.uint8]]]:

@@ -12,7 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nimbus_sd.engine.bad_pixels import BadPixels
-from nimbus_sd.engine.identity import check_unchanged
+from nimbus_sd.engine.concerns import check_scores
+from nimbus_sd.engine.identity import differing
 from nimbus_sd.engine.plan import Plan, TileSums
 from nimbus_sd.engine.read import TileReader, groups, read_ahead
 from nimbus_sd.models import Scorer
@@ -57,7 +58,7 @@ def run_here(
     OSError
         Pixels cannot be read.
     ValueError
-        A tile that was there is of other pixels.
+        A tile that was there is of other pixels; the network overflows.
     """
     scores: list[Future[NDArray[np.float64]]] = []
     for part, summed in _through_network(plan, jobs, on_share, scorer, turn or nullcontext()):
@@ -87,7 +88,11 @@ def _read(plan: Plan, jobs: Iterable[Job]) -> Iterator[_Part]:
     for number, digests in jobs:
         try:
             if digests is not None:
-                check_unchanged(plan, number, digests)
+                if other := differing(plan, number, digests):
+                    raise ValueError(
+                        f"The checkpoint was made of other {other}: tile {number + 1} of {len(plan.tiles)} differs. "
+                        "Restore them to go on, or pass another `checkpoint` to begin anew."
+                    )
                 yield _Part(number, range(n), None, None, None)
                 continue
             reader, bad = TileReader.open(*plan.locate(number), identify=plan.identify), BadPixels()
@@ -134,6 +139,8 @@ def _through_network(
                 distinct, own = _distinct(part.inputs, np.flatnonzero(known))
                 with turn:
                     maps = scorer(part.inputs[distinct], part.reader.interior)
+                region = part.reader.region
+                check_scores(maps, region, [region.channels[part.group[i]] for i in distinct])
                 summed = pool.submit(_summed, part.reader, maps, own, known)
                 # Not to be kept while the next is in the network.
                 del maps

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nimbus_sd.engine.bad_pixels import BadPixels
+from nimbus_sd.engine.concerns import check_scores
 from nimbus_sd.engine.plan import model_grid
 from nimbus_sd.engine.read import TileReader
 from nimbus_sd.models import Scorer
@@ -73,7 +74,9 @@ def score_map(region: Region, factors: NDArray[np.float64], scorer: Scorer, tile
             return np.full((1, bottom - top, right - left), np.nan, np.float32)
         reader = TileReader.open(region, grid, cut[top, left])
         inputs, _ = reader.channels([channel], factors[[channel]], BadPixels())
-        return scorer(inputs, reader.interior)[(slice(None), *reader.tile.core_in_window)]
+        scores = scorer(inputs, reader.interior)
+        check_scores(scores, region, [region.channels[channel]])
+        return scores[(slice(None), *reader.tile.core_in_window)]
 
     # A name of our own, as dask would derive one from the network's weights.
     lazy = da.map_blocks(

@@ -19,6 +19,8 @@ from numpy.typing import NDArray
 
 _SUFFIXES = (".ome.tiff", ".ome.tif", ".tiff", ".tif")
 _CHUNK = 2048
+# Bytes of pixels for each byte of a file; no compression of an image comes near it.
+_MOST_COMPRESSED = 2**20
 # OME's default unit is the micrometre; the micro sign may come as the Greek letter mu.
 _MICROMETRES = {
     **dict.fromkeys(("\u00b5m", "\u03bcm", "um"), 1.0),
@@ -86,10 +88,13 @@ def open_tiff(path: Path, *, planes_are_channels: bool = False) -> Tiff:
     ValueError
         The file is no TIFF, is damaged or cut off, its OME-XML cannot be read, or it holds more than one 2-D image.
     """
+    state = _state(path)
     try:
         with tifffile.TiffFile(path) as file:
             _check_pages(file)
+            _check_tags(file, file.pages.first)
             series = file.series[0]
+            _check_size(file, series)
             axes, shape, dtype = series.axes, series.shape, series.dtype
             chunks, rgb = _chunks(series), series.keyframe.photometric == tifffile.PHOTOMETRIC.RGB
             ome = _ome_pixels(file.ome_metadata) if file.is_ome else None
@@ -106,7 +111,7 @@ def open_tiff(path: Path, *, planes_are_channels: bool = False) -> Tiff:
             f"{path} has the axes {sizes}; only one 2-D image with channels can be read. If the planes are "
             "channels, name them with `channels`."
         )
-    source = _Lazy(str(path), shape, dtype, path.stat().st_mtime_ns)
+    source = _Lazy(str(path), shape, dtype, state)
     pixels = da.from_array(source, chunks=chunks, name=source.token, asarray=False, fancy=False)
     pixels = pixels[tuple(slice(None) if axis in kept else 0 for axis in axes)]
     pixels = da.moveaxis(pixels, kept.index(extra), 0) if extra else pixels[None]
@@ -118,23 +123,40 @@ def open_tiff(path: Path, *, planes_are_channels: bool = False) -> Tiff:
 class _Lazy:
     """The first image of a TIFF file as an array of which windows can be read, by any thread or process."""
 
-    def __init__(self, path: str, shape: tuple[int, ...], dtype: Any, changed: int) -> None:
+    def __init__(self, path: str, shape: tuple[int, ...], dtype: Any, state: tuple[int, int]) -> None:
         self.path, self.shape, self.dtype, self.ndim = path, shape, np.dtype(dtype), len(shape)
-        self.token = f"tiff-{tokenize(path, changed)}"
+        self.state, self.token = state, f"tiff-{tokenize(path, state)}"
 
     def __getitem__(self, window: Any) -> NDArray:
+        self._check_unchanged()
         with tifffile.TiffFile(self.path) as file:
-            series = file.series[0]
             try:
-                if series.dataoffset is not None and not series.is_multifile:
-                    # Pixels lie in the file as they are: only those of the window are touched.
-                    dtype = self.dtype.newbyteorder(file.byteorder)
-                    pixels = np.memmap(self.path, dtype, "r", series.dataoffset, self.shape)
-                    return np.asarray(pixels[window]).astype(self.dtype)
-                return np.asarray(zarr.open_array(series.aszarr(level=0), mode="r")[window])
+                pixels = self._read(file, window)
             except (RuntimeError, ValueError) as error:
                 # What imagecodecs raises is a RuntimeError.
+                self._check_unchanged()
                 raise ValueError(f"{self.path} is damaged, its pixels cannot be decoded: {error}") from error
+        self._check_unchanged()
+        return pixels
+
+    def _read(self, file: tifffile.TiffFile, window: Any) -> NDArray:
+        series = file.series[0]
+        if series.dataoffset is not None and not series.is_multifile:
+            # Pixels lie in the file as they are: only those of the window are touched.
+            dtype = self.dtype.newbyteorder(file.byteorder)
+            pixels = np.memmap(self.path, dtype, "r", series.dataoffset, self.shape)
+            return np.asarray(pixels[window]).astype(self.dtype)
+        return np.asarray(zarr.open_array(series.aszarr(level=0), mode="r")[window])
+
+    def _check_unchanged(self) -> None:
+        if _state(Path(self.path)) != self.state:
+            raise ValueError(f"{self.path} has been rewritten since it was opened; open it anew.")
+
+
+def _state(path: Path) -> tuple[int, int]:
+    """Tell a file from what it is once it has been rewritten."""
+    stat = path.stat()
+    return stat.st_size, stat.st_mtime_ns
 
 
 def _check_pages(file: tifffile.TiffFile) -> None:
@@ -145,6 +167,29 @@ def _check_pages(file: tifffile.TiffFile) -> None:
     stored = file.filehandle.read(file.tiff.offsetsize)
     if len(stored) < file.tiff.offsetsize or struct.unpack(file.tiff.offsetformat, stored)[0] >= file.filehandle.size:
         raise ValueError(f"it ends after {len(file.pages)} image(s), but says that more follow; is it complete?")
+
+
+def _check_tags(file: tifffile.TiffFile, page: tifffile.TiffPage) -> None:
+    """Refuse a page with a tag whose value lies beyond the file's end: tifffile would go on without it."""
+    tiff, handle = file.tiff, file.filehandle
+    handle.seek(page.offset)
+    (number,) = struct.unpack(tiff.tagnoformat, handle.read(tiff.tagnosize))
+    for _ in range(number):
+        code, kind = struct.unpack(f"{tiff.byteorder}HH", handle.read(tiff.tagsize)[:4])
+        if code not in page.tags and kind in tifffile.TIFF.DATA_FORMATS:
+            raise ValueError(f"its tag {tifffile.TIFF.TAGS.get(code, code)} lies beyond its end; is it complete?")
+
+
+def _check_size(file: tifffile.TiffFile, series: tifffile.TiffPageSeries) -> None:
+    """Refuse more pixels than the file can hold: reading would give zeros, or never end."""
+    page, extent = series.keyframe, " x ".join(map(str, series.shape))
+    if series.nbytes > _MOST_COMPRESSED * file.filehandle.size:
+        raise ValueError(f"it says that it holds {extent} pixels, but has {file.filehandle.size} bytes; is it damaged?")
+    if len(page.dataoffsets) < math.prod(page.chunked) and not file.is_lsm:
+        raise ValueError(
+            f"it says that it holds {extent} pixels in {math.prod(page.chunked)} tiles or strips a page, but has "
+            f"{len(page.dataoffsets)}; is it damaged?"
+        )
 
 
 def _chunks(series: tifffile.TiffPageSeries) -> tuple[int, ...]:

@@ -8,6 +8,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from nimbus_sd._text import with_formulas
+
 #: Code of the column ``activity`` to label. Gold: 2 and 3 are uncertain, leaning positive and leaning negative.
 GOLD_CODES: Mapping[int, float] = {0: 0.0, 1: 1.0, 2: 0.75, 3: 0.25}
 #: Silver: 2 is undetermined.
@@ -69,6 +71,7 @@ def read_labels(path: Path, name: str | None, codes: Mapping[int, float]) -> pd.
         ).rename(columns={cell: "cell_id"})
     except ValueError as error:
         raise ValueError(f"{path} is not a table of labels: {error}.") from error
+    table = table.assign(**{column: with_formulas(table[column]) for column in text})
     if "dataset" in text and name is not None:
         table = table[table["dataset"] == name].drop(columns="dataset")
     table = table[table["activity"].notna()]

@@ -11,6 +11,7 @@ import pandas as pd
 from nimbus_sd import keys
 from nimbus_sd._csv import columns_of
 from nimbus_sd._disk import replacing
+from nimbus_sd._text import with_formulas, without_formulas
 from nimbus_sd.labels._place import PLACE, cells_of, check_states, put_labels
 from nimbus_sd.labels._states import STATES, WORDS, listed
 from nimbus_sd.labels._tables import GOLD_CODES, SILVER_CODES, has_label_columns, read_labels
@@ -148,11 +149,12 @@ def to_csv(
         if "dataset" in adata.obs:
             table.insert(0, "dataset", adata.obs["dataset"].iloc[rows])
     with replacing(path) as (file,):
-        table.to_csv(file, index=False)
+        without_formulas(table).to_csv(file, index=False)
 
 
 def _own(path: Path) -> pd.DataFrame:
     text = pd.read_csv(path, usecols=[*PLACE, "label"], dtype=str, keep_default_na=False)
+    text = text.assign(region=with_formulas(text["region"]), channel=with_formulas(text["channel"]))
     label = text["label"].str.strip().str.casefold()
     words = {word: str(value) for word, value in STATES.items()} | dict.fromkeys(("", "nan", "na"), "nan")
     values = pd.to_numeric(label.replace(words), errors="coerce")

@@ -1,10 +1,10 @@
-"""A layer that was fitted to the truth of some regions looks too good there."""
+"""A layer that was fitted to labels of some cells looks too good there."""
 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,7 +14,9 @@ if TYPE_CHECKING:
 
 
 def warn_if_fitted(adata: AnnData, name: str, cells: NDArray[np.bool_], *, stacklevel: int = 3) -> None:
-    """Warn if cells that a layer is judged on are of regions that `tl.calibrate` fitted it on.
+    """Warn if cells that a layer is judged on are some that it, or a layer that it was made from, was fitted on.
+
+    `tl.calibrate` is fitted on whole regions, `tl.adapt` on cells.
 
     Parameters
     ----------
@@ -27,16 +29,31 @@ def warn_if_fitted(adata: AnnData, name: str, cells: NDArray[np.bool_], *, stack
     stacklevel
         Of the warning; 3 is the caller of the function that calls this one.
     """
-    entry = adata.uns.get(name)
-    if not isinstance(entry, Mapping) or "fitted_on" not in entry:
-        return
-    region = adata.obs[str(entry["params"]["region_key"])].astype(str).to_numpy()
-    fitted = [str(one) for one in entry["fitted_on"]]
-    share = np.isin(region[cells], fitted).mean() if cells.any() else 0.0
-    if share > 0:
-        warnings.warn(
-            f"Layer {name!r} was fitted on the truth of region(s) {', '.join(map(repr, fitted))}, and {share:.0%} of "
-            "the cells that it is judged on are there: it looks better than it is. Judge it on the other regions.",
-            UserWarning,
-            stacklevel=stacklevel,
-        )
+    for source, entry in _history(adata, name):
+        if "fitted_on" in entry:
+            regions = [str(one) for one in entry["fitted_on"]]
+            fitted = adata.obs[str(entry["params"]["region_key"])].astype(str).isin(regions).to_numpy()
+            what, others = f"the truth of region(s) {', '.join(map(repr, regions))}", "regions"
+        elif "fitted_cells" in entry and entry["fitted_cells"] in adata.obs:
+            fitted = adata.obs[entry["fitted_cells"]].to_numpy(bool)
+            what, others = f"the cells of obs[{entry['fitted_cells']!r}]", "cells"
+        else:
+            continue
+        share = fitted[cells].mean() if cells.any() else 0.0
+        if share > 0:
+            warnings.warn(
+                f"Layer {source!r} was fitted on {what}, and {share:.0%} of the cells that it is judged on are there: "
+                f"it looks better than it is. Judge it on the other {others}.",
+                UserWarning,
+                stacklevel=stacklevel,
+            )
+
+
+def _history(adata: AnnData, name: str) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    """Yield how a layer was made, then how the layer that it was made from was made, and so on."""
+    seen = set()
+    while name not in seen and isinstance(entry := adata.uns.get(name), Mapping):
+        yield name, entry
+        seen.add(name)
+        params = entry.get("params")
+        name = str(params.get("layer")) if isinstance(params, Mapping) else name

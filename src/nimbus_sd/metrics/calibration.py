@@ -63,7 +63,7 @@ def calibration_curve(
     Warns
     -----
     UserWarning
-        If a layer is judged on cells that :func:`nimbus_sd.tl.calibrate` fitted it on.
+        If a layer is judged on cells that :func:`nimbus_sd.tl.calibrate` or :func:`nimbus_sd.tl.adapt` fitted it on.
 
     Examples
     --------
@@ -126,7 +126,7 @@ def calibration_error(
     Warns
     -----
     UserWarning
-        If a layer is judged on cells that :func:`nimbus_sd.tl.calibrate` fitted it on.
+        If a layer is judged on cells that :func:`nimbus_sd.tl.calibrate` or :func:`nimbus_sd.tl.adapt` fitted it on.
 
     Examples
     --------

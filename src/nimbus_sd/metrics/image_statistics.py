@@ -101,9 +101,13 @@ def outside(statistics: Mapping[str, float], ranges: Mapping[str, Mapping[str, f
     ranges
         By name: ``low``, ``high``, ``false_alarm`` (share in [0, 1]); see :class:`nimbus_sd.models.Card`.
     """
-    return [
-        f"{name} {statistics[name]:.3g}, trained on {limits['low']:.3g} to {limits['high']:.3g}, "
-        f"false alarms on simulation {limits['false_alarm']:.1%}"
-        for name, limits in ranges.items()
-        if name in statistics and (statistics[name] < limits["low"] or statistics[name] > limits["high"])
-    ]
+    found = []
+    for name, limits in ranges.items():
+        value = statistics.get(name, float("nan"))
+        for beyond, side in ((value < limits["low"], "low"), (value > limits["high"], "high")):
+            if beyond:
+                where = "below" if side == "low" else "above"
+                found.append(
+                    f"{name} {value:.3g} is {where} {limits[side]:.3g} ({limits['false_alarm']:.1%} of good images are)"
+                )
+    return found

@@ -100,7 +100,7 @@ def marker_metrics(
     -----
     UserWarning
         If a threshold as for scores meets a layer of other values, or a layer is judged on cells that
-        :func:`nimbus_sd.tl.calibrate` fitted it on.
+        :func:`nimbus_sd.tl.calibrate` or :func:`nimbus_sd.tl.adapt` fitted it on.
 
     Examples
     --------

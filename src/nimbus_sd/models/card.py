@@ -2,6 +2,7 @@
 
 import json
 import math
+import sys
 from collections.abc import Mapping
 from dataclasses import MISSING, asdict, dataclass, field, fields
 from pathlib import Path
@@ -146,7 +147,7 @@ class Card:
         """
         try:
             content = json.loads(text)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise ValueError(f"{where} is not valid JSON ({error}).") from error
         if not isinstance(content, dict):
             raise ValueError(f"{where} holds no JSON object; a card is an object with the keys of Card.")
@@ -188,7 +189,7 @@ def _is_whole(value: Any, low: int, high: float = math.inf) -> bool:
 
 
 def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= sys.float_info.max
 
 
 def _is_figures(value: Any) -> bool:
@@ -209,7 +210,7 @@ def _is_ranges(value: Any) -> bool:
 def _is_json(value: Any) -> bool:
     try:
         return isinstance(value, Mapping) and json.loads(json.dumps(value, allow_nan=False)) == value
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, RecursionError):
         return False
 
 

@@ -1,5 +1,6 @@
 """What the machine has: devices, their memory and copies to and from it, bfloat16, faults, rounding."""
 
+import os
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
@@ -13,6 +14,10 @@ MEMORY_BUDGET = 2**30
 MEMORY_BUDGET_CPU = 2**27
 # Of all memory of a CUDA device, not of what is free: the same call makes the same batches, hence the same last digits.
 MEMORY_SHARE = 1 / 8
+
+# A forked child has none of its parent's OpenMP threads, and would wait for them for ever.
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=lambda: torch.set_num_threads(1))
 
 
 def find_device(device: str | torch.device) -> torch.device:

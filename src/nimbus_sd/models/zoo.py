@@ -1,7 +1,6 @@
 """The zoo: reading and writing models, i.e. weights together with their card."""
 
 import hashlib
-import io
 import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -17,6 +16,7 @@ from torch import Tensor
 
 from nimbus_sd._disk import replacing
 from nimbus_sd.models import hub
+from nimbus_sd.models.archive import read_archive
 from nimbus_sd.models.card import PUBLISHED, Card
 from nimbus_sd.models.unet import UNet, architecture
 
@@ -28,6 +28,7 @@ ALLOWED = (
 )
 
 _ARCHITECTURE = ("root_filters", "depth", "patch", "padding")
+_FLOATS = (torch.float32, torch.float64, torch.float16, torch.bfloat16)
 
 logger = logging.getLogger("nimbus_sd")
 
@@ -46,15 +47,16 @@ def load(model: str | Path, *, update: bool = False) -> Model:
     Parameters
     ----------
     model
-        - ``"compact"``: bundled with this package; trained on simulated tissue, not the published model.
+        - ``"compact"``: bundled with this package; trained on real and simulated tissue, not the published model.
         - ``"nimbus"``: the published weights, downloaded once from the Hugging Face hub.
         - a path to ``<name>.safetensors``, with its card ``<name>.json`` in the same folder.
         - ``"hf:<owner>/<repository>"``, at ``@<revision>`` where wanted: a model that somebody shared with
-          :func:`push`.
-        - a path to ``<name>.pt``, a bare state dict in the layout of the published weights. It is read with
-          the published card, its architecture taken from the shapes.
+          :func:`push`. Without a revision, the commit found at the first call is kept to.
+        - a path to ``<name>.pt``, a bare state dict in the layout of the published weights, as ``torch.save`` writes
+          it since torch 1.6. It is read with the published card, its architecture taken from the shapes.
     update
-        For ``"nimbus"``: look up the latest version instead of using the one found at the first call.
+        For ``"nimbus"`` and ``"hf:<owner>/<repository>"``: look up the latest version instead of using the one found
+        at the first call.
 
     Returns
     -------
@@ -63,7 +65,8 @@ def load(model: str | Path, *, update: bool = False) -> Model:
     Raises
     ------
     ValueError
-        If ``model`` is none of the above, or a file is damaged or holds something else.
+        If ``model`` is none of the above, or a file is damaged or holds something else. Weights of the hub are
+        compared with the sha256 that the hub stated, or that they had, at the first download.
     FileNotFoundError
         If the file or its card does not exist.
     ConnectionError
@@ -75,18 +78,27 @@ def load(model: str | Path, *, update: bool = False) -> Model:
     >>> model.card.pixel_size
     0.5
     """
-    if update and model != "nimbus":
-        raise ValueError(f"update=True is for model='nimbus', which comes from the hub; it was {str(model)!r}.")
+    shared = str(model).startswith(hub.PREFIX)
+    if update and model != "nimbus" and not (shared and "@" not in str(model)):
+        raise ValueError(
+            "update=True is for model='nimbus' and 'hf:<owner>/<repository>' without a revision; it was "
+            f"{str(model)!r}."
+        )
     if str(model) == "compact":
         (name,) = (file.name for file in BUNDLED.iterdir() if file.name.endswith(".safetensors"))
         loaded = _read_safetensors(BUNDLED / name, BUNDLED / f"{Path(name).stem}.json")
-        note = "trained on simulated tissue, this is not the published Nimbus model"
+        note = "trained on real and simulated tissue, this is not the published Nimbus model"
     elif model == "nimbus":
         path, version = hub.fetch(update=update)
         loaded = _read_published_layout(path, replace(PUBLISHED, revision=str(version)))
         note = f"the published Nimbus model, {version}"
-    elif Path(model).suffix == ".safetensors" or str(model).startswith(hub.PREFIX):
-        path = hub.pull(str(model)) if str(model).startswith(hub.PREFIX) else Path(model).expanduser()
+    elif shared:
+        path, revision = hub.pull(str(model), update=update)
+        loaded = _read_safetensors(path, path.with_suffix(".json"))
+        loaded = replace(loaded, card=replace(loaded.card, revision=revision))
+        note = f"from {revision}"
+    elif Path(model).suffix == ".safetensors":
+        path = Path(model).expanduser()
         loaded = _read_safetensors(path, path.with_suffix(".json"))
         note = f"from {path}"
     elif Path(model).suffix == ".pt":
@@ -151,6 +163,8 @@ def _read_safetensors(weights: Traversable, description: Traversable) -> Model:
     card = Card.from_json(description.read_bytes(), where=str(description))
     data = weights.read_bytes()
     found = hashlib.sha256(data).hexdigest()
+    if card.sha256 is None:
+        logger.warning("%s names no sha256 of its weights: damage to them would go unseen.", description)
     if card.sha256 is not None and found != card.sha256:
         raise ValueError(f"{weights} is not the file of its card: sha256 is {found}, the card says {card.sha256}.")
     try:
@@ -164,12 +178,7 @@ def _read_published_layout(path: Path, base: Card) -> Model:
     if not path.is_file():
         raise FileNotFoundError(f"{path} does not exist. Give {ALLOWED}.")
     data = path.read_bytes()
-    try:
-        content = torch.load(io.BytesIO(data), weights_only=True, map_location="cpu")
-    except Exception as error:
-        # Damaged and hostile files make the unpickler raise almost anything.
-        raise ValueError(f"{path} is damaged or holds more than tensors; it was not loaded.") from error
-    tensors = _tensors(content, str(path))
+    tensors = _tensors(read_archive(data, str(path)), str(path))
     root_filters, depth, patch = _architecture(tensors, str(path))
     sha256 = hashlib.sha256(data).hexdigest()
     card = replace(base, root_filters=root_filters, depth=depth, patch=patch, sha256=sha256)
@@ -212,14 +221,18 @@ def _assemble(tensors: Mapping[str, Tensor], card: Card, where: str) -> Model:
     told = (card.root_filters, card.depth, card.patch)
     if found != told:
         raise ValueError(f"{where} has (root_filters, depth, patch) = {found}; its card says {told}.")
-    for key, value in tensors.items():
-        if value.is_complex() or not bool(torch.isfinite(value).all()):
-            raise ValueError(f"{where}: {key!r} holds values that are not finite numbers.")
+    full = {}
+    for key, given in tensors.items():
+        # Only the count of batches, which nothing uses, is of integers.
+        if given.dtype not in _FLOATS and not (given.dtype == torch.int64 and key.endswith("num_batches_tracked")):
+            raise ValueError(f"{where}: {key!r} is of {given.dtype}; weights must be of one of {_FLOATS}.")
+        full[key] = value = given.float() if given.is_floating_point() else given
+        if not bool(torch.isfinite(value).all()):
+            raise ValueError(f"{where}: {key!r} holds values that are not finite as float32.")
         if key.endswith("running_var") and bool((value < 0).any()):
             raise ValueError(f"{where}: {key!r} holds negative variances.")
     # Random weights, only to be overwritten, would take as long as reading those of a file.
     with torch.device("meta"):
         network = UNet(card.root_filters, card.depth, card.padding, card.patch)
-    full = {key: value.float() if value.is_floating_point() else value for key, value in tensors.items()}
     network.load_state_dict(full, strict=True, assign=True)
     return Model(card=card, network=network.eval())

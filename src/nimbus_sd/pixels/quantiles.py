@@ -8,13 +8,17 @@ from numpy.typing import NDArray
 # Floats are counted by the leading bits of their pattern: sign, exponent and 14 bits of the fraction, so that a bin is
 # at most 2**-14 = 6e-5 of its value wide and its middle at most 3e-5 off.
 DROPPED_BITS = 23 - 14
+# Share of the values that Otsu's threshold takes as equally bright.
+BRIGHTEST = 0.0005
+#: Larger values are no intensities, but mark missing data, as float32's largest number does; their sums would overflow.
+LARGEST = np.float32(1e30)
 
 
 class Histogram:
     """Counts of a channel's positive values, to which chunks are added in any order.
 
     Integers up to 16 bit are counted by value, so quantiles are exact; other types (as float32) within 5e-5 relative.
-    NaN and infinite values are left out; zero and negative ones too, but for :meth:`otsu` where asked.
+    NaN and values from ``LARGEST`` on are left out; zero and negative ones too, but for :meth:`otsu` where asked.
 
     Parameters
     ----------
@@ -35,7 +39,7 @@ class Histogram:
         if self.exact:
             bins = values[values > 0].astype(np.int64)
         else:
-            positive = values[(values > 0) & (values <= np.finfo(np.float32).max)].astype(np.float32)
+            positive = values[(values > 0) & (values < LARGEST)].astype(np.float32)
             bins = (positive.view(np.uint32) >> DROPPED_BITS).astype(np.int64)
         if bins.size:
             first = int(bins.min())
@@ -57,6 +61,11 @@ class Histogram:
         merged[self._first - start :][: self._counts.size] += self._counts
         merged[first - start :][: counts.size] += counts
         self._first, self._counts = start, merged
+
+    @property
+    def most_bytes(self) -> int:
+        """Bytes that the counts take at most, where values are as far apart as can be."""
+        return 8 * (2**16 if self.exact else 2**31 >> DROPPED_BITS)
 
     @property
     def total(self) -> int:
@@ -85,11 +94,15 @@ class Histogram:
         """Return Otsu's threshold of the positive values and the counted zeros; NaN if no value is positive.
 
         It lies half-way between the means of the two classes, as the best threshold of a smooth distribution does.
+        The brightest 0.05 % of the values count as the least of them, so that a few do not make a class of their own.
         """
         values, counts = self.bins()
         if not values.size:
             return float("nan")
         values, counts = np.append(0.0, values), np.append(self._zeros, counts)
+        largest = values[np.searchsorted(np.cumsum(counts), (1 - BRIGHTEST) * counts.sum())]
+        # Where fewer than that are above 0, all of them count.
+        values = np.minimum(values, largest) if largest > 0 else values
         below, above = np.cumsum(counts)[:-1], np.cumsum(counts[::-1])[::-1][1:]
         sums = np.cumsum(counts * values)
         low = np.divide(sums[:-1], below, out=np.zeros(len(below)), where=below > 0)
@@ -116,7 +129,7 @@ def normalize(image: NDArray, factors: NDArray) -> NDArray[np.float32]:
     image
         Shape (c, y, x), any real dtype, finite.
     factors
-        Shape (c,), positive; a channel whose factor is NaN becomes 0.
+        Shape (c,), from 1 / ``LARGEST`` to ``LARGEST``; a channel whose factor is NaN becomes 0.
 
     Returns
     -------

@@ -1,5 +1,11 @@
 """Pictures. Every function takes ``ax`` and returns it; those of figures take the table of that name in ``metrics``."""
 
+from functools import wraps
+from typing import Any
+
+import numpy as np
+
+from nimbus_sd.pl._style import literal
 from nimbus_sd.pl.cells import cells
 from nimbus_sd.pl.check_silver import check_silver
 from nimbus_sd.pl.cluster_gallery import cluster_gallery
@@ -42,6 +48,23 @@ __all__ = [
     "som_stars",
     "threshold_curve",
 ]
+
+
+def _literal(draw: Any) -> Any:
+    """Take names of channels and clusters literally in a picture, whatever matplotlib could see in them."""
+
+    @wraps(draw)
+    def drawn(*args: Any, **kwargs: Any) -> Any:
+        made = draw(*args, **kwargs)
+        for ax in np.ravel(np.asarray(made, object)):
+            literal(ax)
+        return made
+
+    return drawn
+
+
+for _name in set(__all__) - {"report"}:
+    globals()[_name] = _literal(globals()[_name])
 
 
 def __dir__() -> list[str]:

@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 
 from nimbus_sd._disk import replacing
+from nimbus_sd.pl._style import literal
 
 _STYLE = """
 body { font: 15px/1.5 system-ui, sans-serif; margin: 2rem auto; max-width: 66rem; padding: 0 1rem; color: #222; }
@@ -84,6 +85,7 @@ def picture(figure: Any, caption: str) -> str:
     import matplotlib.pyplot as plt
 
     data = io.BytesIO()
+    literal(figure)
     figure.savefig(data, format="png", dpi=110)
     plt.close(figure)
     source = f"data:image/png;base64,{base64.b64encode(data.getvalue()).decode()}"

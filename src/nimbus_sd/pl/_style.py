@@ -9,6 +9,7 @@ from nimbus_sd import keys
 
 if TYPE_CHECKING:
     import pandas as pd
+    from matplotlib.artist import Artist
     from matplotlib.axes import Axes
 
 # Okabe and Ito 2008, darkest first; the yellow is too pale for lines on white.
@@ -44,6 +45,14 @@ def axes(ax: Axes | None, width: float = 3.5, height: float = 3.0) -> Axes:
         _, ax = plt.subplots(figsize=(width, height), layout="constrained")
     ax.spines[["top", "right"]].set_visible(False)
     return ax
+
+
+def literal(drawn: Artist) -> None:
+    """Let ``$`` in names stand for itself: two of them would make a formula, or an error where they are none."""
+    from matplotlib.text import Text
+
+    for text in drawn.findobj(Text):
+        text.set_parse_math(False)
 
 
 def need(table: pd.DataFrame, columns: Sequence[str], source: str) -> None:

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from skimage.filters import threshold_otsu
 
-from nimbus_sd.pixels import Histogram, Outlines, cell_medians, interior
+from nimbus_sd.pixels import LARGEST, Histogram, Outlines, cell_medians, interior
 from nimbus_sd.pixels.quantiles import DROPPED_BITS
 from nimbus_sd.spatial.region import Region
 
@@ -163,14 +163,14 @@ class _CellPixels:
         return max(len(self.cell), *areas)
 
     def values(self, region: Region, channels: Sequence[int]) -> NDArray[np.float32]:
-        """Read the pixels of some channels, shape (c, p); what is NaN, infinite or beyond float32 is 0."""
+        """Read the pixels of some channels, shape (c, p); what is NaN or beyond ``LARGEST`` is 0."""
         parts = []
         for (rows, cols), pixels in self.blocks:
             image = region.read_image(channels, rows, cols).reshape(len(channels), -1)
             parts.append(image[:, pixels])
         with np.errstate(over="ignore"):
             values = np.concatenate(parts, axis=1).astype(np.float32)
-        values[~np.isfinite(values)] = 0
+        values[~(np.abs(values) < LARGEST)] = 0
         return values
 
     def features(self, values: NDArray[np.float32], threshold: float) -> NDArray[np.float64]:

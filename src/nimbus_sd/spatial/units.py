@@ -13,6 +13,9 @@ from numpy.typing import NDArray
 #: Pixel size of a 20x objective, taken where neither the data nor the user says anything.
 DEFAULT_PIXEL_SIZE = 0.5
 
+# What microscopes have, and more, in um: other numbers are in another unit.
+_PLAUSIBLE = (0.001, 100.0)
+
 # "micro" is spelled with the micro sign or with the Greek letter mu.
 _MICROMETRE = re.compile(r"(?:.*_)?(?:[u\u00b5\u03bc]m|microns?|micromet(?:er|re)s?)", re.IGNORECASE | re.DOTALL)
 
@@ -86,6 +89,11 @@ def pixel_sizes(
     -------
     dict
         um per pixel of each image.
+
+    Raises
+    ------
+    ValueError
+        A size is no number above 0, or far from those of microscopes.
     """
     sizes, guessed = {}, []
     for key, own_matrices in matrices.items():
@@ -94,7 +102,7 @@ def pixel_sizes(
             sizes[key] = _checked(stated)
             _compare(key, sizes[key], own_matrices)
         elif (own := own_pixel_size(key, own_matrices)) is not None:
-            sizes[key] = own
+            sizes[key] = _plausible(own, f"Image {key!r} says {own:g} um per pixel")
         else:
             sizes[key] = DEFAULT_PIXEL_SIZE
             guessed.append(key)
@@ -115,6 +123,15 @@ def _checked(pixel_size: float) -> float:
         size = math.nan
     if not (math.isfinite(size) and size > 0) or isinstance(pixel_size, bool):
         raise ValueError(f"`pixel_size` is {pixel_size!r}; it must be a number above 0, in um per image pixel.")
+    return _plausible(size, f"`pixel_size` is {size:g} um per pixel")
+
+
+def _plausible(size: float, stated: str) -> float:
+    if not _PLAUSIBLE[0] <= size <= _PLAUSIBLE[1]:
+        raise ValueError(
+            f"{stated}, which no microscope has; most images have 0.1 to 5 um. Pass `pixel_size` in um, not in nm, mm "
+            "or m."
+        )
     return size
 
 

@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 import dask.array as da
 import numpy as np
+from dask.local import get_sync
 from numpy.typing import NDArray
+
+from nimbus_sd.spatial.watched import watch
 
 
 class Unreadable(Exception):
@@ -46,7 +52,7 @@ def read_window(
     Raises
     ------
     Unreadable
-        The element's store or graph fails, for whatever reason.
+        The element's store or graph fails, for whatever reason, or the store went away.
     """
     windows, inside, outside = [], [], []
     for extent, size, axis in zip(shape, pixels.shape[-2:], (rows, cols), strict=True):
@@ -63,8 +69,7 @@ def read_window(
     if channels is not None and channels != list(range(len(view))):
         view = view[channels]
     try:
-        # Threads of dask's own would fight with the caller's, and deadlock within a distributed worker.
-        window = np.asarray(view.compute(scheduler="synchronous"))
+        window = np.asarray(view.compute(scheduler=_compute))
     except MemoryError:
         raise
     except Exception as error:
@@ -75,3 +80,12 @@ def read_window(
         if window.ndim == 2:
             window[outside[0][:, None] | outside[1]] = 0
     return window
+
+
+def _compute(graph: Mapping[Any, Any], keys: Any, **settings: Any) -> Any:
+    """Compute a graph whose Zarr arrays are watched.
+
+    Threads of dask's own would fight with the caller's, and deadlock within a distributed worker.
+    """
+    graph = graph if isinstance(graph, Mapping) else graph.__dask_graph__()
+    return get_sync({key: watch(node) for key, node in graph.items()}, keys, **settings)

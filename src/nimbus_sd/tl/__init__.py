@@ -1,6 +1,7 @@
 """Tools on tables: each adds its result to the table under a key."""
 
 from nimbus_sd.tl import metaclusters
+from nimbus_sd.tl.adapt import adapt
 from nimbus_sd.tl.calibrate import calibrate
 from nimbus_sd.tl.calls import call_positive
 from nimbus_sd.tl.cell_types import cell_types
@@ -13,6 +14,7 @@ from nimbus_sd.tl.som_mapping import map_to_som
 from nimbus_sd.tl.suggest_types import suggest_types
 
 __all__ = [
+    "adapt",
     "calibrate",
     "call_positive",
     "cell_features",

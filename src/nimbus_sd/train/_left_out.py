@@ -12,6 +12,7 @@ import pandas as pd
 import torch
 
 from nimbus_sd.models import Card, UNet
+from nimbus_sd.train.checkpoint import read_state
 from nimbus_sd.train.objective import cell_figures, known_cells
 from nimbus_sd.train.recipe import Selection
 from nimbus_sd.train.select import Selector
@@ -147,8 +148,7 @@ def _restored(folder: Path, store: Store) -> tuple[UNet, Selector, str]:
     """Return the network and the selection of a run's last checkpoint."""
     if not (folder / "last.ckpt").is_file():
         raise FileNotFoundError(f"There is no run in {folder}: it has no last.ckpt, as `nimbus_sd.train.train` writes.")
-    state = torch.load(folder / "last.ckpt", map_location="cpu", weights_only=True)
-    inputs = json.loads(state["inputs"])
+    state, inputs = read_state(folder / "last.ckpt")
     if inputs["store"] != json.loads(json.dumps(store.described())):
         raise ValueError(f"The run in {folder} was on other tiles than those of {store.path}.")
     card, recipe = Card.read(folder / "model.json"), inputs["recipe"]

@@ -12,6 +12,7 @@ import torch
 from torch.utils.tensorboard import SummaryWriter
 
 from nimbus_sd._disk import replacing
+from nimbus_sd.models.archive import read_archive
 
 
 def read_checkpoint(path: Path, inputs: Mapping[str, Any]) -> dict[str, Any] | None:
@@ -24,12 +25,7 @@ def read_checkpoint(path: Path, inputs: Mapping[str, Any]) -> dict[str, Any] | N
     """
     if not path.exists():
         return None
-    try:
-        state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
-        there = json.loads(state["inputs"])
-    except Exception as error:
-        # Damaged and hostile files make the unpickler raise almost anything.
-        raise ValueError(f"{path} cannot be read ({type(error).__name__}). Delete it to start anew.") from error
+    state, there = read_state(path)
     wanted = json.loads(json.dumps(inputs))
     if differing := [_difference(key, there.get(key), wanted[key]) for key in wanted if there.get(key) != wanted[key]]:
         raise ValueError(
@@ -37,6 +33,24 @@ def read_checkpoint(path: Path, inputs: Mapping[str, Any]) -> dict[str, Any] | N
             "another folder."
         )
     return state
+
+
+def read_state(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Read the state of a run, and the inputs that it is of.
+
+    Raises
+    ------
+    ValueError
+        It cannot be read.
+    """
+    try:
+        state = read_archive(path.read_bytes(), str(path))
+    except ValueError as error:
+        raise ValueError(f"{error} To start anew, delete it.") from error
+    try:
+        return state, dict(json.loads(state["inputs"]))
+    except (KeyError, TypeError, ValueError, RecursionError) as error:
+        raise ValueError(f"{path} holds no state of a training run. To start anew, delete it.") from error
 
 
 def write_checkpoint(path: Path, state: Mapping[str, Any], inputs: Mapping[str, Any]) -> None:

@@ -11,6 +11,8 @@ import numpy as np
 import zarr
 from numpy.typing import NDArray
 
+from nimbus_sd.spatial import watched
+
 
 @dataclass(frozen=True, eq=False)
 class StoredRegion:
@@ -69,7 +71,7 @@ class StoredRegion:
         channels) float32; ``trusted`` (cells, channels) bool, labels that somebody proofread; ``corner`` (windows, 2),
         model row and column.
         """
-        return dict(self.node.arrays())
+        return {name: watched(array) for name, array in self.node.arrays()}
 
     @cached_property
     def corners(self) -> NDArray[np.int64]:

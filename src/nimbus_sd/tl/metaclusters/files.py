@@ -12,6 +12,7 @@ import pandas as pd
 
 from nimbus_sd._csv import columns_of
 from nimbus_sd._disk import replacing
+from nimbus_sd._text import with_formulas, without_formulas
 from nimbus_sd.tl.metaclusters.edit import EDITS, redo
 from nimbus_sd.tl.metaclusters.value import Metaclusters, Step, start
 
@@ -103,7 +104,10 @@ def save(value: Metaclusters, path: str | Path) -> None:
         If it ends in neither.
     """
     path = _known(path)
-    text = to_json(value) if path.suffix == ".json" else to_frame(value).to_csv(index=False, lineterminator="\n")
+    if path.suffix == ".json":
+        text = to_json(value)
+    else:
+        text = without_formulas(to_frame(value)).to_csv(index=False, lineterminator="\n")
     with replacing(path) as (file,):
         file.write_bytes(text.encode())
 
@@ -143,7 +147,7 @@ def load(path: str | Path) -> Metaclusters:
 
 def _from_csv(path: Path) -> Metaclusters:
     columns_of(path)
-    table = pd.read_csv(path, encoding="utf-8-sig", dtype=str, keep_default_na=False)
+    table = pd.read_csv(path, encoding="utf-8-sig", dtype=str, keep_default_na=False).apply(with_formulas)
     if lacking := [name for name in _COLUMNS[:2] if name not in table.columns]:
         raise ValueError(f"{path} has no column {lacking}; it has {list(table.columns)}, and must have {_COLUMNS[:2]}.")
     if table["cluster"].duplicated().any():
