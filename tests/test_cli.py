@@ -294,7 +294,7 @@ def test_the_same_command_goes_through_after_a_kill(store, small, monkeypatch, s
 
 
 def test_a_store_that_cannot_be_written_is_said_before_the_work(store, small, tmp_path, monkeypatch):
-    monkeypatch.setattr("os.access", lambda path, mode: path != store)
+    monkeypatch.setattr("os.access", lambda path, mode: (path, mode) != (store, os.W_OK))
     message = refused("predict", store, "--model", small, "--no-progress")
     assert f"{store} cannot be written to" in message and "--out" in message
     assert call("predict", store, "--model", small, "--no-progress", "--out", tmp_path / "x.csv")[0] == 0
