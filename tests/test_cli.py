@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from shutil import rmtree
 
 import anndata as ad
 import numpy as np
@@ -266,25 +267,37 @@ def test_overwrite_without_a_table_writes_one(store, small):
     assert list(read_zarr(store).tables) == ["table"]
 
 
-@pytest.mark.parametrize("failing", ["table_new", "table"])
-def test_no_table_is_lost_where_writing_fails(scored_store, small, monkeypatch, failing):
-    write = SpatialData.write_element
+def test_no_table_is_lost_where_writing_fails(scored_store, small, monkeypatch):
+    before = files(scored_store)
+    monkeypatch.setattr("nimbus_sd.io.tables.put_folder", lambda *_: (_ for _ in ()).throw(OSError("No space left")))
+    command = ("predict", scored_store, "--model", small, "--key", "again", "--overwrite", "--no-progress")
+    code, _, messages = call(*command)
+    assert code == 2 and messages.endswith("Error: No space left\n")
+    assert files(scored_store) == before
+    monkeypatch.undo()
+    assert call(*command)[0] == 0 and {"nimbus", "again"} <= set(read_zarr(scored_store)["table"].layers)
 
-    def until(self, name, *args, **kwargs):
-        if name == failing:
-            raise OSError("No space left on device")
-        write(self, name, *args, **kwargs)
 
-    monkeypatch.setattr(SpatialData, "write_element", until)
-    code, _, messages = call(
-        "predict", scored_store, "--model", small, "--key", "again", "--overwrite", "--no-progress"
-    )
-    assert code == 2 and messages.endswith("Error: No space left on device\n")
-    tables = read_zarr(scored_store).tables
-    # Either the old table is as it was, or the new one is whole under another name.
-    (kept,) = tables.values()
-    assert "nimbus" in kept.layers
-    assert ("again" in kept.layers) == (failing == "table")
+@pytest.mark.parametrize("step", ["put_folder", "_consolidate"])
+def test_the_same_command_goes_through_after_a_kill(store, small, monkeypatch, step):
+    """Also where the table was in its place already, which is no reason to ask for --overwrite."""
+    from nimbus_sd.io import tables
+
+    with monkeypatch.context() as patch:
+        patch.setattr(tables, step, lambda *_: (_ for _ in ()).throw(SystemExit(137)))
+        patch.setattr(tables.shutil, "rmtree", lambda path, *_, **__: path.name == "new.zarr" and rmtree(path))
+        assert call("predict", store, "--model", small, "--no-progress")[0] == 137
+    assert (store / ".nimbus-sd").exists()
+    assert call("predict", store, "--model", small, "--no-progress")[0] == 0
+    assert list(read_zarr(store).tables) == ["table"] and not (store / ".nimbus-sd").exists()
+    assert "--overwrite" in refused("predict", store, "--model", small, "--no-progress")
+
+
+def test_a_store_that_cannot_be_written_is_said_before_the_work(store, small, tmp_path, monkeypatch):
+    monkeypatch.setattr("os.access", lambda path, mode: (path, mode) != (store, os.W_OK))
+    message = refused("predict", store, "--model", small, "--no-progress")
+    assert f"{store} cannot be written to" in message and "--out" in message
+    assert call("predict", store, "--model", small, "--no-progress", "--out", tmp_path / "x.csv")[0] == 0
 
 
 def test_a_checkpoint_goes_on_after_an_error_that_tells_of_it(store, small, tmp_path):

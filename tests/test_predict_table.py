@@ -1,5 +1,7 @@
 """Regions in, table out: several regions, multiscale elements, large ids, an existing table, disk."""
 
+import time
+from concurrent.futures import ThreadPoolExecutor
 from importlib.metadata import version
 
 import numpy as np
@@ -10,6 +12,7 @@ from spatialdata.transformations import Identity, Scale
 
 import nimbus_sd as ns
 from nimbus_sd.models import PUBLISHED, load, save
+from nimbus_sd.spatial import table as tables
 
 pytestmark = pytest.mark.filterwarnings("ignore:zarr v3 autosharding")
 
@@ -218,3 +221,18 @@ def test_the_table_survives_disk(two, small, tmp_path):
     }
     again = predict(read_zarr(tmp_path / "store.zarr"), small, normalization=back.varm["nimbus_normalization"])
     np.testing.assert_array_equal(again.layers["nimbus"], adata.layers["nimbus"])
+
+
+def test_threads_that_score_into_one_table_lose_no_layer(two, small, monkeypatch):
+    merge = tables.merge_factors
+
+    def slow(*args):
+        time.sleep(0.5)
+        return merge(*args)
+
+    monkeypatch.setattr(tables, "merge_factors", slow)
+    names = ["first", "second", "third"]
+    with ThreadPoolExecutor(3) as pool:
+        list(pool.map(lambda name: predict(two, small, key_added=name), names))
+    assert set(names) <= set(two.tables["table"].layers)
+    assert all(np.isfinite(two.tables["table"].layers[name]).all() for name in names)

@@ -14,7 +14,7 @@ import nimbus_sd as ns
 PUBLIC = {
     "nimbus_sd": {"datasets", "io", "labels", "metrics", "models", "pl", "predict", "simulate", "tl", "train"},
     "nimbus_sd.datasets": {"example", "pan_m", "pan_m_gold_standard"},
-    "nimbus_sd.io": {"read_fovs"},
+    "nimbus_sd.io": {"read_fovs", "save_table"},
     "nimbus_sd.labels": {
         "agreement",
         "check_silver",

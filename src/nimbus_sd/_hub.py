@@ -14,6 +14,8 @@ from typing import Any
 from huggingface_hub import cached_assets_path, constants
 from huggingface_hub.errors import LocalEntryNotFoundError
 
+from nimbus_sd._disk import replacing
+
 logger = logging.getLogger("nimbus_sd")
 
 
@@ -46,10 +48,9 @@ def warn_unreadable(path: Path) -> None:
 
 
 def write_record(path: Path, content: Mapping[str, Any]) -> None:
-    """Write a JSON file that is either complete or not there."""
-    unfinished = path.with_suffix(f".{os.getpid()}")
-    unfinished.write_text(json.dumps(content), encoding="utf-8")
-    unfinished.replace(path)
+    """Write a JSON file."""
+    with replacing(path) as (file,):
+        file.write_text(json.dumps(content), encoding="utf-8")
 
 
 def check_sha256(path: Path, wanted: str | None) -> str:

@@ -35,7 +35,7 @@ from nimbus_sd.engine import (
     told_how_to_go_on,
 )
 from nimbus_sd.models import Card, Scorer, load
-from nimbus_sd.spatial import Region, RegionResult, check_keys, find_regions, write_table
+from nimbus_sd.spatial import WRITING, Region, RegionResult, check_keys, find_regions, write_table
 
 if TYPE_CHECKING:
     import torch
@@ -200,15 +200,16 @@ def predict(
     check_cells(results)
     maps = {key: score_map(region, in_use, scorer, tile_size) for key, region in zip(new_images, regions, strict=False)}
 
-    adata = write_table(
-        sdata,
-        results,
-        channels=channels,
-        table_key=table_key,
-        key_added=key_added,
-        factors=factors,
-        provenance=provenance(scorer, regions, given=normalization is not None),
-    )
+    with WRITING:
+        adata = write_table(
+            sdata,
+            results,
+            channels=channels,
+            table_key=table_key,
+            key_added=key_added,
+            factors=factors,
+            provenance=provenance(scorer, regions, given=normalization is not None),
+        )
     sdata.images.update(maps)
     logger.info("added layers[%r]: scores of %d cells in %d channels", key_added, adata.n_obs, len(channels))
     return adata

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from nimbus_sd._disk import replacing
 from nimbus_sd.cli._files import check_out
 from nimbus_sd.cli._messages import plain_messages, say
 
@@ -54,5 +55,6 @@ def benchmark(
         say(table.astype(object).where(table.notna(), "").to_string(float_format="{:.3f}".format))
         if out is not None:
             table.columns = [f"{metric} ({way})" if way else metric for way, metric in table.columns]
-            without_formulas(table).to_csv(out, index_label="dataset")
+            with replacing(out) as (file,):
+                without_formulas(table).to_csv(file, index_label="dataset")
             say(f"\nWrote {out}.")

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Annotated
 
 import typer
 
+from nimbus_sd.cli._files import write_store
 from nimbus_sd.cli._messages import plain_messages, say
 
 
@@ -33,8 +33,5 @@ def convert(
             raise ValueError(f"--out {out} must end in .zarr.")
         sdata = ns.io.read_fovs(image, mask, pixel_size=pixel_size, channels=channels, mask_pattern=mask_pattern)
         out.absolute().parent.mkdir(parents=True, exist_ok=True)
-        # Pixels are read while they are written, and a damaged file must not leave half a store behind.
-        with TemporaryDirectory(prefix=".nimbus-sd-", dir=out.absolute().parent) as folder:
-            sdata.write(Path(folder) / out.name)
-            (Path(folder) / out.name).rename(out)
+        write_store(sdata, out)
         say(f"Wrote {len(sdata.images)} image(s) and {len(sdata.labels)} mask(s) to {out}.")

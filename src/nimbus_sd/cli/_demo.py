@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from nimbus_sd._disk import UNFINISHED, replacing
+from nimbus_sd.cli._files import write_store
 from nimbus_sd.cli._messages import Steps, plain_messages, say
 
 
@@ -32,7 +34,8 @@ def _demo(out: Path, progress: bool) -> None:
     store, picture = out / "example.zarr", out / "example.png"
     # Before all work, so that nobody waits for an error.
     out.mkdir(parents=True, exist_ok=True)
-    unknown = sorted(path.name for path in out.iterdir() if path.name not in (store.name, picture.name))
+    names = {path.name for path in out.iterdir() if not path.name.startswith(UNFINISHED)}
+    unknown = sorted(names - {store.name, picture.name})
     if unknown:
         raise ValueError(f"{out} holds other files ({', '.join(unknown[:3])}); name a new folder with --out.")
     steps = Steps()
@@ -58,9 +61,10 @@ def _demo(out: Path, progress: bool) -> None:
     others.columns.name = others.index.name = None
     say("Mean F1 of other thresholds on the mean intensity; the oracle knows the truth:\n" + others.to_string() + "\n")
 
-    sdata.write(store, overwrite=True)
+    write_store(sdata, store)
     axes = ns.pl.comparison(
         sdata, ["CD3", "CD20", "PanCK", "Ki67"], "fov1_labels", crop=(slice(100, 360), slice(100, 360))
     )
-    axes[0, 0].figure.savefig(picture, dpi=110)
+    with replacing(picture) as (file,):
+        axes[0, 0].figure.savefig(file, dpi=110)
     steps.done(f"Wrote {store} (SpatialData) and {picture} (picture).")

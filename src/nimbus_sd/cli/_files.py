@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -18,6 +20,13 @@ def check_out(out: Path, endings: tuple[str, ...], overwrite: bool) -> None:
         raise FileNotFoundError(f"There is no folder {out.parent} to write {out.name} into.")
     if out.exists() and not overwrite:
         raise FileExistsError(f"{out} exists already; pass --overwrite to replace it, or name another file.")
+
+
+def check_store(store: Path, table: str) -> None:
+    """Check that a table can be written into a store; before all work, so that nobody waits for an error."""
+    places = [store, store / "tables", store / "tables" / table]
+    if closed := [place for place in places if place.exists() and not os.access(place, os.W_OK)]:
+        raise PermissionError(f"{closed[0]} cannot be written to; pass --out for a file of its own, or open it to you.")
 
 
 def read_store(store: Path) -> SpatialData:
@@ -49,16 +58,10 @@ def read_factors(path: Path) -> pd.Series:
     return table.assign(channel=with_formulas(table["channel"])).set_index("channel")["factor"]
 
 
-def write_table(sdata: SpatialData, name: str) -> None:
-    """Write a table into its store. One that is there goes last: whenever this is stopped, one of them is whole."""
-    if f"tables/{name}" not in sdata.elements_paths_on_disk():
-        sdata.write_element(name)
-        return
-    spare = f"{name}_new"
-    while spare in sdata:
-        spare += "_"
-    sdata.tables[spare] = sdata.tables[name]
-    sdata.write_element(spare)
-    sdata.delete_element_from_disk(name)
-    sdata.write_element(name)
-    sdata.delete_element_from_disk(spare)
+def write_store(sdata: SpatialData, path: Path) -> None:
+    """Write a store, whole or not at all; one that is there is replaced."""
+    from nimbus_sd._disk import UNFINISHED, put_folder
+
+    with TemporaryDirectory(prefix=UNFINISHED, dir=path.absolute().parent) as folder:
+        sdata.write(Path(folder) / path.name)
+        put_folder(Path(folder) / path.name, path, Path(folder) / "old")

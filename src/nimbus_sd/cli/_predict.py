@@ -7,7 +7,8 @@ from typing import Annotated, Literal
 
 import typer
 
-from nimbus_sd.cli._files import check_out, read_factors, read_store, write_table
+from nimbus_sd._disk import replacing
+from nimbus_sd.cli._files import check_out, check_store, read_factors, read_store
 from nimbus_sd.cli._messages import plain_messages, say
 
 
@@ -53,12 +54,17 @@ def predict(
     with plain_messages():
         if out is not None:
             check_out(out, (".h5ad", ".csv"), overwrite)
+        else:
+            check_store(store, table)
 
         factors = None if normalization is None else read_factors(normalization)
 
         import nimbus_sd as ns
         from nimbus_sd._text import without_formulas
+        from nimbus_sd.io.tables import restore
 
+        # A table that this command put in its place before it was killed is not somebody else's.
+        overwrite |= out is None and table in restore(store)
         sdata = read_store(store)
         if out is None and table in sdata.tables and not overwrite:
             raise ValueError(
@@ -84,12 +90,13 @@ def predict(
             progress=progress,
         )
         if out is None:
-            write_table(sdata, table)
+            ns.io.save_table(sdata, table, overwrite=overwrite)
             say(f"Wrote {adata.n_obs} cells x {adata.n_vars} channels to table {table!r} of {store}.")
             return
-        if out.suffix == ".h5ad":
-            adata.write_h5ad(out)
-        else:
-            # A channel that is named as a column of obs gets the layer's name behind it.
-            without_formulas(adata.obs.join(adata.to_df(layer=key), rsuffix=f"_{key}")).to_csv(out)
+        with replacing(out) as (file,):
+            if out.suffix == ".h5ad":
+                adata.write_h5ad(file)
+            else:
+                # A channel that is named as a column of obs gets the layer's name behind it.
+                without_formulas(adata.obs.join(adata.to_df(layer=key), rsuffix=f"_{key}")).to_csv(file)
         say(f"Wrote {adata.n_obs} cells x {adata.n_vars} channels to {out}.")

@@ -18,6 +18,7 @@ from huggingface_hub.utils import (  # type: ignore[attr-defined]
 )
 
 from nimbus_sd import _hub
+from nimbus_sd._disk import replacing
 
 logger = logging.getLogger("nimbus_sd")
 
@@ -126,7 +127,8 @@ def _check(path: Path, sha256: str | None, notes: Path) -> None:
     if note.exists() and note.read_text() == changed:
         return
     _hub.check_sha256(path, sha256)
-    note.write_text(changed)
+    with replacing(note) as (file,):
+        file.write_text(changed)
 
 
 @contextmanager

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import json
 import logging
 import os
@@ -17,13 +16,9 @@ from typing import IO, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from nimbus_sd._disk import lock, put
 from nimbus_sd.engine.inputs import differences
 from nimbus_sd.engine.plan import TileSums
-
-try:
-    import fcntl
-except ImportError:  # on Windows
-    fcntl = None  # type: ignore[assignment]
 
 logger = logging.getLogger("nimbus_sd")
 
@@ -137,8 +132,7 @@ class Checkpoint:
 
     def _lock(self, file: IO[bytes]) -> None:
         try:
-            if fcntl is not None:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            lock(file.fileno(), wait=False)
         except BlockingIOError as error:
             raise BlockingIOError(
                 f"Another call works with the checkpoint in {str(self.folder)!r}; wait for it, or pass another "
@@ -171,10 +165,7 @@ class Checkpoint:
         try:
             with unfinished.open("wb") as file:
                 content(file)
-                file.flush()
-                os.fsync(file.fileno())
-            unfinished.replace(path)
-            _sync_folder(self.folder)
+            put(unfinished, path)
         except OSError as error:
             unfinished.unlink(missing_ok=True)
             reason = f"The checkpoint cannot be written ({error.strerror or error}); the tiles in it are intact"
@@ -183,17 +174,3 @@ class Checkpoint:
 
 def _name(number: int) -> str:
     return f"tile-{number:07d}.npz"
-
-
-def _sync_folder(folder: Path) -> None:
-    """Force a renaming to disk, where the system can."""
-    if os.name == "posix":
-        descriptor = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        except OSError as error:
-            # Some network file systems sync files only.
-            if error.errno not in (errno.EINVAL, errno.ENOTSUP):
-                raise
-        finally:
-            os.close(descriptor)

@@ -10,6 +10,7 @@ import pandas as pd
 
 from nimbus_sd import keys
 from nimbus_sd._csv import columns_of
+from nimbus_sd._disk import replacing
 from nimbus_sd._text import with_formulas, without_formulas
 from nimbus_sd.labels._place import PLACE, cells_of, check_states, put_labels
 from nimbus_sd.labels._states import STATES, WORDS, listed
@@ -147,7 +148,8 @@ def to_csv(
         table = table.rename(columns={"instance_id": "cell_id"})[["fov", "cell_id", "channel", "activity"]]
         if "dataset" in adata.obs:
             table.insert(0, "dataset", adata.obs["dataset"].iloc[rows])
-    without_formulas(table).to_csv(path, index=False)
+    with replacing(path) as (file,):
+        without_formulas(table).to_csv(file, index=False)
 
 
 def _own(path: Path) -> pd.DataFrame:

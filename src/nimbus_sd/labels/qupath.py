@@ -14,6 +14,7 @@ import numpy as np
 import pandas as pd
 
 from nimbus_sd import keys
+from nimbus_sd._disk import replacing
 from nimbus_sd.labels._place import PLACE, cells_of, check_names, check_states, put_labels
 from nimbus_sd.labels._states import listed
 from nimbus_sd.metrics._layers import check_table, layers_of
@@ -117,18 +118,20 @@ def to_qupath(
     given = regions if cells is None and regions is not None else chosen["region"].unique()
     found = _regions(sdata, image_key, [str(name) for name in layers_of(given)])
     folder.mkdir(parents=True, exist_ok=True)
-    for name, in_region in chosen.groupby("region", sort=False):
-        polygons = read_polygons(found[str(name)], in_region["instance_id"].unique())
-        outlines = {cell: mapping(polygon) for cell, polygon in polygons}
-        if without := sorted(set(in_region["instance_id"]) - set(outlines)):
-            warnings.warn(
-                f"{len(without)} cells of the table have no pixels in labels {name!r}, such as {without[0]}; they "
-                "were left out.",
-                UserWarning,
-                stacklevel=2,
-            )
-        for channel, part in in_region.groupby("channel", sort=False):
-            _write(files[str(name), str(channel)], part, outlines)
+    with replacing(*files.values()) as new:
+        place = dict(zip(files, new, strict=True))
+        for name, in_region in chosen.groupby("region", sort=False):
+            polygons = read_polygons(found[str(name)], in_region["instance_id"].unique())
+            outlines = {cell: mapping(polygon) for cell, polygon in polygons}
+            if without := sorted(set(in_region["instance_id"]) - set(outlines)):
+                warnings.warn(
+                    f"{len(without)} cells of the table have no pixels in labels {name!r}, such as {without[0]}; they "
+                    "were left out.",
+                    UserWarning,
+                    stacklevel=2,
+                )
+            for channel, part in in_region.groupby("channel", sort=False):
+                _write(place[str(name), str(channel)], part, outlines)
     logger.info("wrote %d files to %s", len(files), folder)
     return list(files.values())
 

@@ -8,6 +8,7 @@ from dataclasses import MISSING, asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal, get_args
 
+from nimbus_sd._disk import replacing
 from nimbus_sd.models.unet import MAX_DEPTH, MAX_PATCH, MIN_DEPTH, Padding
 
 Rule = Literal["mean_of_regions", "pooled", "otsu"]
@@ -164,7 +165,8 @@ class Card:
 
     def write(self, path: str | Path) -> None:
         """Write the card as a JSON file."""
-        Path(path).write_text(self.to_json(), encoding="utf-8")
+        with replacing(path) as (file,):
+            file.write_text(self.to_json(), encoding="utf-8")
 
     @classmethod
     def read(cls, path: str | Path) -> "Card":

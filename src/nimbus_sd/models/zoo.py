@@ -2,7 +2,6 @@
 
 import hashlib
 import logging
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from importlib.resources import files
@@ -15,6 +14,7 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor
 
+from nimbus_sd._disk import replacing
 from nimbus_sd.models import hub
 from nimbus_sd.models.archive import read_archive
 from nimbus_sd.models.card import PUBLISHED, Card
@@ -147,16 +147,10 @@ def save(model: Model | UNet, card: Card, path: str | Path, *, half: bool = Fals
     }
     data = safetensors.torch.save(tensors)
     card = replace(card, sha256=hashlib.sha256(data).hexdigest())
-    _write(path, data)
-    _write(path.with_suffix(".json"), card.to_json().encode())
+    with replacing(path, path.with_suffix(".json")) as (weights, description):
+        weights.write_bytes(data)
+        description.write_text(card.to_json(), encoding="utf-8")
     return card
-
-
-def _write(path: Path, data: bytes) -> None:
-    """Write a file that is either complete or not there."""
-    unfinished = path.with_name(f"{path.name}.{os.getpid()}")
-    unfinished.write_bytes(data)
-    unfinished.replace(path)
 
 
 def _read_safetensors(weights: Traversable, description: Traversable) -> Model:

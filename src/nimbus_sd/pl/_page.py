@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import io
-import os
 from collections.abc import Mapping, Sequence
 from html import escape
 from pathlib import Path
@@ -13,6 +12,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from nimbus_sd._disk import replacing
 from nimbus_sd.pl._style import literal
 
 _STYLE = """
@@ -31,11 +31,10 @@ _TEXT = ' class="text"'
 
 
 def write_page(path: Path, title: str, sections: Sequence[str]) -> Path:
-    """Write a page in one go: an interrupted run leaves no half of it."""
+    """Write a page."""
     head = f'<!doctype html><html lang="en"><meta charset="utf-8"><title>{escape(title)}</title>'
-    unfinished = path.with_name(f"{path.name}.{os.getpid()}")
-    unfinished.write_text(f"{head}<style>{_STYLE}</style>" + "\n".join(sections) + "</html>\n", encoding="utf-8")
-    unfinished.replace(path)
+    with replacing(path) as (file,):
+        file.write_text(f"{head}<style>{_STYLE}</style>" + "\n".join(sections) + "</html>\n", encoding="utf-8")
     return path
 
 

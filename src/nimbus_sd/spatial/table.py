@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import threading
 import warnings
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 import pandas as pd
@@ -26,7 +27,10 @@ from nimbus_sd.spatial.table_checks import check_keys, has_key
 if TYPE_CHECKING:
     from spatialdata import SpatialData
 
-__all__ = ["RegionResult", "check_keys", "write_table"]
+__all__ = ["WRITING", "RegionResult", "check_keys", "write_table"]
+
+#: Held while a table is read, changed and put back: threads that share a SpatialData would lose each other's results.
+WRITING: Final = threading.Lock()
 
 
 def write_table(

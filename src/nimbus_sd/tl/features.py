@@ -93,6 +93,8 @@ def cell_features(
     ValueError
         The table does not say which cells its rows are, is about other regions or channels, or has something else
         under one of these names; image and labels do not fit.
+    RuntimeError
+        Another thread replaced the table meanwhile.
 
     Examples
     --------
@@ -104,6 +106,7 @@ def cell_features(
     """
     from nimbus_sd.spatial.features import one_per_image, pixel_thresholds, read_features, read_outlines, windows
     from nimbus_sd.spatial.join import existing_table, matched, regions_of_table
+    from nimbus_sd.spatial.table import WRITING
 
     table = existing_table(sdata, table_key, _PLACES)
     noted = pixel_sizes(table)
@@ -127,16 +130,22 @@ def cell_features(
             contacts.append((length, rows[first], rows[second]))
     boundary = _symmetric(contacts, table.n_obs)
 
-    for key, values in zip(_LAYERS, layers, strict=True):
-        table.layers[key] = values
-    table.obs[keys.PERIMETER] = perimeter
-    table.obsp[keys.BOUNDARY] = boundary
-    table.var[keys.PIXEL_THRESHOLD] = thresholds
-    table.uns[keys.CELL_FEATURES] = {
-        "pixel_size": {region.labels_key: region.pixel_size * region.image_repeat for region in regions},
-        "version": version("nimbus-sd"),
-        "wrote": sorted(_PLACES),
-    }
+    with WRITING:
+        if sdata.tables.get(table_key) is not table:
+            raise RuntimeError(
+                f"Another thread replaced table {table_key!r} while its cells were measured; nothing was added. Call "
+                "again."
+            )
+        for key, values in zip(_LAYERS, layers, strict=True):
+            table.layers[key] = values
+        table.obs[keys.PERIMETER] = perimeter
+        table.obsp[keys.BOUNDARY] = boundary
+        table.var[keys.PIXEL_THRESHOLD] = thresholds
+        table.uns[keys.CELL_FEATURES] = {
+            "pixel_size": {region.labels_key: region.pixel_size * region.image_repeat for region in regions},
+            "version": version("nimbus-sd"),
+            "wrote": sorted(_PLACES),
+        }
     logger.info("added features of %d cells in %d channels", int(np.isfinite(perimeter).sum()), len(columns))
     return table
 

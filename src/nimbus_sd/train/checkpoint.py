@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import json
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ from typing import Any
 import torch
 from torch.utils.tensorboard import SummaryWriter
 
+from nimbus_sd._disk import replacing
 from nimbus_sd.models.archive import read_archive
 
 
@@ -54,10 +54,9 @@ def read_state(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
 
 
 def write_checkpoint(path: Path, state: Mapping[str, Any], inputs: Mapping[str, Any]) -> None:
-    """Write the state of a run as a file that is either complete or not there."""
-    unfinished = path.with_name(f"{path.name}.{os.getpid()}")
-    torch.save({**state, "inputs": json.dumps(inputs)}, unfinished)
-    unfinished.replace(path)
+    """Write the state of a run."""
+    with replacing(path) as (file,):
+        torch.save({**state, "inputs": json.dumps(inputs)}, file)
 
 
 class Log:
@@ -79,7 +78,7 @@ class Log:
         if step and self._path.exists():
             with self._path.open(newline="", encoding="utf-8") as file:
                 rows = [row for row in csv.DictReader(file) if int(row["step"]) <= step]
-        with self._path.open("w", newline="", encoding="utf-8") as file:
+        with replacing(self._path) as (new,), new.open("w", newline="", encoding="utf-8") as file:
             writer = csv.DictWriter(file, self.NAMES)
             writer.writeheader()
             writer.writerows(rows)

@@ -12,6 +12,7 @@ import pandas as pd
 from lightning.fabric import Fabric
 
 from nimbus_sd import keys
+from nimbus_sd._disk import put_folder, settle
 from nimbus_sd.models import Card, Model, load
 from nimbus_sd.train._settings import seed_of
 from nimbus_sd.train.build import build_store
@@ -117,12 +118,12 @@ def fine_tune(
                 raise ValueError(f"`split` holds out no region for {name!r}, so nobody could {use}.")
     check_recipe(recipe)
     rng = seed_of(rng)
-    tiles, new = folder / "tiles.zarr", folder / "tiles.zarr.new"
+    tiles, new, old = (folder / name for name in ("tiles.zarr", "tiles.zarr.new", "tiles.zarr.old"))
+    # Of a call that was stopped.
+    settle(new, tiles, old)
     if tiles.exists():
         # Something else of that name is not replaced.
         Store(tiles)
-    # Of a call that was stopped.
-    shutil.rmtree(new, ignore_errors=True)
     try:
         store = build_store(
             new,
@@ -146,9 +147,7 @@ def fine_tune(
         check_labelled(store)
         # `train` does not go on with other tiles, and those of the run would be lost by then.
         read_checkpoint(folder / "last.ckpt", {"store": store.described()})
-        if tiles.exists():
-            shutil.rmtree(tiles)
-        new.rename(tiles)
+        put_folder(new, tiles, old)
     finally:
         shutil.rmtree(new, ignore_errors=True)
     store = Store(tiles)

@@ -11,6 +11,7 @@ from typing import Any
 import pandas as pd
 
 from nimbus_sd._csv import columns_of
+from nimbus_sd._disk import replacing
 from nimbus_sd._text import with_formulas, without_formulas
 from nimbus_sd.tl.metaclusters.edit import EDITS, redo
 from nimbus_sd.tl.metaclusters.value import Metaclusters, Step, start
@@ -107,7 +108,8 @@ def save(value: Metaclusters, path: str | Path) -> None:
         text = to_json(value)
     else:
         text = without_formulas(to_frame(value)).to_csv(index=False, lineterminator="\n")
-    path.write_bytes(text.encode())
+    with replacing(path) as (file,):
+        file.write_bytes(text.encode())
 
 
 def load(path: str | Path) -> Metaclusters:

@@ -1,0 +1,154 @@
+"""Tables into stores, also over those that are there."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+import zarr
+from spatialdata import SpatialData
+
+from nimbus_sd._disk import lock, put_folder, settle, sync
+from nimbus_sd.spatial.elements import check_spatialdata, not_found
+from nimbus_sd.spatial.table import WRITING
+
+#: Folder in a store for what is not finished; no element of SpatialData, and no part of Zarr's hierarchy.
+_UNFINISHED = ".nimbus-sd"
+
+
+def save_table(sdata: SpatialData, table_key: str = "table", *, overwrite: bool = True) -> None:
+    """Write a table into the store that the data were read from, also in place of one that is there.
+
+    Whenever this is stopped, by kill, a full disk or a power cut, the store has the old table or the new one, whole; no
+    other element is touched. The table is written beside, forced to disk, and takes its place at the end. Should the
+    process die at that very moment, what was there lies in the store's folder ``.nimbus-sd``, and the next call, or
+    ``nimbus-sd predict``, puts it back. One call at a time writes into a store, the others wait.
+
+    Parameters
+    ----------
+    sdata
+        What :func:`spatialdata.read_zarr` returned, or what was written by ``sdata.write``.
+    table_key
+        Name of the table in ``sdata`` and in the store.
+    overwrite
+        Replace a table of this name. False makes it an error.
+
+    Raises
+    ------
+    KeyError
+        ``sdata`` has no such table.
+    ValueError
+        ``sdata`` is in no store; an image, labels, shapes or points of the store have the name.
+    FileExistsError
+        The store has such a table, and ``overwrite`` is False.
+    OSError
+        There is no space left, or the store cannot be written to. It is as it was.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> import nimbus_sd as ns
+    >>> sdata = ns.datasets.example()
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     sdata.write(f"{folder}/example.zarr")
+    ...     adata = ns.predict(sdata, channels=["CD3"], progress=False)
+    ...     ns.io.save_table(sdata)
+    """
+    check_spatialdata(sdata)
+    if table_key not in sdata.tables:
+        raise not_found("table", [table_key], sdata.tables)
+    if sdata.path is None:
+        raise ValueError(
+            "The SpatialData is in memory only, so there is no store to save its table into; write all of it with "
+            "`sdata.write('name.zarr')`."
+        )
+    store = Path(sdata.path)
+    path = store / "tables" / table_key
+    others = [kind for kind in ("images", "labels", "shapes", "points") if (store / kind / table_key).exists()]
+    if others:
+        raise ValueError(f"{store} has {table_key!r} among its {others[0]}; rename the table in `sdata.tables`.")
+    with _alone(store):
+        _restore(store)
+        if path.exists() and not overwrite:
+            raise FileExistsError(f"{store} has a table {table_key!r} already.")
+        folder = store / _UNFINISHED / table_key
+        try:
+            put_folder(_written(sdata, table_key, folder / "new.zarr"), path, folder / "old" / table_key)
+        except BaseException:
+            shutil.rmtree(store / _UNFINISHED, ignore_errors=True)
+            raise
+        shutil.rmtree(folder / "new.zarr")
+        _consolidate(store)
+        shutil.rmtree(store / _UNFINISHED)
+
+
+def restore(store: Path) -> set[str]:
+    """Bring a store in order after a call of `save_table` that was killed.
+
+    Returns
+    -------
+    set of str
+        The table that was in its place already, if the call came so far.
+    """
+    if not (store / _UNFINISHED).exists():
+        return set()
+    with _alone(store):
+        return _restore(store)
+
+
+def _restore(store: Path) -> set[str]:
+    finished = set()
+    for folder in (store / _UNFINISHED).glob("*"):
+        new, name = folder / "new.zarr", folder.name
+        if not new.exists():
+            finished.add(name)
+        settle(new / "tables" / name, store / "tables" / name, folder / "old" / name)
+    if (store / _UNFINISHED).exists():
+        _consolidate(store)
+        shutil.rmtree(store / _UNFINISHED)
+    return finished
+
+
+def _written(sdata: SpatialData, table_key: str, place: Path) -> Path:
+    """Write the table into a store of its own, in the form of the one that it belongs to; its path there."""
+    root = zarr.open_group(sdata.path, mode="r+", use_consolidated=False)
+    root.require_group("tables")
+    zarr.create_group(place, zarr_format=root.metadata.zarr_format)
+    with warnings.catch_warnings():
+        # The labels that it is about are in the other store.
+        warnings.simplefilter("ignore")
+        alone = SpatialData(tables={table_key: sdata.tables[table_key]})
+    alone.path = place
+    alone.write_element(table_key)
+    return place / "tables" / table_key
+
+
+def _consolidate(store: Path) -> None:
+    """Let a store's list of its elements, where it has one, tell of what is there now."""
+    content = SpatialData()
+    content.path = store
+    if content.has_consolidated_metadata():
+        content.write_consolidated_metadata()
+        for name in ("zarr.json", ".zmetadata"):
+            sync(store / name)
+
+
+@contextmanager
+def _alone(store: Path) -> Iterator[None]:
+    """Keep other threads out of a store and, where the file system can, other processes."""
+    with WRITING:
+        if os.name != "posix":
+            yield
+            return
+        descriptor = os.open(store, os.O_RDONLY)
+        try:
+            # Some network file systems lock no folders.
+            with suppress(OSError):
+                lock(descriptor, wait=True)
+            yield
+        finally:
+            os.close(descriptor)

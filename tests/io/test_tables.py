@@ -1,0 +1,177 @@
+"""Tables saved into stores: what is there after a kill, a full disk, or from several threads."""
+
+import contextlib
+import shutil
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import anndata as ad
+import numpy as np
+import pandas as pd
+import pytest
+from spatialdata import SpatialData, read_zarr
+from spatialdata._io.format import SpatialDataContainerFormatV01
+from spatialdata.models import TableModel
+from zarr.storage import LocalStore
+
+from nimbus_sd.io import save_table
+from nimbus_sd.io.tables import restore
+from nimbus_sd.spatial import features
+from nimbus_sd.tl import cell_features
+
+IDS = np.array([2, 5])
+
+
+def table(value: float) -> ad.AnnData:
+    obs = pd.DataFrame({"region": pd.Categorical(["fov_cells"] * 2), "instance_id": IDS}, index=["a", "b"])
+    adata = ad.AnnData(np.full((2, 1), value, np.float32), obs=obs, var=pd.DataFrame(index=["CD3"]))
+    return TableModel.parse(adata, region="fov_cells", region_key="region", instance_key="instance_id")
+
+
+@pytest.fixture(scope="module", params=["consolidated", "plain", "zarr 2"])
+def written(request, make_sdata, tmp_path_factory) -> Path:
+    """A store with a table ``mine``."""
+    labels = np.repeat(IDS, 8).reshape(4, 4).astype(np.int32)
+    sdata = make_sdata(np.ones((1, 4, 4), np.uint16), labels)
+    sdata.tables["mine"] = table(7)
+    path = tmp_path_factory.mktemp("stores") / "store.zarr"
+    form = [SpatialDataContainerFormatV01()] if request.param == "zarr 2" else None
+    sdata.write(path, consolidate_metadata=request.param != "plain", sdata_formats=form)
+    return path
+
+
+@pytest.fixture
+def store(written, tmp_path) -> Path:
+    return Path(shutil.copytree(written, tmp_path / "store.zarr"))
+
+
+def values(store: Path) -> dict[str, float]:
+    return {name: float(one.X[0, 0]) for name, one in read_zarr(store).tables.items()}
+
+
+def save(store: Path, value: float, **options) -> None:
+    sdata = read_zarr(store)
+    sdata.tables["table"] = table(value)
+    save_table(sdata, "table", **options)
+
+
+def test_a_table_is_saved_and_saved_again(store):
+    before = sorted(path.name for path in store.iterdir())
+    for value in (1, 2):
+        save(store, value)
+        assert values(store) == {"mine": 7, "table": value}
+    assert sorted(path.name for path in store.iterdir()) == before
+    with pytest.raises(FileExistsError, match="has a table 'table' already"):
+        save(store, 3, overwrite=False)
+    assert values(store) == {"mine": 7, "table": 2}
+
+
+class Killed(BaseException):
+    """Nothing is written or tidied up after it."""
+
+
+@pytest.fixture
+def kill(monkeypatch):
+    """Let a call die at its nth step on disk; how many steps it came to."""
+
+    def kill(n, call) -> int:
+        steps = 0
+
+        def counted(what):
+            def step(*args, **kwargs):
+                nonlocal steps
+                steps += 1
+                if steps >= n:  # and ever after
+                    raise Killed
+                return what(*args, **kwargs)
+
+            return step
+
+        write = LocalStore.set
+
+        async def written(*args, **kwargs):
+            await counted(write)(*args, **kwargs)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(LocalStore, "set", written)
+            for owner, name in ((Path, "rename"), (shutil, "rmtree")):
+                patch.setattr(owner, name, counted(getattr(owner, name)))
+            with contextlib.suppress(Killed):
+                call()
+        return min(steps, n)
+
+    return kill
+
+
+@pytest.mark.parametrize("there", [False, True], ids=["new", "replaced"])
+def test_a_kill_at_any_step_leaves_the_old_table_or_the_new_one(store, kill, there):
+    if there:
+        save(store, 1)
+    whole = shutil.copytree(store, store.with_name("whole.zarr"))
+    total = kill(10**6, lambda: save(store, 2))
+    old, new = values(whole), {"mine": 7, "table": 2}
+    met = []
+    # All steps of the end.
+    for n in (1, total // 2, *range(total - 8, total + 1)):
+        shutil.rmtree(store)
+        shutil.copytree(whole, store)
+        assert kill(n, lambda: save(store, 2)) == n
+        finished = restore(store)
+        met.append(values(store))
+        assert met[-1] in (old, new) and not (store / ".nimbus-sd").exists()
+        assert not finished or (finished == {"table"} and met[-1] == new)
+    assert old in met and new in met
+
+
+def test_the_next_call_needs_nobody_to_tidy_up(store, kill):
+    save(store, 1)
+    assert kill(20, lambda: save(store, 2)) == 20 and (store / ".nimbus-sd").exists()
+    assert values(store) == {"mine": 7, "table": 1}
+    save(store, 3)
+    assert values(store) == {"mine": 7, "table": 3} and not (store / ".nimbus-sd").exists()
+
+
+def test_a_full_disk_leaves_the_store_as_it_was(store, monkeypatch):
+    save(store, 1)
+    monkeypatch.setattr("os.fsync", lambda descriptor: (_ for _ in ()).throw(OSError("No space left on device")))
+    with pytest.raises(OSError, match="No space"):
+        save(store, 2)
+    assert values(store) == {"mine": 7, "table": 1} and not (store / ".nimbus-sd").exists()
+
+
+def test_what_cannot_be_saved_is_said(make_sdata, store):
+    sdata = read_zarr(store)
+    with pytest.raises(KeyError, match="No table 'tabel'; there is: 'mine'"):
+        save_table(sdata, "tabel")
+    sdata.path = None
+    with pytest.raises(ValueError, match=r"in memory only.*sdata\.write"):
+        save_table(sdata, "mine")
+    sdata = SpatialData(tables={"fov": table(1)})
+    sdata.path = store
+    with pytest.raises(ValueError, match="has 'fov' among its images"):
+        save_table(sdata, "fov")
+
+
+def test_threads_save_one_after_another(store):
+    names = [f"table{i}" for i in range(4)]
+    sdata = read_zarr(store)
+    for i, name in enumerate(names):
+        sdata.tables[name] = table(i)
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(lambda name: save_table(sdata, name), names * 2))
+    assert values(store) == {"mine": 7} | {name: i for i, name in enumerate(names)}
+
+
+def test_features_of_a_table_that_was_replaced_meanwhile(make_sdata, monkeypatch):
+    sdata = make_sdata(np.ones((2, 4, 4), np.uint16), np.repeat(IDS, 8).reshape(4, 4).astype(np.int32))
+    sdata.tables["table"] = table(1)
+    read = features.read_outlines
+
+    def meanwhile(*args):
+        sdata.tables["table"] = table(2)
+        return read(*args)
+
+    monkeypatch.setattr(features, "read_outlines", meanwhile)
+    with pytest.raises(RuntimeError, match="Another thread replaced table 'table'"):
+        cell_features(sdata, channels=["CD3"], pixel_size=0.5, progress=False)
+    assert not sdata.tables["table"].layers
