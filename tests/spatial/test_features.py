@@ -1,6 +1,7 @@
 """Features of single cells, against regionprops and against what one pass over a padded image gives."""
 
 import itertools
+import tracemalloc
 
 import dask.array as da
 import numpy as np
@@ -14,6 +15,7 @@ from spatialdata import SpatialData
 from spatialdata.models import Image2DModel, Labels2DModel
 from spatialdata.transformations import Identity
 
+from nimbus_sd.pixels import quantiles
 from nimbus_sd.spatial import features, find_regions
 
 
@@ -153,6 +155,21 @@ def test_thresholds_are_of_all_images_together_and_each_image_once():
     found = features.pixel_thresholds(regions, lambda: calls.append(1))
     assert found == threshold_otsu(np.concatenate([images["a"], images["b"]]).astype(np.uint16))
     assert len(calls) == 2
+
+
+def test_thresholds_of_many_channels_take_the_memory_of_some(monkeypatch):
+    image = np.exp2(np.random.default_rng(0).uniform(-60, 0, (24, 32, 32))).astype(np.float32)
+    region = region_of(image, np.ones((32, 32), np.int32))
+    whole = features.pixel_thresholds([region], lambda: None)
+    # What the histograms of two channels take at most.
+    monkeypatch.setattr(quantiles, "_WORK_BYTES", 2 * 2**25, raising=False)
+    calls = []
+    tracemalloc.start()
+    found = features.pixel_thresholds([region], lambda: calls.append(1))
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 80e6 and len(calls) == 1
+    np.testing.assert_array_equal(found, whole)
 
 
 def test_thresholds_of_floats_part_the_same_pixels():

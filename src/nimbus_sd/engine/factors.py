@@ -12,13 +12,11 @@ from numpy.typing import NDArray
 from nimbus_sd.engine.bad_pixels import BadPixels
 from nimbus_sd.engine.read import GROUP_BYTES
 from nimbus_sd.models import Card
-from nimbus_sd.pixels import LARGEST, OTSU_LEVELS, SQUARE_UM, Histogram, square_means
+from nimbus_sd.pixels import LARGEST, OTSU_LEVELS, SQUARE_UM, Histogram, channels_in_work, square_means
 from nimbus_sd.spatial import Region
 
 FACTOR = "factor"
 _BLOCK = 2048
-# So many channels are counted at a time that the histograms of a region take no more, and those of all regions.
-_HISTOGRAM_BYTES = 2**29
 _ALL = "all images"
 # With fewer squares a few bright cells, or the lack of some, decide.
 _FEW_SQUARES = 50
@@ -109,15 +107,13 @@ def check_range(factors: pd.DataFrame) -> None:
         )
 
 
-def _in_work(regions: Sequence[Region], card: Card) -> list[list[int]]:
-    """Cut the channels into groups whose histograms, of a region and of all, bound the memory."""
-    n = len(regions[0].channels)
-    size = max(1, _HISTOGRAM_BYTES // _histogram(card, [region.dtype for region in regions]).most_bytes)
-    return [list(range(start, min(start + size, n))) for start in range(0, n, size)]
+def _in_work(regions: Sequence[Region], card: Card) -> list[range]:
+    """Cut the channels into groups that are measured together."""
+    return channels_in_work(_histogram(card, [region.dtype for region in regions]), len(regions[0].channels))
 
 
 def _measured(
-    regions: Sequence[Region], card: Card, group: list[int], bad: BadPixels, on_block: Callable[[], object]
+    regions: Sequence[Region], card: Card, group: range, bad: BadPixels, on_block: Callable[[], object]
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Levels of some channels in each region or image, with the factors, and the number of values counted."""
     dtypes = [region.dtype for region in regions]

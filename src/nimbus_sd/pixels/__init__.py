@@ -4,7 +4,7 @@ from nimbus_sd.pixels.grid import Grid, interior, resize_image, resize_labels
 from nimbus_sd.pixels.medians import cell_medians
 from nimbus_sd.pixels.numbering import numbered
 from nimbus_sd.pixels.outlines import Outlines
-from nimbus_sd.pixels.quantiles import LARGEST, Histogram, normalize
+from nimbus_sd.pixels.quantiles import LARGEST, Histogram, channels_in_work, normalize
 from nimbus_sd.pixels.squares import OTSU_LEVELS, SQUARE_UM, square_means
 from nimbus_sd.pixels.sums import CellSums, Footprint
 from nimbus_sd.pixels.tiling import Tile, overlapping_tiles, tiles
@@ -20,6 +20,7 @@ __all__ = [
     "Outlines",
     "Tile",
     "cell_medians",
+    "channels_in_work",
     "interior",
     "normalize",
     "numbered",

@@ -12,6 +12,8 @@ DROPPED_BITS = 23 - 14
 BRIGHTEST = 0.0005
 #: Larger values are no intensities, but mark missing data, as float32's largest number does; their sums would overflow.
 LARGEST = np.float32(1e30)
+# So many channels are counted at a time that their histograms take no more.
+_WORK_BYTES = 2**29
 
 
 class Histogram:
@@ -61,11 +63,6 @@ class Histogram:
         merged[self._first - start :][: self._counts.size] += self._counts
         merged[first - start :][: counts.size] += counts
         self._first, self._counts = start, merged
-
-    @property
-    def most_bytes(self) -> int:
-        """Bytes that the counts take at most, where values are as far apart as can be."""
-        return 8 * (2**16 if self.exact else 2**31 >> DROPPED_BITS)
 
     @property
     def total(self) -> int:
@@ -119,6 +116,20 @@ class Histogram:
     def _middle(index: NDArray[np.int64]) -> NDArray[np.float64]:
         edges = (np.stack([index, index + 1]).astype(np.uint32) << DROPPED_BITS).view(np.float32)
         return edges.astype(np.float64).mean(axis=0)
+
+
+def channels_in_work(histogram: Histogram, n_channels: int) -> list[range]:
+    """Cut channels into groups that are counted together, so that many do not fill the memory.
+
+    Parameters
+    ----------
+    histogram
+        One like theirs; where values are as far apart as can be, those of floats take 32 MiB each.
+    n_channels
+        Number of channels.
+    """
+    size = max(1, _WORK_BYTES // (8 * (2**16 if histogram.exact else 2**31 >> DROPPED_BITS)))
+    return [range(start, min(start + size, n_channels)) for start in range(0, n_channels, size)]
 
 
 def normalize(image: NDArray, factors: NDArray) -> NDArray[np.float32]:

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from skimage.filters import threshold_otsu
 
-from nimbus_sd.pixels import LARGEST, Histogram, Outlines, cell_medians, interior
+from nimbus_sd.pixels import LARGEST, Histogram, Outlines, cell_medians, channels_in_work, interior
 from nimbus_sd.pixels.quantiles import DROPPED_BITS
 from nimbus_sd.spatial.region import Region
 
@@ -31,17 +31,28 @@ def pixel_thresholds(regions: Sequence[Region], on_window: Callable[[], object])
 
     Pixels that are negative, NaN or infinite count as 0. Where all pixels are the same, nothing is above: infinity. Of
     values counted in bins, it is the largest value of the lower class's last bin.
+    ``on_window`` is called once a window, when all its channels have been counted.
     """
-    histograms = [Histogram(*(region.dtype for region in regions)) for _ in regions[0].channels]
+    dtypes = [region.dtype for region in regions]
+    work = channels_in_work(Histogram(*dtypes), len(regions[0].channels))
+    return np.concatenate([_thresholds(regions, channels, dtypes, on_window) for channels in work])
+
+
+def _thresholds(
+    regions: Sequence[Region], channels: range, dtypes: Sequence[np.dtype], on_window: Callable[[], object]
+) -> NDArray[np.float64]:
+    histograms = [Histogram(*dtypes) for _ in channels]
     pixels = 0
     for region in one_per_image(regions):
         for rows, cols in windows(region):
             area = (rows.stop - rows.start) * (cols.stop - cols.start)
-            for group in _groups(len(histograms), area):
-                for i, channel in zip(group, region.read_image(group, rows, cols), strict=True):
+            for group in _groups(len(channels), area):
+                wanted = [channels[i] for i in group]
+                for i, channel in zip(group, region.read_image(wanted, rows, cols), strict=True):
                     histograms[i].add(channel)
             pixels += area
-            on_window()
+            if channels.stop == len(region.channels):
+                on_window()
     return np.array([_otsu(histogram, pixels) for histogram in histograms])
 
 
