@@ -19,8 +19,8 @@ import pandas as pd
 from anndata import AnnData
 
 import nimbus_sd as ns
+from nimbus_sd._table import scaled_arcsinh
 from nimbus_sd.datasets import _example
-from nimbus_sd.metrics.baselines import scaled_arcsinh
 from nimbus_sd.simulate import Segmentation, simulate
 
 LINEAGE = ["CD45", "CD3", "CD8", "CD20", "CD68", "PanCK"]

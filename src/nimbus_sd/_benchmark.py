@@ -10,8 +10,7 @@ import pandas as pd
 
 from nimbus_sd import keys
 from nimbus_sd._predict import predict
-from nimbus_sd.datasets import pan_m_gold_standard
-from nimbus_sd.datasets._pan_m import check_datasets
+from nimbus_sd.datasets import check_datasets, pan_m_gold_standard
 from nimbus_sd.metrics import marker_metrics
 from nimbus_sd.models import PUBLISHED, load
 

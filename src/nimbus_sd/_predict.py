@@ -18,6 +18,7 @@ from nimbus_sd.engine import (
     Memory,
     Plan,
     Runner,
+    add_resume_hint,
     block_count,
     check_cell_size,
     check_cells,
@@ -32,7 +33,6 @@ from nimbus_sd.engine import (
     provenance,
     score,
     score_map,
-    told_how_to_go_on,
 )
 from nimbus_sd.models import Card, Scorer, load
 from nimbus_sd.spatial import WRITING, Region, RegionResult, check_keys, find_regions, write_table
@@ -187,7 +187,7 @@ def predict(
     store = Memory() if checkpoint is None else Checkpoint(checkpoint)
 
     bad = BadPixels()
-    with told_how_to_go_on(store):
+    with add_resume_hint(store):
         factors = _factors(regions, normalization, scorer.card, bad, progress)
     in_use = factors["factor"].to_numpy(np.float64)
     plan = Plan(regions, in_use, scorer.card, tile_size, identify=checkpoint is not None)

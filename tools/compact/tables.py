@@ -16,8 +16,8 @@ from scipy.stats import rankdata
 from skimage.filters import threshold_li, threshold_yen
 from sklearn.metrics import f1_score
 
+from nimbus_sd._table import scaled_arcsinh
 from nimbus_sd.metrics import find_threshold
-from nimbus_sd.metrics.baselines import scaled_arcsinh
 
 SCALES = {"": lambda x: x, " of arcsinh": lambda x: scaled_arcsinh(x[:, None])[:, 0]}
 RULES = {

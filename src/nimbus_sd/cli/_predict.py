@@ -61,7 +61,7 @@ def predict(
 
         import nimbus_sd as ns
         from nimbus_sd._text import without_formulas
-        from nimbus_sd.io.tables import restore
+        from nimbus_sd.io import restore
 
         # A table that this command put in its place before it was killed is not somebody else's.
         overwrite |= out is None and table in restore(store)

@@ -14,10 +14,8 @@ from tqdm.auto import tqdm
 
 from nimbus_sd import keys
 from nimbus_sd._text import plain
-from nimbus_sd.io.fovs import element_names, read_fovs
-from nimbus_sd.io.images import find_fovs
-from nimbus_sd.io.tiff import before_ending, list_tiffs, stem
-from nimbus_sd.spatial.rows import new_table
+from nimbus_sd.io import before_ending, element_names, find_fovs, list_tiffs, read_fovs, stem
+from nimbus_sd.spatial import new_table
 
 if TYPE_CHECKING:
     from anndata import AnnData

@@ -86,7 +86,7 @@ def pan_m_gold_standard(
     >>> ns.metrics.marker_metrics(adata)  # doctest: +SKIP
     """
     from nimbus_sd.datasets._source import all_archives, find_source
-    from nimbus_sd.labels._tables import GOLD_CODES, find_labels, read_labels
+    from nimbus_sd.labels import GOLD_CODES, find_labels, read_labels
 
     names = [datasets] if isinstance(datasets, str) else datasets
     sizes = pixel_size if isinstance(pixel_size, Mapping) else {}
@@ -158,7 +158,7 @@ def pan_m(
     >>> sdata = ns.datasets.pan_m("mibi_decidua")  # doctest: +SKIP
     """
     from nimbus_sd.datasets._source import archive_of, find_source
-    from nimbus_sd.labels._tables import GOLD_CODES, SILVER_CODES, find_labels, read_labels
+    from nimbus_sd.labels import GOLD_CODES, SILVER_CODES, find_labels, read_labels
 
     choose = partial(archive_of, name=name, repository=FULL)
     source = find_source(FULL, choose, folder, update=update, progress=progress)

@@ -11,7 +11,7 @@ from nimbus_sd.engine.local import run_here
 from nimbus_sd.engine.maps import map_keys, score_map
 from nimbus_sd.engine.plan import Plan, find_tile_size, model_grid
 from nimbus_sd.engine.read import TileReader, groups, read_ahead
-from nimbus_sd.engine.score import Memory, Runner, score, told_how_to_go_on
+from nimbus_sd.engine.score import Memory, Runner, add_resume_hint, score
 
 __all__ = [
     "BadPixels",
@@ -20,6 +20,7 @@ __all__ = [
     "Plan",
     "Runner",
     "TileReader",
+    "add_resume_hint",
     "block_count",
     "check_cell_size",
     "check_cells",
@@ -38,5 +39,4 @@ __all__ = [
     "run_here",
     "score",
     "score_map",
-    "told_how_to_go_on",
 ]

@@ -103,14 +103,14 @@ def score(
             yield sums
 
     with (
-        told_how_to_go_on(store, len(plan.tiles)),
+        add_resume_hint(store, len(plan.tiles)),
         closing(run(plan, _jobs(plan, store), on_share)) as finished,
     ):
         return [joined(region, parts(position)) for position, region in enumerate(plan.regions)]
 
 
 @contextmanager
-def told_how_to_go_on(store: Memory | Checkpoint, total: int | None = None) -> Iterator[None]:
+def add_resume_hint(store: Memory | Checkpoint, total: int | None = None) -> Iterator[None]:
     """Say how to go on where the work within is stopped or fails, but not where it refuses what it was given.
 
     Parameters

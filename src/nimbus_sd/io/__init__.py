@@ -1,6 +1,12 @@
 """Image files in, SpatialData out; tables into its store."""
 
+from nimbus_sd.io.fovs import element_names as element_names
 from nimbus_sd.io.fovs import read_fovs
+from nimbus_sd.io.images import find_fovs as find_fovs
+from nimbus_sd.io.tables import restore as restore
 from nimbus_sd.io.tables import save_table
+from nimbus_sd.io.tiff import before_ending as before_ending
+from nimbus_sd.io.tiff import list_tiffs as list_tiffs
+from nimbus_sd.io.tiff import stem as stem
 
 __all__ = ["read_fovs", "save_table"]

@@ -14,7 +14,7 @@ from spatialdata.transformations import BaseTransformation, Identity, Scale
 from nimbus_sd.io.images import find_fovs, read_image
 from nimbus_sd.io.masks import find_masks, read_mask, relative_scale
 from nimbus_sd.io.tiff import Tiff
-from nimbus_sd.spatial.units import is_micrometre
+from nimbus_sd.spatial import is_micrometre
 
 
 def read_fovs(

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nimbus_sd.io.tiff import Tiff, before_ending, list_tiffs, open_tiff, stem
-from nimbus_sd.spatial.elements import sizes_fit
+from nimbus_sd.spatial import sizes_fit
 
 
 def find_masks(masks: Path, fovs: Sequence[str], pattern: str | None = None) -> dict[str, Path]:

@@ -13,8 +13,7 @@ import zarr
 from spatialdata import SpatialData
 
 from nimbus_sd._disk import lock, put_folder, settle, sync
-from nimbus_sd.spatial.elements import check_spatialdata, not_found
-from nimbus_sd.spatial.table import WRITING
+from nimbus_sd.spatial import WRITING, check_spatialdata, not_found
 
 #: Folder in a store for what is not finished; no element of SpatialData, and no part of Zarr's hierarchy.
 _UNFINISHED = ".nimbus-sd"

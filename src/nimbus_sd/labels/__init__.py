@@ -1,6 +1,10 @@
 """Labels to learn from and to judge by: silver standard from cell types or gates, gold standard by hand."""
 
 from nimbus_sd.labels._place import evaluation_regions
+from nimbus_sd.labels._tables import GOLD_CODES as GOLD_CODES
+from nimbus_sd.labels._tables import SILVER_CODES as SILVER_CODES
+from nimbus_sd.labels._tables import find_labels as find_labels
+from nimbus_sd.labels._tables import read_labels as read_labels
 from nimbus_sd.labels.annotators import agreement, consensus
 from nimbus_sd.labels.checks import check_silver
 from nimbus_sd.labels.csv_files import from_csv, to_csv

@@ -12,10 +12,10 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from nimbus_sd import keys
+from nimbus_sd._table import check_table, check_writable, instance_column, region_column
+from nimbus_sd._table import layer as read_layer
 from nimbus_sd.labels._states import WORDS, listed
-from nimbus_sd.metrics._layers import check_table, check_writable, instance_column, region_column
-from nimbus_sd.metrics._layers import layer as read_layer
-from nimbus_sd.spatial.elements import not_found
+from nimbus_sd.spatial import not_found
 
 if TYPE_CHECKING:
     from anndata import AnnData

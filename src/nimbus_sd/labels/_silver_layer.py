@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from nimbus_sd.metrics._layers import check_table, check_writable, judged, layers_of
-from nimbus_sd.spatial.elements import not_found
+from nimbus_sd._table import as_list, check_table, check_writable, judged
+from nimbus_sd.spatial import not_found
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -49,7 +49,7 @@ def excluded(adata: AnnData, exclude: str | Sequence[str]) -> NDArray[np.intp]:
     KeyError
         If one does not exist.
     """
-    names = layers_of(exclude)
+    names = as_list(exclude)
     if missing := [name for name in names if name not in adata.var_names]:
         raise not_found("channel", missing, adata.var_names, " (named in `exclude`)")
     return np.asarray(adata.var_names.get_indexer(names), np.intp)

@@ -12,9 +12,9 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from nimbus_sd import keys
+from nimbus_sd._table import as_list
+from nimbus_sd._table import layer as read_layer
 from nimbus_sd.labels._place import PLACE, cells_of, check_purpose, check_states, label_layer
-from nimbus_sd.metrics._layers import layer as read_layer
-from nimbus_sd.metrics._layers import layers_of
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -138,7 +138,7 @@ def consensus(adata: AnnData, layers: Sequence[str], *, key_added: str = keys.GO
 
 def _labels_of(adata: AnnData, layers: Sequence[str]) -> NDArray[np.float32]:
     """Labels of each annotator, (annotators, cells, channels)."""
-    names = layers_of(layers)
+    names = as_list(layers)
     if len(names) < 2 or len(set(names)) < len(names):
         raise ValueError(f"`layers` is {layers!r}; it must name the layers of at least two annotators, each once.")
     labels = np.stack([read_layer(adata, name).astype(np.float32) for name in names])

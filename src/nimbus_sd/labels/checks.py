@@ -11,9 +11,8 @@ from numpy.typing import NDArray
 from sklearn.metrics import roc_auc_score
 
 from nimbus_sd import keys
-from nimbus_sd.metrics._layers import clusters_of, judged, truth_layer
-from nimbus_sd.metrics._layers import layer as read_layer
-from nimbus_sd.metrics.baselines import scaled_arcsinh
+from nimbus_sd._table import clusters_of, judged, scaled_arcsinh, truth_layer
+from nimbus_sd._table import layer as read_layer
 
 if TYPE_CHECKING:
     from anndata import AnnData

@@ -11,12 +11,12 @@ import pandas as pd
 from nimbus_sd import keys
 from nimbus_sd._csv import columns_of
 from nimbus_sd._disk import replacing
+from nimbus_sd._table import check_table
+from nimbus_sd._table import layer as read_layer
 from nimbus_sd._text import with_formulas, without_formulas
 from nimbus_sd.labels._place import PLACE, cells_of, check_states, put_labels
 from nimbus_sd.labels._states import STATES, WORDS, listed
 from nimbus_sd.labels._tables import GOLD_CODES, SILVER_CODES, has_label_columns, read_labels
-from nimbus_sd.metrics._layers import check_table
-from nimbus_sd.metrics._layers import layer as read_layer
 
 if TYPE_CHECKING:
     from anndata import AnnData

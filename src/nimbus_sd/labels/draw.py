@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from nimbus_sd import keys
+from nimbus_sd._table import layer as read_layer
+from nimbus_sd._table import obs_columns, region_column
 from nimbus_sd.labels._place import evaluation_regions
 from nimbus_sd.labels._states import listed
-from nimbus_sd.metrics._layers import layer as read_layer
-from nimbus_sd.metrics._layers import obs_columns, region_column
 
 if TYPE_CHECKING:
     from anndata import AnnData

@@ -12,11 +12,10 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from nimbus_sd import keys
+from nimbus_sd._table import as_list, judged, outside_unit_interval
+from nimbus_sd._table import layer as read_layer
 from nimbus_sd.labels._place import PLACE, cells_of, evaluation_regions
-from nimbus_sd.metrics._calls import beyond_unit
-from nimbus_sd.metrics._layers import judged, layers_of
-from nimbus_sd.metrics._layers import layer as read_layer
-from nimbus_sd.spatial.elements import not_found
+from nimbus_sd.spatial import not_found
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -95,10 +94,10 @@ def draw_cells(
     if isinstance(n, bool) or not isinstance(n, int | np.integer) or n < 1:
         raise ValueError(f"`n` is {n!r}; it must be a whole number, 1 or more.")
     values = read_layer(adata, scores)
-    if beyond_unit(values).any():
+    if outside_unit_interval(values).any():
         raise ValueError(f"Layer {scores!r} has values outside [0, 1]; cells are drawn by scores.")
     labels = np.full(values.shape, np.nan) if silver is None else read_layer(adata, silver)
-    names = list(adata.var_names) if channels is None else layers_of(channels)
+    names = list(adata.var_names) if channels is None else as_list(channels)
     if missing := [name for name in names if name not in adata.var_names]:
         raise not_found("channel", missing, adata.var_names)
     cells = cells_of(adata)

@@ -12,12 +12,11 @@ import pandas as pd
 
 from nimbus_sd import keys
 from nimbus_sd._csv import columns_of
+from nimbus_sd._table import as_list, at_or_above
+from nimbus_sd._table import layer as read_layer
 from nimbus_sd.labels._silver_layer import add_silver, check_silver_key, excluded
 from nimbus_sd.labels._states import listed
-from nimbus_sd.metrics._calls import at_or_above
-from nimbus_sd.metrics._layers import layer as read_layer
-from nimbus_sd.metrics._layers import layers_of
-from nimbus_sd.spatial.elements import not_found
+from nimbus_sd.spatial import not_found
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -115,7 +114,7 @@ def silver_from_gates(
         "layer": layer,
         "markers": list(cuts),
         "gates": np.array(list(cuts.values())),
-        "exclude": layers_of(exclude),
+        "exclude": as_list(exclude),
     }
     add_silver(adata, key_added, labels, params)
 

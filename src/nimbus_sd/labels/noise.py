@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from nimbus_sd import keys
-from nimbus_sd.metrics.markers import marker_metrics
+from nimbus_sd.metrics import marker_metrics
 
 if TYPE_CHECKING:
     from anndata import AnnData

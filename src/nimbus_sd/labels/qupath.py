@@ -15,13 +15,11 @@ import pandas as pd
 
 from nimbus_sd import keys
 from nimbus_sd._disk import replacing
+from nimbus_sd._table import as_list, check_table
+from nimbus_sd._table import layer as read_layer
 from nimbus_sd.labels._place import PLACE, cells_of, check_names, check_states, put_labels
 from nimbus_sd.labels._states import listed
-from nimbus_sd.metrics._layers import check_table, layers_of
-from nimbus_sd.metrics._layers import layer as read_layer
-from nimbus_sd.spatial import Region, find_regions
-from nimbus_sd.spatial.elements import check_spatialdata, not_found
-from nimbus_sd.spatial.polygons import read_polygons
+from nimbus_sd.spatial import Region, check_spatialdata, find_regions, not_found, read_polygons
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -116,7 +114,7 @@ def to_qupath(
         )
     # Images are paired with regions as they were given, not in the order of the table.
     given = regions if cells is None and regions is not None else chosen["region"].unique()
-    found = _regions(sdata, image_key, [str(name) for name in layers_of(given)])
+    found = _regions(sdata, image_key, [str(name) for name in as_list(given)])
     folder.mkdir(parents=True, exist_ok=True)
     with replacing(*files.values()) as new:
         place = dict(zip(files, new, strict=True))
@@ -203,9 +201,9 @@ def _chosen(
 ) -> pd.DataFrame:
     """All cells of some regions in some channels."""
     cells = cells_of(adata)
-    names = list(cells["region"].unique()) if regions is None else layers_of(regions)
+    names = list(cells["region"].unique()) if regions is None else as_list(regions)
     if channels is not None:
-        wanted = layers_of(channels)
+        wanted = as_list(channels)
     elif layer is None:
         wanted = [str(name) for name in adata.var_names]
     else:

@@ -12,11 +12,11 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from nimbus_sd import keys
+from nimbus_sd._table import as_list, clusters_of
 from nimbus_sd.labels._matrix import Matrix, read_matrix
 from nimbus_sd.labels._silver_layer import add_silver, check_silver_key, excluded
 from nimbus_sd.labels._states import listed
-from nimbus_sd.metrics._layers import clusters_of, layers_of
-from nimbus_sd.spatial.elements import not_found
+from nimbus_sd.spatial import not_found
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -98,7 +98,7 @@ def silver(
     labels[:, excluded(adata, exclude)] = np.nan
     if says_nothing := _undetermined(adata, labels):
         _warn(f"Marker(s) {listed(says_nothing)} are undetermined for every cell; `exclude` can name them.")
-    add_silver(adata, key_added, labels, {"cell_type_key": cell_type_key, "exclude": list(layers_of(exclude))})
+    add_silver(adata, key_added, labels, {"cell_type_key": cell_type_key, "exclude": list(as_list(exclude))})
 
 
 def _no_row(unknown: list[str], table: pd.DataFrame, adata: AnnData, key: str) -> KeyError:

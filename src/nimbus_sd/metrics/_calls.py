@@ -12,8 +12,8 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from nimbus_sd import keys
+from nimbus_sd._table import UNDETERMINED, at_or_above, judged, outside_unit_interval
 from nimbus_sd.metrics._counts import Judged
-from nimbus_sd.metrics._layers import UNDETERMINED, judged
 from nimbus_sd.metrics.thresholds import RULES, Rule, find_threshold
 
 Threshold: TypeAlias = float | str | Mapping[str, float] | pd.Series
@@ -48,11 +48,6 @@ def calls(
             keep &= known(beside[1][rows, i], beside[0])
         value = value[keep]
         yield Judged(np.flatnonzero(keep), value, label[keep] > UNDETERMINED, at_or_above(value, cut))
-
-
-def at_or_above(values: NDArray, cut: float) -> NDArray[np.bool_]:
-    """Compare in the layer's own precision, as numpy does with Python's numbers: a float32 of 0.7 is at 0.7."""
-    return np.asarray(values >= float(cut))
 
 
 def thresholds_of(
@@ -119,7 +114,7 @@ def given_thresholds(
     for cut in cuts:
         if not isinstance(cut, numbers.Real) or isinstance(cut, bool) or cut != cut:
             raise ValueError(f"`threshold` is {cut!r}; it must be a number, one for each channel, or a rule.")
-    if single and cuts and 0 <= cuts[0] <= 1 and beyond_unit(values).any():
+    if single and cuts and 0 <= cuts[0] <= 1 and outside_unit_interval(values).any():
         warnings.warn(
             f"Layer {name!r} has values outside [0, 1], for which the threshold {cuts[0]:g} is hardly meant. Pass one "
             "in its units; metrics also take a rule such as 'otsu', and for several layers a mapping from each to its.",
@@ -127,11 +122,6 @@ def given_thresholds(
             stacklevel=stacklevel,
         )
     return [float(cut) for cut in cuts]
-
-
-def beyond_unit(values: NDArray) -> NDArray[np.bool_]:
-    """Whether each channel has a value outside [0, 1]."""
-    return np.asarray(((values < 0) | (values > 1)).any(axis=0))
 
 
 def threshold_by_layer(threshold: Threshold | Mapping[str, Threshold], names: Sequence[str]) -> dict[str, Threshold]:

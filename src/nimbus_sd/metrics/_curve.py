@@ -9,9 +9,9 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from nimbus_sd._table import as_list, layer, truth_layer
 from nimbus_sd.metrics._calls import calls
 from nimbus_sd.metrics._counts import Judged, pool
-from nimbus_sd.metrics._layers import layer, layers_of, truth_layer
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -27,7 +27,7 @@ def curve_cells(
     if average not in (None, "pooled"):
         raise ValueError(f"`average` is {average!r}; it must be None or 'pooled'.")
     labels = truth_layer(adata, truth, likely=likely)
-    for name in layers_of(pred):
+    for name in as_list(pred):
         uncut, everybody = [0.0] * adata.n_vars, np.arange(adata.n_obs)
         parts = calls(layer(adata, name), name, labels, uncut, everybody, likely=likely)
         if average == "pooled":

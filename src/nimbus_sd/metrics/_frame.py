@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from nimbus_sd.metrics._layers import judged, obs_columns, region_column, truth_layer
+from nimbus_sd._table import judged, obs_columns, region_column, truth_layer
 from nimbus_sd.metrics.bootstrap import Sample, draw_regions
 
 if TYPE_CHECKING:

@@ -10,11 +10,11 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from nimbus_sd import keys
+from nimbus_sd._table import as_list, layer, scaled_arcsinh
 from nimbus_sd.metrics._calls import Threshold, calls, thresholds_of
 from nimbus_sd.metrics._estimate import Estimate, estimate, macro, mean
 from nimbus_sd.metrics._fitted import warn_if_fitted
 from nimbus_sd.metrics._frame import Frame, frame
-from nimbus_sd.metrics._layers import layer, layers_of
 from nimbus_sd.metrics.bootstrap import interval
 from nimbus_sd.metrics.thresholds import RULES
 
@@ -98,13 +98,13 @@ def compare_baselines(
     >>> float(found.loc[("integrated_expression", "oracle"), "difference"])
     0.0
     """
-    columns = layers_of(by or [])
+    columns = as_list(by or [])
     base = frame(adata, truth, columns, likely=likely, n_boot=n_boot, rng=rng, region_key=region_key)
     scores = layer(adata, pred)
     warn_if_fitted(adata, pred, base.judged)
     cuts = thresholds_of(scores, pred, base.labels, adata.var_names, threshold, likely=likely)
     rows = {}
-    for name, values in _baselines(adata, None if baselines is None else layers_of(baselines)):
+    for name, values in _baselines(adata, None if baselines is None else as_list(baselines)):
         ours = _macro_f1(scores, pred, cuts, base, (name, values))
         for rule in RULES:
             found = thresholds_of(
@@ -129,16 +129,6 @@ def _baselines(adata: AnnData, names: Sequence[str] | None) -> Iterator[tuple[st
             yield name, scaled_arcsinh(layer(adata, keys.INTEGRATED))
         else:
             yield name, layer(adata, name)
-
-
-def scaled_arcsinh(values: NDArray) -> NDArray:
-    """Take arcsinh(x / c) of cells x channels; c is the median of a channel's values above 0."""
-    out = np.empty(values.shape, np.result_type(values.dtype, np.float32))
-    for i, column in enumerate(values.T):
-        above = column[np.isfinite(column) & (column > 0)]
-        # A channel without a value above 0 keeps its shape under any cofactor.
-        out[:, i] = np.arcsinh(column / (np.median(above) if above.size else 1))
-    return out
 
 
 def _macro_f1(

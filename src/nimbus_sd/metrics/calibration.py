@@ -10,10 +10,9 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from nimbus_sd import keys
-from nimbus_sd.metrics._calls import beyond_unit
+from nimbus_sd._table import as_list, judged, outside_unit_interval, truth_layer
+from nimbus_sd._table import layer as read_layer
 from nimbus_sd.metrics._fitted import warn_if_fitted
-from nimbus_sd.metrics._layers import judged, layers_of, truth_layer
-from nimbus_sd.metrics._layers import layer as read_layer
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -152,9 +151,9 @@ def _layers(
 ) -> Iterator[tuple[str, NDArray, NDArray, NDArray[np.bool_]]]:
     """Each layer's name, its scores, the labels, and where both are known."""
     labels = truth_layer(adata, truth, likely=likely)
-    for name in layers_of(pred):
+    for name in as_list(pred):
         scores = read_layer(adata, name)
-        if beyond_unit(scores).any():
+        if outside_unit_interval(scores).any():
             raise ValueError(
                 f"Layer {name!r} has values outside [0, 1]; calibration is for scores. For other values see "
                 "nimbus_sd.metrics.marker_metrics."

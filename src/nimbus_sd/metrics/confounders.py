@@ -10,8 +10,8 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from nimbus_sd import keys
-from nimbus_sd.metrics._layers import UNDETERMINED, judged, layer, obs_columns, region_column, truth_layer
-from nimbus_sd.metrics.neighbours import count_around, pixel_sizes
+from nimbus_sd._table import UNDETERMINED, judged, layer, obs_columns, pixel_sizes, region_column, truth_layer
+from nimbus_sd.metrics.neighbours import count_around
 
 if TYPE_CHECKING:
     from anndata import AnnData

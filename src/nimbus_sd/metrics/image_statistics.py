@@ -10,7 +10,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from nimbus_sd import keys
-from nimbus_sd.metrics._layers import layer as read_layer
+from nimbus_sd._table import layer as read_layer
 
 if TYPE_CHECKING:
     from anndata import AnnData

@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 from tqdm.auto import tqdm
 
 from nimbus_sd import keys
+from nimbus_sd._table import as_list, layer, region_column, truth_layer
 from nimbus_sd.metrics._calls import Threshold, calls, threshold_by_layer, thresholds_of
-from nimbus_sd.metrics._layers import layer, layers_of, region_column, truth_layer
 from nimbus_sd.metrics._pairs import Pairs, estimate, reason
 from nimbus_sd.metrics.confounders import OF_CELL, OF_REGION, confounders
 
@@ -122,7 +122,7 @@ def confounder_information(
             f"`max_cells` is {max_cells}, `n_permutations` {n_permutations} and `n_boot` {n_boot}; the first must be "
             "at least 1, the others 0 (none) or more."
         )
-    names, labels = layers_of(pred), truth_layer(adata, truth, likely=likely)
+    names, labels = as_list(pred), truth_layer(adata, truth, likely=likely)
     thresholds = threshold_by_layer(threshold, names)
     errors = {name: _wrong(adata, name, labels, thresholds[name], likely=likely) for name in names}
     found = confounders(adata, truth, radius=radius, unit=unit, likely=likely, region_key=region_key)

@@ -10,12 +10,12 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from nimbus_sd import keys
+from nimbus_sd._table import as_list, layer
 from nimbus_sd.metrics._calls import Threshold, calls, threshold_by_layer, thresholds_of
 from nimbus_sd.metrics._counts import Judged, pool
 from nimbus_sd.metrics._estimate import Estimate, estimate, macro, mean
 from nimbus_sd.metrics._fitted import warn_if_fitted
 from nimbus_sd.metrics._frame import Frame, Group, frame
-from nimbus_sd.metrics._layers import layer, layers_of
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -120,7 +120,7 @@ def marker_metrics(
     """
     if average not in (None, "macro", "pooled"):
         raise ValueError(f"`average` is {average!r}; it must be None, 'macro' or 'pooled'.")
-    names, columns = layers_of(pred), layers_of(by or [])
+    names, columns = as_list(pred), as_list(by or [])
     if not names:
         raise ValueError("`pred` names no layer; pass one or several.")
     base = frame(adata, truth, columns, likely=likely, n_boot=n_boot, rng=rng, region_key=region_key)

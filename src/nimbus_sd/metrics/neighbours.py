@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
@@ -12,20 +12,10 @@ from scipy import sparse
 from scipy.spatial import cKDTree
 
 if TYPE_CHECKING:
-    from anndata import AnnData
+    pass
 
 # So many pairs of neighbours are held at once, to limit the memory that they take.
 _PAIRS = 2**22
-
-
-def pixel_sizes(adata: AnnData) -> dict[str, float]:
-    """Look up the um per image pixel that `predict` and `tl.cell_features` noted in ``uns``, for each region."""
-    noted: dict[str, float] = {}
-    for entry in adata.uns.values():
-        sizes = entry.get("pixel_size") if isinstance(entry, Mapping) else None
-        if isinstance(sizes, Mapping):
-            noted.update({str(region): float(size) for region, size in sizes.items()})
-    return noted
 
 
 def count_around(

@@ -12,9 +12,9 @@ from scipy.ndimage import gaussian_filter1d
 from scipy.stats import kurtosis, skew
 
 from nimbus_sd import keys
+from nimbus_sd._table import as_list, judged, truth_layer
+from nimbus_sd._table import layer as read_layer
 from nimbus_sd.metrics._fitted import warn_if_fitted
-from nimbus_sd.metrics._layers import judged, layers_of, truth_layer
-from nimbus_sd.metrics._layers import layer as read_layer
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -87,7 +87,7 @@ def score_shape(
     labels = None if truth is None else truth_layer(adata, truth, likely=likely)
     known = None if labels is None else judged(labels, likely=likely)
     tables = {}
-    for name in layers_of(pred):
+    for name in as_list(pred):
         values = read_layer(adata, name)
         if known is not None:
             warn_if_fitted(adata, name, np.asarray(known.any(axis=1)))

@@ -10,11 +10,11 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from nimbus_sd.metrics._layers import clusters_of, layers_of
-from nimbus_sd.metrics._layers import layer as read_layer
+from nimbus_sd._table import as_list, clusters_of
+from nimbus_sd._table import layer as read_layer
 from nimbus_sd.pl._layers import check_channels, holds_scores
 from nimbus_sd.pl._style import COLORS, title
-from nimbus_sd.tl._clusters import GREYS
+from nimbus_sd.tl import GREYS
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -47,7 +47,7 @@ class Means(NamedTuple):
 def means_of(adata: AnnData, groupby: str, layer: str, channels: str | Sequence[str] | None) -> Means:
     """Average a layer over the cells of each cluster, in the order of the clusters."""
     clusters = clusters_of(adata, groupby)
-    channels = [str(name) for name in (adata.var_names if channels is None else layers_of(channels))]
+    channels = [str(name) for name in (adata.var_names if channels is None else as_list(channels))]
     check_channels(adata, channels)
     if not channels:
         raise ValueError("`channels` is empty; name at least one.")

@@ -11,7 +11,7 @@ from scipy import sparse
 from spatialdata.models import TableModel
 
 from nimbus_sd import keys
-from nimbus_sd.spatial.rows import annotation
+from nimbus_sd.spatial import annotation
 
 if TYPE_CHECKING:
     from anndata import AnnData

@@ -10,10 +10,9 @@ import pandas as pd
 from anndata import AnnData
 
 from nimbus_sd import keys
-from nimbus_sd.metrics._layers import judged, layer
+from nimbus_sd._table import judged, layer
 from nimbus_sd.pl._layers import holds_scores
-from nimbus_sd.tl import call_positive
-from nimbus_sd.tl.flags import source_of
+from nimbus_sd.tl import call_positive, source_of
 
 _STORED = "positive"
 

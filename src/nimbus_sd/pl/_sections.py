@@ -10,13 +10,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nimbus_sd import keys
+from nimbus_sd._table import layer
 from nimbus_sd.metrics import marker_metrics
-from nimbus_sd.metrics._layers import layer
 from nimbus_sd.pl import shape
 from nimbus_sd.pl._layers import holds_scores, regions_of
 from nimbus_sd.pl._page import as_text, html_table, picture
 from nimbus_sd.pl._style import title
-from nimbus_sd.tl.flags import source_of
+from nimbus_sd.tl import source_of
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from nimbus_sd import keys
 from nimbus_sd.pl._panels import Crop, check_crop
-from nimbus_sd.spatial.rows import rows_of
+from nimbus_sd.spatial import rows_of
 
 if TYPE_CHECKING:
     from anndata import AnnData

@@ -10,8 +10,8 @@ import pandas as pd
 from numpy.typing import NDArray
 from scipy.spatial.distance import cdist
 
-from nimbus_sd.metrics._layers import clusters_of
-from nimbus_sd.metrics._layers import layer as read_layer
+from nimbus_sd._table import clusters_of
+from nimbus_sd._table import layer as read_layer
 from nimbus_sd.pl._extremes import large_enough, with_places
 
 if TYPE_CHECKING:

@@ -8,8 +8,8 @@ import numpy as np
 import pandas as pd
 
 from nimbus_sd import keys
-from nimbus_sd.metrics._layers import clusters_of
-from nimbus_sd.metrics._layers import layer as read_layer
+from nimbus_sd._table import clusters_of
+from nimbus_sd._table import layer as read_layer
 from nimbus_sd.pl._clusters import means_of
 from nimbus_sd.pl._style import COLORS
 from nimbus_sd.pl.score_matrix import draw_matrix, extent, font_size
@@ -72,7 +72,7 @@ def check_silver(
     import matplotlib.pyplot as plt
     from matplotlib.patches import Rectangle
 
-    from nimbus_sd.labels.checks import check_silver as check
+    from nimbus_sd.labels import check_silver as check
 
     table = check(adata, cell_type_key=cell_type_key, layer=layer, silver=silver)
     values, _, meaning = means_of(adata, cell_type_key, layer, list(table.index))

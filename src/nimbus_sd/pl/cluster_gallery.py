@@ -10,13 +10,13 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from nimbus_sd import keys
-from nimbus_sd.metrics._layers import clusters_of, layers_of
+from nimbus_sd._table import as_list, clusters_of
 from nimbus_sd.pl._extremes import check_places
 from nimbus_sd.pl._layers import check_channels, factor_of, regions_of
 from nimbus_sd.pl._panels import panel, region_of, table_of
 from nimbus_sd.pl._tissue import crop_around, cut_by_edge, draw_outline
 from nimbus_sd.pl._typical import typical_and_doubtful
-from nimbus_sd.tl._clusters import check_count
+from nimbus_sd.tl import check_count
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -95,12 +95,12 @@ def cluster_gallery(
     """
     adata = table_of(sdata, table_key)
     names = list(clusters_of(adata, groupby).categories)
-    wanted = names if clusters is None else [str(name) for name in layers_of(clusters)]
+    wanted = names if clusters is None else [str(name) for name in as_list(clusters)]
     if unknown := [name for name in wanted if name not in names]:
         raise KeyError(f"obs[{groupby!r}] has no cluster {', '.join(map(repr, unknown))}; it has {names}.")
     check_count("n_cells", n_cells, 1)
     check_count("width", width, 1)
-    given = None if channels is None else [str(name) for name in layers_of(channels)]
+    given = None if channels is None else [str(name) for name in as_list(channels)]
     if given is not None:
         check_channels(adata, given)
         if not 1 <= len(given) <= len(_DARK):

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from nimbus_sd.metrics._layers import clusters_of, layers_of
+from nimbus_sd._table import as_list, clusters_of
 from nimbus_sd.pl._clusters import NO_CLUSTER, colors_of, legend_of, legend_size
 from nimbus_sd.pl._panels import WHOLE, Crop, panel, region_of, table_of
 from nimbus_sd.pl._style import title
@@ -77,7 +77,7 @@ def clusters(
 
     adata = table_of(sdata, table_key)
     found, colors = clusters_of(adata, groupby), colors_of(adata, groupby)
-    wanted = list(found.categories) if groups is None else [str(name) for name in layers_of(groups)]
+    wanted = list(found.categories) if groups is None else [str(name) for name in as_list(groups)]
     if unknown := [name for name in wanted if name not in colors]:
         raise KeyError(f"obs[{groupby!r}] has no cluster {', '.join(map(repr, unknown))}; it has {list(colors)}.")
     region = region_of(sdata, None, labels_key, image_key)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
-from nimbus_sd.metrics._layers import clusters_of
+from nimbus_sd._table import clusters_of
 from nimbus_sd.pl._style import title
 
 if TYPE_CHECKING:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
-from nimbus_sd.metrics._layers import clusters_of, region_column
+from nimbus_sd._table import clusters_of, region_column
 from nimbus_sd.pl._clusters import NO_CLUSTER, colors_of, legend_of, legend_size
 from nimbus_sd.pl._style import axes, title
 

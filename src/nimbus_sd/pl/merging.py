@@ -10,7 +10,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from nimbus_sd import keys
-from nimbus_sd.metrics._layers import clusters_of
+from nimbus_sd._table import clusters_of
 from nimbus_sd.pl._clusters import colors_of, means_of, tree
 from nimbus_sd.pl._style import title
 from nimbus_sd.pl.score_matrix import draw_matrix, extent, leaves

@@ -9,8 +9,7 @@ from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter1d
 
 from nimbus_sd import keys
-from nimbus_sd.metrics._layers import judged, layer
-from nimbus_sd.metrics.baselines import scaled_arcsinh
+from nimbus_sd._table import judged, layer, scaled_arcsinh
 from nimbus_sd.pl._layers import holds_scores
 from nimbus_sd.pl._lines import say_empty
 from nimbus_sd.pl._style import COLORS, GREY, axes, title

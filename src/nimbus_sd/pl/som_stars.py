@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from nimbus_sd.metrics._layers import layers_of
+from nimbus_sd._table import as_list
 from nimbus_sd.pl._clusters import colors_of, distinct, legend_size, place_legend
 from nimbus_sd.pl._style import GREY
 
@@ -79,7 +79,7 @@ def som_stars(
 
     found = _entry(adata, key)
     names = [str(name) for name in found["channels"]]
-    shown = names if channels is None else [str(name) for name in layers_of(channels)]
+    shown = names if channels is None else [str(name) for name in as_list(channels)]
     if missing := [name for name in shown if name not in names]:
         raise KeyError(f"uns[{key!r}] has no channel {', '.join(map(repr, missing))}; it has {names}.")
     codes = _unit(np.asarray(found["codes"], float)[:, [names.index(name) for name in shown]])

@@ -9,8 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from skimage.filters import threshold_otsu
 
-from nimbus_sd.pixels import LARGEST, Histogram, Outlines, cell_medians, channels_in_work, interior
-from nimbus_sd.pixels.quantiles import DROPPED_BITS
+from nimbus_sd.pixels import DROPPED_BITS, LARGEST, Histogram, Outlines, cell_medians, channels_in_work, interior
 from nimbus_sd.spatial.region import Region
 
 _WINDOW = 2048

@@ -10,8 +10,8 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from nimbus_sd import keys
-from nimbus_sd.metrics._layers import layer as read_layer
-from nimbus_sd.metrics._layers import region_column
+from nimbus_sd._table import layer as read_layer
+from nimbus_sd._table import region_column
 from nimbus_sd.tl._contact import Contact, Neighbours
 from nimbus_sd.tl._findings import Clusters, Finding, beyond_chance
 

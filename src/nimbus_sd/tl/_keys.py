@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from nimbus_sd import keys
-from nimbus_sd.metrics._layers import check_table, check_writable
+from nimbus_sd._table import check_table, check_writable
 
 if TYPE_CHECKING:
     from anndata import AnnData

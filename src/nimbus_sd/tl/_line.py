@@ -7,8 +7,8 @@ from numpy.typing import NDArray
 from scipy.optimize import minimize
 from scipy.special import expit, log_expit, logit
 
-from nimbus_sd.metrics._calls import at_or_above
-from nimbus_sd.metrics._counts import Judged, measure
+from nimbus_sd._table import at_or_above
+from nimbus_sd.metrics import Judged, measure
 
 # Standard deviations of the prior on log slope and offset, measured by benchmarks/adapt.py.
 PRIOR = (1.0, 1.0)

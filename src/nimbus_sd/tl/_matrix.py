@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from nimbus_sd.metrics._layers import layer as read_layer
+from nimbus_sd._table import layer as read_layer
 
 if TYPE_CHECKING:
     from anndata import AnnData

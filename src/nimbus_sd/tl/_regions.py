@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 
-from nimbus_sd.metrics._layers import layers_of, region_column
+from nimbus_sd._table import as_list, region_column
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -26,7 +26,7 @@ def given_regions(
     column = region_column(adata, region_key).astype("category")
     region = column.cat.remove_unused_categories().cat.rename_categories(str)
     there = list(region.cat.categories)
-    named = there if regions is None else [str(name) for name in layers_of(regions)]
+    named = there if regions is None else [str(name) for name in as_list(regions)]
     if not named or (unknown := [name for name in named if name not in there]):
         problem = f"has no region(s) {unknown}; it" if named else "is to be used, but `regions` names none; it"
         raise KeyError(f"obs[{region.name!r}] {problem} has {there}.")

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from nimbus_sd.metrics._calls import beyond_unit
+from nimbus_sd._table import outside_unit_interval
 from nimbus_sd.tl._clusters import check_number
 from nimbus_sd.tl._signature_panel import Missing, checked_table, on_panel
 from nimbus_sd.tl._signature_table import Signatures, markers_of
@@ -48,7 +48,7 @@ def scored_tree(
     ValueError
         If scores are outside [0, 1], or no type can be told.
     """
-    if beyond_unit(scores).any():
+    if outside_unit_interval(scores).any():
         raise ValueError(f"Layer {layer!r} has values outside [0, 1]; cell types are for scores or calls.")
     wanted = markers_of(signatures)
     if empty := [name for name in wanted if name not in channels]:

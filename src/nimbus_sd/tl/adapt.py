@@ -12,9 +12,8 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from nimbus_sd import keys
-from nimbus_sd.metrics._calls import beyond_unit
-from nimbus_sd.metrics._layers import judged, truth_layer
-from nimbus_sd.metrics._layers import layer as read_layer
+from nimbus_sd._table import judged, outside_unit_interval, truth_layer
+from nimbus_sd._table import layer as read_layer
 from nimbus_sd.tl._keys import check_key_added, log_overwritten
 from nimbus_sd.tl._line import fit_line, held_out, judge, move
 from nimbus_sd.tl._regions import given_regions
@@ -108,7 +107,7 @@ def adapt(
         raise ValueError(f"`key_added` is {key_added!r}, a layer that is needed; choose another name.")
     fitted_key = f"{key_added}_fitted"
     earlier = check_key_added(adata, key_added, _TOOL, also=[("obs", fitted_key)])
-    if beyond_unit(scores).any():
+    if outside_unit_interval(scores).any():
         raise ValueError(f"Layer {layer!r} has values outside [0, 1]; only scores can be adapted.")
     if labels == keys.GOLD and regions is None:
         raise ValueError(

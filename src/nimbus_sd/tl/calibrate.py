@@ -12,9 +12,8 @@ from numpy.typing import NDArray
 from sklearn.isotonic import IsotonicRegression
 
 from nimbus_sd import keys
-from nimbus_sd.metrics._calls import beyond_unit
-from nimbus_sd.metrics._layers import judged, truth_layer
-from nimbus_sd.metrics._layers import layer as read_layer
+from nimbus_sd._table import judged, outside_unit_interval, truth_layer
+from nimbus_sd._table import layer as read_layer
 from nimbus_sd.tl._keys import check_key_added, log_overwritten
 from nimbus_sd.tl._regions import given_regions
 
@@ -94,7 +93,7 @@ def calibrate(
     if key_added in (layer, truth):
         raise ValueError(f"`key_added` is {key_added!r}, a layer that is needed; choose another name.")
     earlier = check_key_added(adata, key_added, _TOOL)
-    if beyond_unit(scores).any():
+    if outside_unit_interval(scores).any():
         raise ValueError(f"Layer {layer!r} has values outside [0, 1]; only scores can be calibrated.")
     labels = truth_layer(adata, truth, likely=likely)
     region, named = given_regions(adata, regions, region_key)

@@ -12,9 +12,9 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from nimbus_sd import keys
-from nimbus_sd.metrics._calls import at_or_above, beyond_unit, given_thresholds
-from nimbus_sd.metrics._layers import layer as read_layer
-from nimbus_sd.metrics.auto_threshold import ChannelThreshold, auto_threshold
+from nimbus_sd._table import at_or_above, outside_unit_interval
+from nimbus_sd._table import layer as read_layer
+from nimbus_sd.metrics import ChannelThreshold, auto_threshold, given_thresholds
 from nimbus_sd.tl._keys import check_key_added, log_overwritten
 from nimbus_sd.tl.flags import channel_flags, source_of, trained_ranges
 
@@ -99,7 +99,7 @@ def call_positive(
     """
     scores = read_layer(adata, layer)
     earlier = check_key_added(adata, key_added, _TOOL)
-    within = ~beyond_unit(scores)
+    within = ~outside_unit_interval(scores)
     automatic = isinstance(threshold, str) and threshold == "auto"
     if automatic and not within.all():
         raise ValueError(

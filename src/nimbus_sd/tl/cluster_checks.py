@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from nimbus_sd import keys
-from nimbus_sd.metrics._layers import clusters_of, layers_of
+from nimbus_sd._table import as_list, clusters_of
 from nimbus_sd.tl._clusters import check_count, check_number, check_rng
 from nimbus_sd.tl._contact_checks import BY_CONTACT, by_contact
 from nimbus_sd.tl._contradiction import contradiction
@@ -143,8 +143,8 @@ def cluster_checks(
     >>> found["reason"].iloc[0]
     '205 of 205 cells (100%) are positive for both CD3 and CD8, which exclude each other; 13% over all clusters'
     """
-    checks = layers_of(checks)
-    others = layers_of(others)
+    checks = as_list(checks)
+    others = as_list(others)
     _check_numbers(checks, threshold, min_share)
     check_count("min_cells", min_cells, 1)
     check_rng(rng)

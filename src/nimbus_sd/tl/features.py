@@ -14,7 +14,7 @@ from scipy import sparse
 from tqdm.auto import tqdm
 
 from nimbus_sd import keys
-from nimbus_sd.metrics.neighbours import pixel_sizes
+from nimbus_sd._table import pixel_sizes
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -104,9 +104,17 @@ def cell_features(
     >>> bool(adata.obsp["boundary"].max() < adata.obs["perimeter"].max())
     True
     """
-    from nimbus_sd.spatial.features import one_per_image, pixel_thresholds, read_features, read_outlines, windows
-    from nimbus_sd.spatial.join import existing_table, matched, regions_of_table
-    from nimbus_sd.spatial.table import WRITING
+    from nimbus_sd.spatial import (
+        WRITING,
+        existing_table,
+        matched,
+        one_per_image,
+        pixel_thresholds,
+        read_features,
+        read_outlines,
+        regions_of_table,
+        windows,
+    )
 
     table = existing_table(sdata, table_key, _PLACES)
     noted = pixel_sizes(table)

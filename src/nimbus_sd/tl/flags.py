@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nimbus_sd import keys
-from nimbus_sd.metrics.image_statistics import describe, outside, relative_expression
+from nimbus_sd.metrics import describe, outside, relative_expression
 
 if TYPE_CHECKING:
     from anndata import AnnData

@@ -10,7 +10,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from nimbus_sd import keys
-from nimbus_sd.metrics._layers import clusters_of
+from nimbus_sd._table import clusters_of
 from nimbus_sd.tl._clusters import AMBIGUOUS, UNASSIGNED
 from nimbus_sd.tl._matrix import scored_matrix
 from nimbus_sd.tl._scored_tree import check_limit, panel_signatures, scored_tree

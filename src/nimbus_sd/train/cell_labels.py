@@ -10,10 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nimbus_sd import keys
-from nimbus_sd.spatial import Region
-from nimbus_sd.spatial.join import existing_table
-from nimbus_sd.spatial.rows import dense, rows_of
-from nimbus_sd.spatial.table_checks import check_rows
+from nimbus_sd.spatial import Region, check_rows, dense, existing_table, rows_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -12,7 +12,7 @@ import torch
 from torch.utils.tensorboard import SummaryWriter
 
 from nimbus_sd._disk import replacing
-from nimbus_sd.models.archive import read_archive
+from nimbus_sd.models import read_archive
 
 
 def read_checkpoint(path: Path, inputs: Mapping[str, Any]) -> dict[str, Any] | None:

@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from nimbus_sd.metrics._counts import rates
+from nimbus_sd.metrics import rates
 from nimbus_sd.train.objective import cell_scores
 from nimbus_sd.train.select import judged
 from nimbus_sd.train.store import Store

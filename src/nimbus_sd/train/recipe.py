@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
-from nimbus_sd.models.unet import Padding
+from nimbus_sd.models import Padding
 from nimbus_sd.train._settings import check, check_numbers, is_pair
 
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
-from nimbus_sd.metrics._layers import clusters_of
+from nimbus_sd._table import clusters_of
 from nimbus_sd.tl._keys import check_key_added, log_overwritten
 from nimbus_sd.tl.metaclusters.files import to_json
 from nimbus_sd.tl.metaclusters.value import Metaclusters, start

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -100,7 +100,7 @@ def judged(labels: NDArray, *, likely: bool = True) -> NDArray[np.bool_]:
     return known if likely else known & ((labels == 0) | (labels == 1))
 
 
-def layers_of(pred: str | Sequence[str]) -> list[str]:
+def as_list(pred: str | Sequence[str]) -> list[str]:
     """One layer's name, or several, as a list."""
     return [pred] if isinstance(pred, str) else list(pred)
 
@@ -143,7 +143,7 @@ def obs_columns(adata: AnnData, names: str | Sequence[str]) -> pd.DataFrame:
         If this is no AnnData.
     """
     check_table(adata)
-    wanted = layers_of(names)
+    wanted = as_list(names)
     missing = [name for name in wanted if name not in adata.obs.columns]
     if missing:
         raise KeyError(f"`obs` has no column {', '.join(map(repr, missing))}; it has {list(adata.obs.columns)}.")
@@ -178,3 +178,33 @@ def clusters_of(adata: AnnData, groupby: str) -> pd.Categorical:
     if len(set(names)) < len(names):
         raise ValueError(f"obs[{groupby!r}] has clusters whose names are the same as text: {names}.")
     return pd.Categorical.from_codes(found.codes, names)
+
+
+def at_or_above(values: NDArray, cut: float) -> NDArray[np.bool_]:
+    """Compare in the layer's own precision, as numpy does with Python's numbers: a float32 of 0.7 is at 0.7."""
+    return np.asarray(values >= float(cut))
+
+
+def outside_unit_interval(values: NDArray) -> NDArray[np.bool_]:
+    """Whether each channel has a value outside [0, 1]."""
+    return np.asarray(((values < 0) | (values > 1)).any(axis=0))
+
+
+def scaled_arcsinh(values: NDArray) -> NDArray:
+    """Take arcsinh(x / c) of cells x channels; c is the median of a channel's values above 0."""
+    out = np.empty(values.shape, np.result_type(values.dtype, np.float32))
+    for i, column in enumerate(values.T):
+        above = column[np.isfinite(column) & (column > 0)]
+        # A channel without a value above 0 keeps its shape under any cofactor.
+        out[:, i] = np.arcsinh(column / (np.median(above) if above.size else 1))
+    return out
+
+
+def pixel_sizes(adata: AnnData) -> dict[str, float]:
+    """Look up the um per image pixel that `predict` and `tl.cell_features` noted in ``uns``, for each region."""
+    noted: dict[str, float] = {}
+    for entry in adata.uns.values():
+        sizes = entry.get("pixel_size") if isinstance(entry, Mapping) else None
+        if isinstance(sizes, Mapping):
+            noted.update({str(region): float(size) for region, size in sizes.items()})
+    return noted
