@@ -17,25 +17,22 @@ from nimbus_sd.engine import (
     Checkpoint,
     Memory,
     Plan,
-    Runner,
     add_resume_hint,
-    block_count,
     check_cell_size,
     check_cells,
     check_pixels,
-    described,
+    describe_inputs,
     find_client,
+    find_factors,
     find_runner,
     find_tile_size,
-    given_factors,
     map_keys,
-    measured_factors,
     provenance,
     score,
     score_map,
 )
-from nimbus_sd.models import Card, Scorer, load
-from nimbus_sd.spatial import WRITING, Region, RegionResult, check_keys, find_regions, write_table
+from nimbus_sd.models import Scorer, load
+from nimbus_sd.spatial import WRITING, check_keys, find_regions, write_table
 
 if TYPE_CHECKING:
     import torch
@@ -188,14 +185,14 @@ def predict(
 
     bad = BadPixels()
     with add_resume_hint(store):
-        factors = _factors(regions, normalization, scorer.card, bad, progress)
+        factors = find_factors(regions, normalization, scorer.card, bad, progress)
     in_use = factors["factor"].to_numpy(np.float64)
     plan = Plan(regions, in_use, scorer.card, tile_size, identify=checkpoint is not None)
     run = find_runner(client, loaded, scorer, device)
-    # Pixels that were counted once, all of them, are not counted again.
-    counted = BadPixels() if normalization is None else bad
-    with store.opened(described(plan, scorer)):
-        results = _scored(plan, run, store, counted, progress)
+    # Measuring the factors has already counted the bad pixels.
+    counted = bad if normalization is not None else BadPixels()
+    with store.opened(describe_inputs(plan, scorer)), _progress_bar(len(plan.tiles), progress) as bar:
+        results = score(plan, run, store, bad=counted, on_share=bar.update)
     check_pixels(bad)
     check_cells(results)
     maps = {key: score_map(region, in_use, scorer, tile_size) for key, region in zip(new_images, regions, strict=False)}
@@ -215,20 +212,6 @@ def predict(
     return adata
 
 
-def _factors(
-    regions: list[Region],
-    normalization: Mapping[str, float] | pd.Series | pd.DataFrame | None,
-    card: Card,
-    bad: BadPixels,
-    progress: bool,
-) -> pd.DataFrame:
-    if normalization is not None:
-        return given_factors(normalization, regions)
-    with tqdm(total=block_count(regions, card), desc="Normalisation", unit="block", disable=not progress) as bar:
-        return measured_factors(regions, card, bad, bar.update)
-
-
-def _scored(plan: Plan, run: Runner, store: Memory | Checkpoint, bad: BadPixels, progress: bool) -> list[RegionResult]:
+def _progress_bar(n_tiles: int, progress: bool) -> tqdm:
     form = "{l_bar}{bar}| {n:.1f}/{total} [{elapsed}<{remaining}]"
-    with tqdm(total=len(plan.tiles), desc="Scores", unit="tile", bar_format=form, disable=not progress) as bar:
-        return score(plan, run, store, bad=bad, on_share=bar.update)
+    return tqdm(total=n_tiles, desc="Scores", unit="tile", bar_format=form, disable=not progress)

@@ -3,14 +3,16 @@
 import tracemalloc
 import warnings
 from dataclasses import replace
+from io import StringIO
 
 import dask.array as da
 import numpy as np
 import pandas as pd
 import pytest
 from spatialdata.transformations import Scale
+from tqdm import tqdm
 
-from nimbus_sd.engine import BadPixels, block_count, factors, given_factors, measured_factors
+from nimbus_sd.engine import BadPixels, factors, find_factors, tile
 from nimbus_sd.models import PUBLISHED
 from nimbus_sd.pixels import quantiles
 from nimbus_sd.spatial import find_regions
@@ -29,7 +31,24 @@ def positive(image, q=0.9):
 
 
 def measured(regions, card=MEAN, bad=None):
-    return measured_factors(regions, card, bad or BadPixels(), lambda: None)
+    return find_factors(regions, None, card, bad or BadPixels(), progress=False)
+
+
+def given(normalization, regions):
+    return find_factors(regions, normalization, MEAN, BadPixels(), progress=False)
+
+
+@pytest.fixture
+def blocks(monkeypatch):
+    """Blocks that were announced, and those that were read, in the progress bar of each call."""
+    bars = []
+
+    class Bar(tqdm):
+        def close(self):
+            bars.append((self.total, self.n))
+
+    monkeypatch.setattr(factors, "tqdm", lambda **settings: Bar(**settings | {"disable": False, "file": StringIO()}))
+    return bars
 
 
 def test_mean_of_regions_and_pooled(regions, no_warning):
@@ -45,15 +64,14 @@ def test_mean_of_regions_and_pooled(regions, no_warning):
 
 
 @pytest.mark.parametrize("card", [MEAN, POOLED])
-def test_every_pixel_is_read_whatever_the_blocks(regions, monkeypatch, card):
+def test_every_pixel_is_read_whatever_the_blocks(regions, monkeypatch, card, blocks):
     image = pixels(3, (3, 61, 47))
     (whole,) = (measured(regions(image), card),)
     monkeypatch.setattr(factors, "_BLOCK", 16)
-    monkeypatch.setattr(factors, "GROUP_BYTES", 16 * 16 * 4 * 2)
+    monkeypatch.setattr(tile, "GROUP_BYTES", 16 * 16 * 4 * 2)
     chunked = regions(da.from_array(image, chunks=(2, 13, 29)))
-    calls = []
-    pd.testing.assert_frame_equal(measured_factors(chunked, card, BadPixels(), lambda: calls.append(1)), whole)
-    assert len(calls) == block_count(chunked, card) == 4 * 3
+    pd.testing.assert_frame_equal(measured(chunked, card), whole)
+    assert blocks[-1] == (4 * 3, 4 * 3)
 
 
 def test_images_without_a_positive_pixel_are_left_out_of_the_mean(regions, no_warning):
@@ -87,14 +105,14 @@ def test_a_handful_of_pixels_in_one_image_is_named(regions):
 
 
 @pytest.mark.parametrize("card", [MEAN, POOLED])
-def test_an_image_with_two_labels_elements_counts_once(make_sdata, card, no_warning):
+def test_an_image_with_two_labels_elements_counts_once(make_sdata, card, no_warning, blocks):
     images = {"a": pixels(0), "b": pixels(2)}
     cells = {key: np.ones((60, 50), np.int32) for key in ("a_cells", "a_nuclei", "b_cells")}
     sdata = make_sdata(images, cells, transformations={"a_nuclei": {"a": Scale([1, 1], ("y", "x"))}})
     regions = find_regions(sdata, ["a", "a", "b"], ["a_cells", "a_nuclei", "b_cells"], pixel_size=0.5)
     twice = measured(regions, card)
     once = measured(find_regions(sdata, ["a", "b"], ["a_cells", "b_cells"], pixel_size=0.5), card)
-    assert block_count(regions, card) == 2
+    assert blocks[0] == (2, 2)
     pd.testing.assert_frame_equal(twice[once.columns], once)
     pd.testing.assert_series_equal(twice["a_nuclei"], twice["a_cells"], check_names=False)
 
@@ -150,15 +168,14 @@ def test_otsu_lies_between_dim_and_bright_cells_of_all_regions(regions, no_warni
     assert alone["factor"].to_numpy() == pytest.approx(table["fov2_cells"].to_numpy(), rel=1e-9)
 
 
-def test_otsu_whatever_the_blocks(regions, monkeypatch):
+def test_otsu_whatever_the_blocks(regions, monkeypatch, blocks):
     image, labels = cells_of(0, 0.3)
     whole = measured(regions(image, labels=[labels], pixel_size=0.3), OTSU)
     # Windows are whole squares, of 27 pixels.
     monkeypatch.setattr(factors, "_BLOCK", 60)
     cut = regions(da.from_array(image, chunks=(1, 50, 70)), labels=[labels], pixel_size=0.3)
-    calls = []
-    pd.testing.assert_frame_equal(measured_factors(cut, OTSU, BadPixels(), lambda: calls.append(1)), whole)
-    assert len(calls) == block_count(cut, OTSU) == 6 * 6
+    pd.testing.assert_frame_equal(measured(cut, OTSU), whole)
+    assert blocks[-1] == (6 * 6, 6 * 6)
 
 
 def test_otsu_on_images_coarser_or_finer_than_their_labels(make_sdata):
@@ -208,7 +225,7 @@ GIVEN = {"CD3": 2.0, "DAPI": 3.0, "other": 9.0}
     ],
 )
 def test_given_factors(regions, normalization, no_warning):
-    table = given_factors(normalization, regions(pixels(0), pixels(1)))
+    table = given(normalization, regions(pixels(0), pixels(1)))
     expected = pd.DataFrame({"factor": [3.0, 2.0]}, index=pd.Index(["DAPI", "CD3"], name="channel"))
     pd.testing.assert_frame_equal(table, expected)
 
@@ -216,18 +233,18 @@ def test_given_factors(regions, normalization, no_warning):
 def test_given_factors_that_do_not_do(regions):
     region = regions(pixels(0))
     with pytest.raises(KeyError, match=r"no factor for channel\(s\) 'CD3'; it has 'DAPI', 'CD20'"):
-        given_factors({"DAPI": 1, "CD20": 2}, region)
+        given({"DAPI": 1, "CD20": 2}, region)
     with pytest.raises(ValueError, match=r"the columns \['fov0', 'scale'\]; it needs one named 'factor'"):
-        given_factors(pd.DataFrame({"fov0": 1.0, "scale": 1.0}, index=["DAPI", "CD3"]), region)
+        given(pd.DataFrame({"fov0": 1.0, "scale": 1.0}, index=["DAPI", "CD3"]), region)
     for wrong in (-1.0, np.inf):
         with pytest.raises(ValueError, match=r"channel\(s\) 'CD3' .* is not between 1e-30 and 1e30"):
-            given_factors({"DAPI": 1, "CD3": wrong}, region)
+            given({"DAPI": 1, "CD3": wrong}, region)
 
 
 @pytest.mark.parametrize("factor", [0, np.nan])
 def test_given_factor_of_zero(regions, factor):
     with pytest.warns(UserWarning, match=r"factor of channel\(s\) 'CD3' is 0 or NaN: their scores are NaN"):
-        table = given_factors({"DAPI": 1, "CD3": factor}, regions(pixels(0)))
+        table = given({"DAPI": 1, "CD3": factor}, regions(pixels(0)))
     assert table["factor"].isna().tolist() == [False, True]
 
 
@@ -238,7 +255,7 @@ def test_given_factor_of_an_empty_channel(regions, monkeypatch):
     dark[1:], spot[1:] = 0, 0
     spot[2, -1, -1] = 1
     with pytest.warns(UserWarning, match=r"No pixel above 0 in channel\(s\) 'CD3': their scores are NaN"):
-        table = given_factors({"DAPI": 1, "CD3": 2, "CD20": 3}, regions(dark, spot))
+        table = given({"DAPI": 1, "CD3": 2, "CD20": 3}, regions(dark, spot))
     assert table["factor"].isna().tolist() == [False, True, False]
 
 
@@ -251,25 +268,24 @@ def test_given_factors_read_no_more_than_the_first_positive_pixel(regions, monke
         return values
 
     image = da.from_array(pixels(0, (2, 64, 64)) + 1, chunks=(1, 16, 16)).map_blocks(block, dtype=np.uint16)
-    given_factors({"DAPI": 1, "CD3": 2}, regions(image))
+    given({"DAPI": 1, "CD3": 2}, regions(image))
     assert sorted(set(read)) == [(0, 0, 0), (1, 0, 0)]
 
 
 @pytest.mark.parametrize("card", [MEAN, POOLED])
-def test_memory_is_bounded_by_the_channels_in_work(make_sdata, monkeypatch, card):
+def test_memory_is_bounded_by_the_channels_in_work(make_sdata, monkeypatch, card, blocks):
     image = np.exp2(np.random.default_rng(0).uniform(-60, 0, (24, 32, 32))).astype(np.float32)
     names = tuple(map(str, range(24)))
     region = find_regions(make_sdata(image, np.ones((32, 32), np.int32), names), pixel_size=0.5)
     whole = measured(region, card)
     # What the histograms of two channels take at most.
     monkeypatch.setattr(quantiles, "_WORK_BYTES", 2 * 2**25)
-    calls = []
     tracemalloc.start()
-    table = measured_factors(region, card, BadPixels(), lambda: calls.append(1))
+    table = measured(region, card)
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert peak < 80e6
-    assert len(calls) == block_count(region, card) == 12
+    assert blocks[-1] == (12, 12)
     pd.testing.assert_frame_equal(table, whole)
 
 
@@ -286,7 +302,7 @@ def test_a_measured_factor_that_float32_cannot_divide_by_is_an_error(regions, ca
 def test_a_given_factor_that_float32_cannot_divide_by_is_an_error(regions, factor):
     stated = f"{factor:.3g}".replace("+", r"\+")
     with pytest.raises(ValueError, match=rf"'CD3' \({stated}\) is not between 1e-30 and 1e30"):
-        given_factors({"DAPI": 1, "CD3": factor}, regions(pixels(0)))
+        given({"DAPI": 1, "CD3": factor}, regions(pixels(0)))
 
 
 @pytest.mark.parametrize("card", [MEAN, OTSU])

@@ -1,4 +1,4 @@
-"""Finished tiles on disk: what is there after any kind of stop, and goes on from there."""
+"""Where finished tiles are kept: in memory, or in a folder from which a stopped run goes on."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import os
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import fields
 from pathlib import Path
 from typing import IO, Any
@@ -17,8 +17,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nimbus_sd._disk import lock, put
-from nimbus_sd.engine.inputs import differences
-from nimbus_sd.engine.plan import TileSums
+from nimbus_sd.engine.plan import differences
+from nimbus_sd.engine.tile import TileSums
 
 logger = logging.getLogger("nimbus_sd")
 
@@ -26,6 +26,35 @@ _INPUTS = "inputs.json"
 _LOCK = "lock"
 _TILES = f"tile-{'[0-9]' * 7}.npz"
 _UNFINISHED = ".unfinished"
+
+
+class Memory:
+    """Keeps finished tiles until they are added up."""
+
+    def __init__(self) -> None:
+        self._tiles: dict[int, TileSums] = {}
+
+    def opened(self, inputs: dict[str, Any]) -> AbstractContextManager[None]:
+        """Do nothing: there is nothing to open or to compare."""
+        return nullcontext()
+
+    def completed_tiles(self) -> dict[int, NDArray[np.uint8]]:
+        """Return no tile."""
+        return {}
+
+    def save(self, number: int, sums: TileSums) -> None:
+        """Keep a tile."""
+        self._tiles[number] = sums
+
+    def load(self, number: int) -> TileSums:
+        """Return a tile, once."""
+        return self._tiles.pop(number)
+
+    def resume_hint(self, total: int | None) -> str:
+        """Tell a user how to go on; ``total`` as for :meth:`Checkpoint.resume_hint`."""
+        if total is None:
+            return "Nothing was kept, as no tile had begun when it was stopped; the same call begins anew."
+        return "Nothing was kept; with `checkpoint`, a folder, the same call goes on where it was stopped."
 
 
 class Checkpoint:
@@ -36,16 +65,7 @@ class Checkpoint:
     Parameters
     ----------
     folder
-        Made, once it is opened, if it does not exist.
-
-    Raises
-    ------
-    TypeError
-        It is no path.
-    NotADirectoryError
-        It is a file.
-    ValueError
-        It holds something else.
+        Created, once it is opened, if it does not exist. An error if it is a file or holds something else.
     """
 
     def __init__(self, folder: str | Path) -> None:
@@ -57,12 +77,12 @@ class Checkpoint:
 
     @contextmanager
     def opened(self, inputs: dict[str, Any]) -> Iterator[None]:
-        """Compare the inputs, and keep other calls out, where the system can; one that dies leaves the folder free.
+        """Compare the inputs with those of the folder's tiles, and lock it for as long as this process lives.
 
         Parameters
         ----------
         inputs
-            From :func:`~nimbus_sd.engine.described`. Of which pixels a tile was made, it says itself.
+            From :func:`~nimbus_sd.engine.describe_inputs`. Hashes of the pixels are in each tile.
 
         Raises
         ------
@@ -78,18 +98,12 @@ class Checkpoint:
             self._check_inputs(inputs)
             yield
 
-    def there(self) -> dict[int, NDArray[np.uint8]]:
-        """List the tiles that are there, each with what it says of its pixels; a damaged one is found here."""
+    def completed_tiles(self) -> dict[int, NDArray[np.uint8]]:
+        """Return the hashes of the pixels of each tile that is there; a damaged tile is an error."""
         return {number: self.load(number).digests for number in self._numbers()}
 
     def load(self, number: int) -> TileSums:
-        """Read the sums of a tile.
-
-        Raises
-        ------
-        ValueError
-            Its file is damaged.
-        """
+        """Read the sums of a tile; a ValueError if its file is damaged."""
         path = self.folder / _name(number)
         try:
             with np.load(path, allow_pickle=False) as file:
@@ -100,17 +114,11 @@ class Checkpoint:
             ) from error
 
     def save(self, number: int, sums: TileSums) -> None:
-        """Write the sums of a tile.
-
-        Raises
-        ------
-        OSError
-            There is no space left, or the folder cannot be written to.
-        """
+        """Write the sums of a tile."""
         self._write(_name(number), lambda file: np.savez(file, **vars(sums)))
 
-    def how_to_go_on(self, total: int | None) -> str:
-        """Tell a user whose run of so many tiles was stopped; without a total, before its first tile."""
+    def resume_hint(self, total: int | None) -> str:
+        """Tell a user whose run of ``total`` tiles was stopped how to go on; None: before its first tile."""
         kept = f"are kept in {str(self.folder)!r}: the same call"
         if total is None:
             return f"{len(self._numbers())} tiles {kept} finds the factors anew and goes on from there."
@@ -142,7 +150,7 @@ class Checkpoint:
             logger.info("%s cannot be locked (%s); use it in one call at a time", self.folder, error.strerror)
 
     def _check_inputs(self, inputs: dict[str, Any]) -> None:
-        """Compare the inputs with those of the tiles that are there; write them down in a new folder."""
+        """Compare the inputs with those of the tiles that are there; write them into a new folder."""
         path = self.folder / _INPUTS
         if not path.exists():
             self._write(_INPUTS, lambda file: file.write(json.dumps(inputs, indent=1).encode()))
@@ -174,3 +182,25 @@ class Checkpoint:
 
 def _name(number: int) -> str:
     return f"tile-{number:07d}.npz"
+
+
+@contextmanager
+def add_resume_hint(store: Memory | Checkpoint, total: int | None = None) -> Iterator[None]:
+    """Add to an error how to go on, but not to those that refuse the input: the same call would be refused again.
+
+    Parameters
+    ----------
+    store
+        Where finished tiles are kept.
+    total
+        Number of tiles; None where the work comes before the first one.
+    """
+    try:
+        yield
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt(f"Stopped. {store.resume_hint(total)}") from None
+    except (ValueError, KeyError, TypeError):
+        raise
+    except Exception as error:
+        error.add_note(store.resume_hint(total))
+        raise

@@ -1,22 +1,24 @@
-"""Computes tiles on the workers of a dask.distributed cluster."""
+"""Chooses what computes the tiles, this process or a dask.distributed cluster, and runs them on its workers."""
 
 from __future__ import annotations
 
 import hashlib
 import logging
 import socket
+import sys
 import threading
 import warnings
 from collections.abc import Callable, Generator, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
 import torch
 from numpy.typing import NDArray
 
-from nimbus_sd.engine.identity import differing, sample
-from nimbus_sd.engine.local import Job, run_here
-from nimbus_sd.engine.plan import Plan, TileSums
+from nimbus_sd.engine.plan import Plan
+from nimbus_sd.engine.run import Job, Runner, run_here
+from nimbus_sd.engine.tile import TileSums
 from nimbus_sd.models import Model, Scorer
 from nimbus_sd.spatial import as_os_error
 
@@ -31,6 +33,35 @@ _PATIENCE = 5.0
 _MUCH = 2**28
 
 logger = logging.getLogger("nimbus_sd")
+
+
+def find_client(client: Client | None) -> Client | None:
+    """Return the client that was passed or else the active one; None where there is none, and within a task.
+
+    One that is closed or asynchronous is a ValueError.
+    """
+    distributed = sys.modules.get("distributed")
+    if client is None:
+        # Who has an active client has imported distributed.
+        active = None if distributed is None else _active(distributed)
+        return active if active is not None and active.status == "running" and not active.asynchronous else None
+    if distributed is None or not isinstance(client, distributed.Client):
+        raise TypeError(f"`client` is a {type(client).__name__}; pass a dask.distributed Client, or None.")
+    if client.status != "running":
+        raise ValueError(f"`client` is {client.status}, not running; connect it to its cluster anew.")
+    if client.asynchronous:
+        raise ValueError(
+            "`client` is asynchronous, but `predict` waits for it; pass one made without asynchronous=True."
+        )
+    return client
+
+
+def find_runner(client: Client | None, model: Model, scorer: Scorer, device: str | torch.device) -> Runner:
+    """Return what computes tiles: the client's workers, each with its own scorer on ``device``, or this process."""
+    if client is None:
+        return partial(run_here, scorer=scorer)
+    settings = {"precision": scorer.precision, "tta": scorer.tta, "batch_size": scorer.batch_size}
+    return partial(run_on_client, client=client, model=model, settings={"device": str(device), **settings})
 
 
 def run_on_client(
@@ -73,7 +104,7 @@ def run_on_client(
     from distributed import CancelledError, KilledWorker, as_completed
 
     logger.info("%d tiles run on a cluster of %d workers", len(jobs), len(client.nthreads()))
-    sent = {"plan": _sent(client, (plan, *sample(plan))), "scorer": _sent(client, (model, settings))}
+    sent = {"plan": _sent(client, (plan, *plan.sample())), "scorer": _sent(client, (model, settings))}
     futures = client.map(
         _compute,
         [job.number for job in jobs],
@@ -99,9 +130,21 @@ def run_on_client(
     except CancelledError as error:
         raise ConnectionError("The cluster was closed, or cannot be reached any more, before all was done.") from error
     finally:
-        # Nobody waits for the rest any more, which the scheduler then drops.
+        # The scheduler then drops tiles that nobody waits for any more.
         for future in futures:
             future.release()
+
+
+def _active(distributed: Any) -> Any:
+    try:
+        distributed.get_worker()
+    except ValueError:
+        try:
+            return distributed.Client.current()
+        except ValueError:
+            return None
+    # Within a task: waiting here for other tasks would block the worker.
+    return None
 
 
 def _sent(client: Client, content: object) -> Future:
@@ -170,7 +213,7 @@ def _plan(data: bytes) -> Plan:
     plan, number, digests = pickle.loads(data)
     worker = f"Worker {get_worker().address} on {socket.gethostname()}"
     try:
-        other = differing(plan, number, digests)
+        other = plan.reader(number).first_difference(digests)
     except OSError as error:
         raise as_os_error(error, f"{worker}: {error}") from error
     if other:

@@ -1,148 +1,184 @@
-"""Normalisation factors, measured without sampling."""
+"""Normalisation factors: measured from every pixel that counts, or passed by the user."""
 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
+from tqdm.auto import tqdm
 
-from nimbus_sd.engine.bad_pixels import BadPixels
-from nimbus_sd.engine.read import GROUP_BYTES
+from nimbus_sd.engine.checks import BadPixels
+from nimbus_sd.engine.tile import channel_groups
 from nimbus_sd.models import Card
 from nimbus_sd.pixels import LARGEST, OTSU_LEVELS, SQUARE_UM, Histogram, channels_in_work, square_means
 from nimbus_sd.spatial import Region
 
-FACTOR = "factor"
+_FACTOR = "factor"
 _BLOCK = 2048
 _ALL = "all images"
 # With fewer squares a few bright cells, or the lack of some, decide.
 _FEW_SQUARES = 50
 
 
-def blocks(region: Region, side: int = 1) -> Iterator[tuple[slice, slice]]:
-    """Cut a region's image into windows to read, each at most ``_BLOCK`` image pixels wide and whole squares."""
-    (height, width), repeat = region.image_shape, region.image_repeat
-    block = max(_BLOCK // side, 1) * side
-    for top in range(0, height, block):
-        for left in range(0, width, block):
-            corners = (top, min(top + block, height)), (left, min(left + block, width))
-            rows, cols = (slice(start * repeat, stop * repeat) for start, stop in corners)
-            yield rows, cols
-
-
-def block_count(regions: Sequence[Region], card: Card) -> int:
-    """Count the windows that :func:`measured_factors` reads."""
-    per_group = sum(1 for region, side in _to_read(regions, card) for _ in blocks(region, side or 1))
-    return per_group * len(_in_work(regions, card))
-
-
-def measured_factors(
-    regions: Sequence[Region], card: Card, bad: BadPixels, on_block: Callable[[], object]
+def find_factors(
+    regions: Sequence[Region],
+    normalization: Mapping[str, float] | pd.Series | pd.DataFrame | None,
+    card: Card,
+    bad: BadPixels,
+    progress: bool,
 ) -> pd.DataFrame:
-    """Level of each channel that becomes 1, from all pixels of all images that the card's rule counts.
+    """Return the level of each channel that becomes 1: as given, or measured in all images together.
 
     Parameters
     ----------
     regions
         What will be scored; all have the same channels.
+    normalization
+        Channel -> factor, or a DataFrame with channels as its index and a column ``"factor"``; then images are read up
+        to each channel's first pixel above 0. None measures factors.
     card
-        States the rule and its quantile (:class:`~nimbus_sd.models.Card`). Images without a positive pixel are left
-        out of a mean.
+        States the rule and its quantile (:class:`~nimbus_sd.models.Card`).
     bad
-        Where bad pixels are counted.
-    on_block
-        Called after each window read.
+        Where bad pixels are counted, if factors are measured.
+    progress
+        Whether to show a progress bar.
 
     Returns
     -------
-    DataFrame channels x (one column per labels element, then ``"factor"``); NaN where no pixel is positive. By
-    quantiles, an image with several labels elements counts once.
+    DataFrame of channels x ``"factor"``, where measured after one column per labels element, of what the rule gives for
+    it alone. NaN where no pixel is positive. By quantiles, an image with several labels elements counts once.
 
     Raises
     ------
+    KeyError
+        A channel has no factor.
     ValueError
-        A factor is so small or large that intensities cannot be divided by it.
+        A factor is below 1e-30 or above 1e30, so that float32 cannot divide by it, or no number; a channel is named
+        twice; the DataFrame has no column ``"factor"``.
+    TypeError
+        ``normalization`` is of another type.
 
     Warns
     -----
     UserWarning
-        Names channels without a positive pixel, and those whose factor rests on a handful of pixels or cells.
+        Names channels without a positive pixel, and those whose factor is 0 or NaN or rests on a handful of pixels.
     """
-    channels = regions[0].channels
-    parts = [_measured(regions, card, group, bad, on_block) for group in _in_work(regions, card)]
-    own, counts = (pd.concat(tables) for tables in zip(*parts, strict=True))
+    if normalization is not None:
+        table, concerns = _given_factors(normalization, regions)
+        for concern in concerns:
+            _warn(concern)
+        return table
+    groups = channels_in_work(_histogram(card, [region.dtype for region in regions]), len(regions[0].channels))
+    per_group = sum(1 for region, side in _to_read(regions, card) for _ in _blocks(region, side or 1))
+    with tqdm(total=per_group * len(groups), desc="Normalisation", unit="block", disable=not progress) as bar:
+        parts = [_measure(regions, card, group, bad, bar) for group in groups]
+    levels, counts = (pd.concat(tables) for tables in zip(*parts, strict=True))
     for concern in _concerns(counts, card):
-        warn(concern)
-    keys = own.columns
-    table = pd.DataFrame({r.labels_key: own[r.labels_key if r.labels_key in keys else r.image_key] for r in regions})
-    table[FACTOR] = own[FACTOR]
-    check_range(table)
-    return table.set_index(pd.Index(channels, name="channel"))
+        _warn(concern)
+    table = pd.DataFrame(
+        {r.labels_key: levels[r.labels_key if r.labels_key in levels.columns else r.image_key] for r in regions}
+    )
+    table[_FACTOR] = levels[_FACTOR]
+    _check_range(table)
+    return table.set_index(pd.Index(regions[0].channels, name="channel"))
 
 
-def check_range(factors: pd.DataFrame) -> None:
-    """Refuse factors by which float32 cannot divide.
+def _given_factors(
+    normalization: Mapping[str, float] | pd.Series | pd.DataFrame, regions: Sequence[Region]
+) -> tuple[pd.DataFrame, list[str]]:
+    """Check factors that the user passed; also returns what to warn of."""
+    channels = regions[0].channels
+    if isinstance(normalization, pd.DataFrame):
+        if _FACTOR not in normalization:
+            raise ValueError(
+                f"`normalization` has the columns {[str(c) for c in normalization]}; it needs one named 'factor', "
+                "with channels as the index."
+            )
+        normalization = normalization[_FACTOR]
+    given = _as_numbers(normalization)
+    if missing := [name for name in channels if name not in given]:
+        raise KeyError(f"`normalization` has no factor for channel(s) {_names(missing)}; it has {_names(list(given))}.")
+    factors = np.array([given[name] for name in channels])
+    _check_range(pd.DataFrame({_FACTOR: factors}, index=channels))
+    concerns: list[str] = []
+    if absent := [name for name, factor in zip(channels, factors, strict=True) if not factor > 0]:
+        concerns.append(f"The normalisation factor of channel(s) {_names(absent)} is 0 or NaN: their scores are NaN.")
+    factors[~(factors > 0)] = np.nan
+    if empty := _empty_channels(regions, [i for i in range(len(channels)) if factors[i] > 0]):
+        concerns.append(f"No pixel above 0 in channel(s) {_names([channels[i] for i in empty])}: their scores are NaN.")
+        factors[empty] = np.nan
+    return pd.DataFrame({_FACTOR: factors}, index=pd.Index(channels, name="channel")), concerns
 
-    Parameters
-    ----------
-    factors
-        Channels x (one column per region, where measured, then ``"factor"``); 0 and NaN: none.
 
-    Raises
-    ------
-    ValueError
-        Names channels and regions.
-    """
-    beyond = (factors != 0) & factors.notna() & ~factors.ge(1 / LARGEST) | factors.gt(LARGEST)
-    if (wrong := beyond[FACTOR]).any():
-        regions = [str(key) for key in factors.columns[beyond.any()] if key != FACTOR]
-        stated = [f"{name!r} ({factor:.3g})" for name, factor in factors.loc[wrong, FACTOR].items()]
-        raise ValueError(
-            f"The normalisation factor of channel(s) {some(stated)} is not between 1e-30 and 1e30"
-            f"{f', as measured in {names(regions)}' if regions else ''}: no intensity can be divided by it. Rescale "
-            "the pixels of the image, pass other factors as `normalization`, or leave the channel out of `channels`."
+def _as_numbers(normalization: Mapping[str, float] | pd.Series) -> dict[str, float]:
+    """Return the factor of each channel, each named once."""
+    if not isinstance(normalization, Mapping | pd.Series):
+        raise TypeError(
+            f"`normalization` is {normalization!r}; pass a factor for each channel (mapping, Series, or DataFrame with "
+            "a column 'factor'), or None to measure them."
         )
+    channels = [str(name) for name in normalization.keys()]  # noqa: SIM118 - a Series iterates over its values
+    if twice := sorted({name for name in channels if channels.count(name) > 1}):
+        raise ValueError(f"`normalization` names channel(s) {_names(twice)} more than once.")
+    given = {}
+    for name, (_, factor) in zip(channels, normalization.items(), strict=True):
+        try:
+            given[name] = float(factor)
+        except (TypeError, ValueError) as error:
+            raise ValueError(f"`normalization` of channel {name!r} is {factor!r}; give a number.") from error
+    return given
 
 
-def _in_work(regions: Sequence[Region], card: Card) -> list[range]:
-    """Cut the channels into groups that are measured together."""
-    return channels_in_work(_histogram(card, [region.dtype for region in regions]), len(regions[0].channels))
+def _empty_channels(regions: Sequence[Region], channels: list[int]) -> list[int]:
+    """Find the channels without a positive pixel, reading no further than each channel's first one."""
+    for region in _one_per_image(regions):
+        for rows, cols in _blocks(region):
+            found = {
+                i
+                for group, pixels in _read(region, channels, rows, cols)
+                for i, channel in zip(group, pixels, strict=True)
+                if ((channel > 0) & (channel < LARGEST)).any()
+            }
+            channels = [i for i in channels if i not in found]
+            if not channels:
+                return []
+    return channels
 
 
-def _measured(
-    regions: Sequence[Region], card: Card, group: range, bad: BadPixels, on_block: Callable[[], object]
+def _measure(
+    regions: Sequence[Region], card: Card, group: range, bad: BadPixels, bar: tqdm
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Levels of some channels in each region or image, with the factors, and the number of values counted."""
     dtypes = [region.dtype for region in regions]
     pooling = card.rule != "mean_of_regions"
     pooled = [_histogram(card, dtypes) for _ in group] if pooling else []
     index = [regions[0].channels[i] for i in group]
-    own, counts = pd.DataFrame(index=index), pd.DataFrame(index=index)
-    seen: set[str] = set()
+    levels, counts = pd.DataFrame(index=index), pd.DataFrame(index=index)
+    counted: set[str] = set()
     for region, side in _to_read(regions, card):
         # One region's histograms at a time, so that memory does not grow with the number of regions.
         histograms = {i: _histogram(card, dtypes if pooling else [region.dtype]) for i in group}
-        faults = BadPixels() if region.image_key in seen else bad
-        seen.add(region.image_key)
-        for rows, cols in blocks(region, side or 1):
-            _count(region, rows, cols, side, histograms, faults)
-            on_block()
+        bad_here = BadPixels() if region.image_key in counted else bad
+        counted.add(region.image_key)
+        for rows, cols in _blocks(region, side or 1):
+            _count(region, rows, cols, side, histograms, bad_here)
+            bar.update()
         key = region.labels_key if side else region.image_key
-        own[key] = [_level(histogram, card) for histogram in histograms.values()]
+        levels[key] = [_level(histogram, card) for histogram in histograms.values()]
         counts[key] = [histogram.total for histogram in histograms.values()]
         for total, histogram in zip(pooled, histograms.values(), strict=False):
             total.update(histogram)
-    own[FACTOR] = [_level(total, card) for total in pooled] if pooling else own.mean(axis=1)
-    return own, pd.DataFrame({_ALL: counts.sum(axis=1)}) if pooling else counts
+    levels[_FACTOR] = [_level(total, card) for total in pooled] if pooling else levels.mean(axis=1)
+    return levels, pd.DataFrame({_ALL: counts.sum(axis=1)}) if pooling else counts
 
 
 def _to_read(regions: Sequence[Region], card: Card) -> list[tuple[Region, int]]:
     """Regions to read, each with the side of its squares in image pixels; 0 where all pixels count."""
     if card.rule != "otsu":
-        return [(region, 0) for region in one_per_image(regions)]
+        return [(region, 0) for region in _one_per_image(regions)]
     return [(r, max(1, round(SQUARE_UM / (r.pixel_size * r.image_repeat)))) for r in regions]
 
 
@@ -160,26 +196,48 @@ def _count(
     """Add a window to each channel's histogram: its pixels, or its squares where they have a side."""
     step = region.image_repeat
     inside = region.read_labels(rows, cols)[::step, ::step] > 0 if side else None
-    for group, pixels in read(region, list(histograms), rows, cols):
+    for group, pixels in _read(region, list(histograms), rows, cols):
         pixels = bad.clean(pixels, [region.channels[i] for i in group])
         values = pixels if inside is None else square_means(pixels, inside, side)
         for i, channel in zip(group, values, strict=True):
             histograms[i].add(channel, zeros=inside is not None)
 
 
-def one_per_image(regions: Sequence[Region]) -> list[Region]:
+def _blocks(region: Region, side: int = 1) -> Iterator[tuple[slice, slice]]:
+    """Cut a region's image into windows to read, each at most ``_BLOCK`` image pixels wide and whole squares."""
+    (height, width), repeat = region.image_shape, region.image_repeat
+    block = max(_BLOCK // side, 1) * side
+    for top in range(0, height, block):
+        for left in range(0, width, block):
+            corners = (top, min(top + block, height)), (left, min(left + block, width))
+            rows, cols = (slice(start * repeat, stop * repeat) for start, stop in corners)
+            yield rows, cols
+
+
+def _one_per_image(regions: Sequence[Region]) -> list[Region]:
     """Leave out regions whose image another one has."""
     return list({region.image_key: region for region in reversed(regions)}.values())[::-1]
 
 
-def read(region: Region, channels: list[int], rows: slice, cols: slice) -> Iterator[tuple[list[int], NDArray]]:
+def _read(region: Region, channels: list[int], rows: slice, cols: slice) -> Iterator[tuple[list[int], NDArray]]:
     """Read a window of the image, some channels at a time, each of its pixels once."""
-    pixels = (rows.stop - rows.start) * (cols.stop - cols.start)
-    size = max(1, GROUP_BYTES // (4 * pixels))
     step = region.image_repeat
-    for start in range(0, len(channels), size):
-        group = channels[start : start + size]
+    for part in channel_groups(len(channels), (rows.stop - rows.start) * (cols.stop - cols.start)):
+        group = channels[part.start : part.stop]
         yield group, region.read_image(group, rows, cols)[:, ::step, ::step]
+
+
+def _check_range(factors: pd.DataFrame) -> None:
+    """Refuse factors by which float32 cannot divide, channels x regions; 0 and NaN: none."""
+    beyond = (factors != 0) & factors.notna() & ~factors.ge(1 / LARGEST) | factors.gt(LARGEST)
+    if (wrong := beyond[_FACTOR]).any():
+        regions = [str(key) for key in factors.columns[beyond.any()] if key != _FACTOR]
+        stated = [f"{name!r} ({factor:.3g})" for name, factor in factors.loc[wrong, _FACTOR].items()]
+        raise ValueError(
+            f"The normalisation factor of channel(s) {_first(stated)} is not between 1e-30 and 1e30"
+            f"{f', as measured in {_names(regions)}' if regions else ''}: no intensity can be divided by it. "
+            "Rescale the image, pass other factors as `normalization`, or leave the channel out of `channels`."
+        )
 
 
 def _concerns(counts: pd.DataFrame, card: Card) -> Iterator[str]:
@@ -187,27 +245,27 @@ def _concerns(counts: pd.DataFrame, card: Card) -> Iterator[str]:
     what = "squares of cells" if card.quantile is None else "pixels"
     if empty := list(counts.index[(counts == 0).all(axis=1)]):
         where = "in a cell " if card.quantile is None else ""
-        yield f"No pixel above 0 {where}in channel(s) {names(empty)}: their scores are NaN."
+        yield f"No pixel above 0 {where}in channel(s) {_names(empty)}: their scores are NaN."
     few = counts.stack()
     few = few[(few > 0) & (few < _FEW_SQUARES if card.quantile is None else few * (1 - card.quantile) < 1)]
     if len(few):
         stated = [f"{name!r} ({count} {what} above 0 in {key!r})" for (name, key), count in few.items()]
         yield (
-            f"The normalisation of {some(stated)} rests on a handful of {what}, so that a hot pixel may decide it. "
+            f"The normalisation of {_first(stated)} rests on a handful of {what}, so that a hot pixel may decide it. "
             "Check the channel, or pass `normalization`."
         )
 
 
-def names(texts: Sequence[str]) -> str:
+def _names(texts: Sequence[str]) -> str:
     """List names, the first eight of many."""
-    return some([repr(name) for name in texts])
+    return _first([repr(name) for name in texts])
 
 
-def some(items: Sequence[str], most: int = 8) -> str:
+def _first(items: Sequence[str], most: int = 8) -> str:
     """List texts, the first eight of many."""
     return ", ".join(items[:most]) + (f" and {len(items) - most} more" if len(items) > most else "")
 
 
-def warn(message: str) -> None:
-    """Warn on behalf of the caller of `predict`."""
-    warnings.warn(message, UserWarning, stacklevel=5)
+def _warn(message: str) -> None:
+    # Shown at the line that calls `predict`.
+    warnings.warn(message, UserWarning, stacklevel=4)

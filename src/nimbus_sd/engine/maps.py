@@ -10,10 +10,9 @@ import dask.array as da
 import numpy as np
 from numpy.typing import NDArray
 
-from nimbus_sd.engine.bad_pixels import BadPixels
-from nimbus_sd.engine.concerns import check_scores
+from nimbus_sd.engine.checks import BadPixels, check_scores
 from nimbus_sd.engine.plan import model_grid
-from nimbus_sd.engine.read import TileReader
+from nimbus_sd.engine.tile import TileReader
 from nimbus_sd.models import Scorer
 from nimbus_sd.pixels import tiles
 from nimbus_sd.spatial import Region, plain_images

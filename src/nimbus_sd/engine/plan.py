@@ -1,18 +1,21 @@
-"""What is to be computed: the tiles of all regions, and what each of them gives."""
+"""What is computed: the tiles of all regions, and the inputs that their sums depend on."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
-from functools import cached_property
+import json
+from collections.abc import Iterator, Sequence
+from importlib.metadata import version
 from numbers import Integral
+from textwrap import shorten
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from nimbus_sd.models import Card
-from nimbus_sd.pixels import CellSums, Grid, Tile, tiles
-from nimbus_sd.spatial import Region, RegionResult
+from nimbus_sd.engine.tile import TileReader
+from nimbus_sd.models import Card, Scorer
+from nimbus_sd.pixels import Grid, tiles
+from nimbus_sd.spatial import Region
 
 # Side of a tile's core in image pixels: its labels take about 1.5 GB to work on.
 _MAX_CORE = 4096
@@ -44,7 +47,6 @@ def find_tile_size(tile_size: int | None, card: Card, regions: Sequence[Region])
     return max(card.stride, min(side, int(_MAX_CORE * finest)))
 
 
-@dataclass(frozen=True, eq=False)
 class Plan:
     """The tiles of all regions, numbered in the order in which their sums are added up.
 
@@ -62,67 +64,99 @@ class Plan:
     tile_size
         Side of a tile's core in model pixels.
     identify
-        Whether tiles tell of which pixels they were made.
+        Whether to store hashes of the input pixels with each tile.
+
+    Attributes
+    ----------
+    tiles
+        Position of the region, and window, of each tile; those of a region follow each other.
     """
 
-    regions: Sequence[Region]
-    factors: NDArray[np.float64]
-    card: Card
-    tile_size: int
-    identify: bool = False
-
-    @cached_property
-    def tiles(self) -> list[tuple[int, Tile]]:
-        """Region (its position) and window of each tile."""
-        return [
-            (position, tile)
-            for position, region in enumerate(self.regions)
-            for tile in tiles(model_grid(region, self.card), self.tile_size, self.card.halo)
+    def __init__(
+        self,
+        regions: Sequence[Region],
+        factors: NDArray[np.float64],
+        card: Card,
+        tile_size: int,
+        *,
+        identify: bool = False,
+    ) -> None:
+        self.regions, self.factors, self.card = regions, factors, card
+        self.tile_size, self.identify = tile_size, identify
+        self._grids = [model_grid(region, card) for region in regions]
+        self.tiles = [
+            (position, tile) for position, grid in enumerate(self._grids) for tile in tiles(grid, tile_size, card.halo)
         ]
 
-    def locate(self, number: int) -> tuple[Region, Grid, Tile]:
-        """Return a tile's region, the region's grid, and the tile."""
+    def reader(self, number: int) -> TileReader:
+        """Return what reads a tile; nothing is read yet."""
         position, tile = self.tiles[number]
-        return self.regions[position], model_grid(self.regions[position], self.card), tile
+        return TileReader(self.regions[position], self._grids[position], tile, identify=self.identify)
+
+    def sample(self) -> tuple[int, NDArray[np.uint8]]:
+        """Find a tile with a cell, as near to the middle of the plan as there is one; its number and hashes."""
+        middle = len(self.tiles) // 2
+        for number in sorted(range(len(self.tiles)), key=lambda number: abs(number - middle)):
+            reader = self.reader(number)
+            if reader.region.read_labels(reader.rows, reader.cols).any():
+                break
+        return number, np.stack([now for _, now in reader.named_digests()])
 
 
-@dataclass(frozen=True, eq=False)
-class TileSums:
-    """Sums over the n cells in the core of a tile, in c channels.
+def describe_inputs(plan: Plan, scorer: Scorer) -> dict[str, Any]:
+    """List what the sums of a plan's tiles depend on, except for the pixels, as plain JSON.
 
-    Parameters
-    ----------
-    ids, geometry
-        As in :class:`~nimbus_sd.pixels.Footprint`.
-    expression, scores
-        Sums of the raw intensities and of the score maps, shape (n, c).
-    visible
-        Ids of cells that have an interior pixel as the network sees them.
-    not_finite, negative
-        Number of bad pixels in the core, shape (c,).
-    digests
-        uint8, SHA-256 of the labels and of each channel as read, shape (1 + c, 32). Without a cell no channel is
-        read: (1, 32). Without ``identify``: (0, 32).
+    Where and in which batches they are made is not part of it.
     """
+    card = scorer.card
+    content = {
+        "version": version("nimbus-sd"),
+        "model": {"sha256": card.sha256, "pixel_size": card.pixel_size, "padding": card.padding},
+        "views": 8 if scorer.tta else 1,
+        "precision": scorer.precision,
+        "channels": plan.regions[0].channels,
+        "factors": dict(zip(plan.regions[0].channels, plan.factors, strict=True)),
+        "tile_size": plan.tile_size,
+        "labels": [region.labels_key for region in plan.regions],
+        "regions": {
+            region.labels_key: {
+                "image": region.image_key,
+                "dtype": str(region.dtype),
+                "shape": region.shape,
+                "pixel_size": region.pixel_size,
+                "repeats": (region.image_repeat, region.labels_repeat),
+            }
+            for region in plan.regions
+        },
+    }
+    return json.loads(json.dumps(content))
 
-    ids: NDArray
-    geometry: NDArray[np.float64]
-    expression: NDArray[np.float64]
-    scores: NDArray[np.float64]
-    visible: NDArray
-    not_finite: NDArray[np.int64]
-    negative: NDArray[np.int64]
-    digests: NDArray[np.uint8]
+
+def differences(before: Any, now: Any, name: str = "") -> Iterator[str]:
+    """Say in words what differs between two descriptions of inputs."""
+    if isinstance(before, dict) and isinstance(now, dict):
+        for key in dict.fromkeys([*before, *now]):
+            yield from differences(before.get(key), now.get(key), f"{name} {key!r}" if name else key)
+    # NaN, the factor of a channel without one, is not equal to itself.
+    elif repr(before) != repr(now):
+        yield f"{name}: {shorten(str(before), 80)} then, {shorten(str(now), 80)} now"
 
 
-def joined(region: Region, parts: Iterable[TileSums]) -> RegionResult:
-    """Add up the tiles of a region, given in the order of the plan."""
-    sums = CellSums(len(region.channels))
-    visible: list[NDArray] = [np.zeros(0, np.int64)]
-    for part in parts:
-        if len(part.ids):
-            sums.add(part.ids, part.geometry, part.expression, part.scores)
-            visible.append(part.visible)
-    ids, area, centroid, mean, score = sums.result()
-    too_small = len(np.setdiff1d(ids, np.concatenate(visible)))
-    return RegionResult(region, ids, score, mean, area, centroid, too_small)
+def provenance(scorer: Scorer, regions: Sequence[Region], *, given: bool) -> dict[str, Any]:
+    """List, for the table, how scores were made; ``given``: factors were passed, not measured."""
+    card = scorer.card
+    return {
+        "model": card.name,
+        "model_description": card.description,
+        "sha256": card.sha256,
+        "revision": card.revision,
+        "model_pixel_size": card.pixel_size,
+        "pixel_size": {region.labels_key: region.pixel_size * region.image_repeat for region in regions},
+        "normalization": "given" if given else card.rule,
+        "quantile": None if given else card.quantile,
+        "views": 8 if scorer.tta else 1,
+        "precision": scorer.precision,
+        "version": version("nimbus-sd"),
+        # Compared with the images by `tl.call_positive`, which loads no model.
+        "ranges": card.ranges or None,
+    }

@@ -12,14 +12,7 @@ import pandas as pd
 from tqdm.auto import tqdm
 
 from nimbus_sd import keys
-from nimbus_sd.engine import (
-    BadPixels,
-    block_count,
-    check_cell_size,
-    check_pixels,
-    given_factors,
-    measured_factors,
-)
+from nimbus_sd.engine import BadPixels, check_cell_size, check_pixels, find_factors
 from nimbus_sd.labels import evaluation_regions
 from nimbus_sd.models import PUBLISHED, Card, load
 from nimbus_sd.spatial import Region, find_regions
@@ -159,7 +152,7 @@ def build_store(
 
     bad = BadPixels()
     # Of all regions, as inference measures them.
-    factors = _factors(regions, normalization, card, bad, progress)
+    factors = find_factors(regions, normalization, card, bad, progress)
     in_use = factors["factor"].to_numpy(np.float64)
     # Pixels that were counted once, all of them, are not counted again.
     counted = BadPixels() if normalization is None else bad
@@ -195,10 +188,3 @@ def _labelled(regions: Sequence[Region], found: Mapping[str, CellLabels], evalua
     if without := [one.labels_key for one in regions if one not in own]:
         logger.info("left out %d regions without a label: %s", len(without), ", ".join(without))
     return own
-
-
-def _factors(regions: list[Region], normalization: Any, card: Card, bad: BadPixels, progress: bool) -> pd.DataFrame:
-    if normalization is not None:
-        return given_factors(normalization, regions)
-    with tqdm(total=block_count(regions, card), desc="Normalisation", unit="block", disable=not progress) as bar:
-        return measured_factors(regions, card, bad, bar.update)

@@ -10,7 +10,7 @@ import pandas as pd
 import zarr
 from numpy.typing import NDArray
 
-from nimbus_sd.engine import BadPixels, TileReader, groups, model_grid
+from nimbus_sd.engine import BadPixels, TileReader, channel_groups, model_grid
 from nimbus_sd.models import Card
 from nimbus_sd.pixels import overlapping_tiles
 from nimbus_sd.spatial import Region
@@ -92,7 +92,7 @@ def _images(
     for shard in _batched(len(factors), _CHANNELS):
         parts = [
             reader.channels([shard[i] for i in group], factors[[shard[i] for i in group]], bad)[0]
-            for group in groups(len(shard), reader.windows.pixels)
+            for group in channel_groups(len(shard), reader.n_pixels)
         ]
         # Channels without a factor have no pixel above 0.
         yield slice(shard[0], shard[-1] + 1), np.nan_to_num(np.concatenate(parts), copy=False)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from nimbus_sd.engine import BadPixels
-from nimbus_sd.engine.read import TileReader, read_ahead
+from nimbus_sd.engine.tile import TileReader, read_ahead
 from nimbus_sd.pixels import Grid, Tile, tiles
 
 

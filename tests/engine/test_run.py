@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from nimbus_sd import engine
-from nimbus_sd.engine import BadPixels, Memory, Plan, find_tile_size, read, run_here
-from nimbus_sd.engine.local import Job
+from nimbus_sd.engine import BadPixels, Memory, Plan, find_tile_size, tile
+from nimbus_sd.engine.run import Job, run_here
 from nimbus_sd.models import PUBLISHED, Scorer, load
 from nimbus_sd.pixels import Footprint
 
@@ -42,7 +42,7 @@ def test_progress_adds_up_to_the_tiles(regions, tissue, scorer, monkeypatch):
     image, labels = tissue((203, 157), 4)
     labels[:, 100:] = 0
     (region,) = regions(image, labels=[labels], pixel_size=1.0)
-    monkeypatch.setattr(read, "GROUP_BYTES", 1)
+    monkeypatch.setattr(tile, "GROUP_BYTES", 1)
     shares = []
     score(region, scorer, on_tile=shares.append)
     # Five rows of four tiles, the fourth of each without a cell; four channels, one by one.
@@ -55,7 +55,7 @@ def test_channels_in_groups(regions, tissue, scorer, monkeypatch):
     image, labels = tissue((150, 130), 4)
     (region,) = regions(image, labels=[labels])
     at_once = score(region, scorer)
-    monkeypatch.setattr(read, "GROUP_BYTES", 150 * 130 * 4 * 3)
+    monkeypatch.setattr(tile, "GROUP_BYTES", 150 * 130 * 4 * 3)
     in_groups = score(region, scorer)
     np.testing.assert_array_equal(in_groups.ids, at_once.ids)
     np.testing.assert_array_equal(in_groups.expression, at_once.expression)
@@ -121,7 +121,7 @@ def test_constant_channels_share_one_pass(regions, tissue, scorer, passed, tile_
 def test_channels_are_summed_while_the_next_are_in_the_network(regions, tissue, scorer, monkeypatch):
     image, labels = tissue((60, 150), 4)
     (region,) = regions(image, labels=[labels], pixel_size=1.0)
-    monkeypatch.setattr(read, "GROUP_BYTES", 1)
+    monkeypatch.setattr(tile, "GROUP_BYTES", 1)
     expected = score(region, scorer)
     forward, sum_map = Scorer.__call__, Footprint.sum_map
     second, calls, waited = threading.Event(), [], []
