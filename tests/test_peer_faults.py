@@ -8,7 +8,6 @@ import tracemalloc
 import dask.array as da
 import numpy as np
 import pytest
-from spatialdata.transformations import Identity, Scale
 
 import nimbus_sd as ns
 from nimbus_sd.models import Scorer, load
@@ -112,76 +111,6 @@ def test_labels_above_two_to_the_31(make_sdata, small, top):
     assert peak < 2e7
 
 
-@pytest.mark.parametrize("normalization", [None, FACTORS], ids=["measured", "given"])
-def test_one_nan_pixel(tissue, make_sdata, deep, normalization):
-    image, labels = tissue((120, 120), 2)
-    image = image.astype(np.float32)
-    image[0, 60, 60] = 0
-    clean = predict(make_sdata(image.copy(), labels), deep, normalization=normalization)
-    image[0, 60, 60] = np.nan
-    with pytest.warns(UserWarning, match=r"NaN, infinite or enormous .* pixels in channel\(s\) 'DAPI' \(1 pixels\)"):
-        adata = predict(make_sdata(image, labels), deep, normalization=normalization)
-    np.testing.assert_array_equal(adata.layers["nimbus"], clean.layers["nimbus"])
-
-
-@pytest.mark.parametrize("normalization", [None, FACTORS], ids=["measured", "given"])
-def test_an_all_zero_channel_is_flagged(tissue, make_sdata, small, normalization):
-    image, labels = tissue((60, 60), 2)
-    image[1] = 0
-    with pytest.warns(UserWarning, match=r"No pixel above 0 in channel\(s\) 'CD3': their scores are NaN"):
-        adata = predict(make_sdata(image, labels), small, normalization=normalization)
-    assert np.isnan(adata[:, "CD3"].layers["nimbus"]).all() and np.isfinite(adata[:, "DAPI"].layers["nimbus"]).all()
-
-
-def test_mask_and_image_of_different_shape(tissue, make_sdata, small):
-    image, labels = tissue((60, 60), 1)
-    for cut in (1, 20):
-        with pytest.raises(ValueError, match=f"'fov' is 60 x 60 pixels .* 'fov_cells' are 60 x {60 - cut}"):
-            predict(make_sdata(image, labels[:, :-cut]), small)
-
-
-def test_an_image_smaller_than_the_padding(make_sdata, deep):
-    image = np.full((1, 6, 9), 60, np.uint8)
-    adata = predict(make_sdata(image, np.ones((6, 9), np.int32)), deep)
-    assert adata.shape == (1, 1) and np.isfinite(adata.layers["nimbus"]).all()
-
-
-@pytest.mark.filterwarnings("ignore:With a pixel size of")
-def test_tiny_cells_are_pointed_out(make_sdata, naive_scores, deep, deep_network):
-    """Cells of 2 x 2 pixels and less have no interior. They keep the score that the published model gives them."""
-    rng = np.random.default_rng(0)
-    image = rng.integers(1, 200, (1, 64, 64)).astype(np.uint8)
-    labels = np.zeros((64, 64), np.int32)
-    labels[4:20, 4:20], labels[30, 30], labels[40:42, 40:42], labels[50:52, 10:30] = 1, 2, 3, 4
-    with pytest.warns(UserWarning, match="3 of 4 cells are so small that no pixel is left inside their boundary"):
-        adata = predict(make_sdata(image, labels), deep)
-    expected = naive_scores(deep_network, image, labels, [120.0], 0.5)
-    np.testing.assert_allclose(adata.layers["nimbus"], expected, atol=1e-5)
-
-
-def test_the_table_tells_area_position_and_intensity(tissue, make_sdata, small):
-    image, labels = tissue((60, 60), 2)
-    adata = predict(make_sdata(image, labels), small)
-    own = labels == adata.obs["instance_id"].iloc[0]
-    assert adata.obs["area"].iloc[0] == own.sum() * 0.25
-    np.testing.assert_allclose(adata.obsm["spatial"][0], np.argwhere(own).mean(axis=0)[::-1] + 0.5)
-    np.testing.assert_allclose(adata.layers["integrated_expression"][0], image[:, own].mean(axis=1), rtol=1e-6)
-
-
-def test_the_pixel_size_is_no_hidden_default(tissue, make_sdata, small):
-    image, labels = tissue((60, 60), 1)
-    with pytest.warns(UserWarning, match="pixel size of 'fov' is not known; 0.5 um"):
-        assumed = predict(make_sdata(image, labels), small, pixel_size=None)
-    assert assumed.uns["nimbus"]["pixel_size"] == {"fov_cells": 0.5}
-    um = {"a": Identity(), "a_microns": Scale([0.3775, 0.3775], ("y", "x"))}
-    sdata = make_sdata({"a": image}, {"a_cells": labels}, transformations={"a": um, "a_cells": um})
-    read = predict(sdata, small, pixel_size=None)
-    assert read.uns["nimbus"]["pixel_size"] == {"a_cells": pytest.approx(0.3775)}
-    stated = predict(make_sdata(image, labels), small, pixel_size=0.3775)
-    np.testing.assert_allclose(read.layers["nimbus"], stated.layers["nimbus"], atol=1e-6)
-    assert np.abs(read.layers["nimbus"] - assumed.layers["nimbus"]).max() > 1e-3
-
-
 def test_a_slide_is_not_loaded(make_sdata, small):
     """16 channels of 5000 x 5000 pixels: of 800 MB a fraction is in memory, and no chunk far from the cells is read."""
     shape, side = (16, 5000, 5000), 1000
@@ -223,20 +152,3 @@ def test_an_artefact_in_the_factor_can_be_seen_and_undone(tissue, make_sdata, de
     far = [name for name in right.obs_names if not name.startswith("f1")]
     error = [np.abs(run[far].layers["nimbus"] - right[far].layers["nimbus"]).mean() for run in (wrong, mended)]
     assert error[1] < error[0] / 4
-
-
-def test_weights_are_those_that_were_named(tissue, make_sdata, deep, small):
-    image, labels = tissue((60, 60), 1)
-    for path in (deep, small):
-        adata = predict(make_sdata(image, labels), path)
-        assert adata.uns["nimbus"]["sha256"] == load(path).card.sha256
-
-
-def test_score_maps_keep_their_digits(tissue, make_sdata, small):
-    image, labels = tissue((60, 60), 1)
-    sdata = make_sdata(image, labels)
-    predict(sdata, small, save_maps=True)
-    values = sdata.images["fov_nimbus"].data.compute()
-    assert values.dtype == np.float32
-    steps = values * 255
-    assert np.abs(steps - np.round(steps)).max() > 0.3

@@ -64,11 +64,11 @@ def predict(
     client: Client | None = None,
     progress: bool = True,
 ) -> AnnData:
-    """Score how sure it is that a cell is positive, for every cell and marker.
+    """Score the confidence that a cell is positive, for every cell and marker.
 
-    A U-Net looks at one channel and the cell mask at a time (Rumberger et al., "Nimbus model design" and "Model
+    A U-Net sees one channel and the cell mask at a time (Rumberger et al., "Nimbus model design" and "Model
     inference"), and its per-pixel confidence is averaged over each cell. No store on disk changes, and the table stays
-    as it was until all is done.
+    as it is until everything is computed.
 
     Parameters
     ----------
@@ -134,25 +134,16 @@ def predict(
 
     Raises
     ------
-    KeyError
-        An element, channel or factor does not exist.
-    TypeError
-        An argument is of another type than those above.
-    ValueError
-        Image and labels do not fit; the table is of something else; a name is taken; a model file is not readable; no
-        region has a cell; a pixel size must be in another unit; a factor is below 1e-30 or above 1e30; the model
-        overflows; the checkpoint is of other inputs (it says which).
+    KeyError, TypeError, ValueError
+        An argument is not as above, image and labels do not fit, no region has a cell, or the checkpoint is of other
+        inputs (it says which).
     OSError
-        Pixels cannot be read, such as those of a damaged chunk or of a store that went away; a worker sees other ones;
-        the checkpoint cannot be written, or another call works with it.
-    FileNotFoundError
-        A model file, its card, or a file of the pixels does not exist.
+        Pixels cannot be read (a damaged chunk, a store that went away, a worker that sees other ones), or the
+        checkpoint cannot be written or is in use.
     ConnectionError
-        ``model="nimbus"`` has never been fetched and no hub can be reached; the cluster was closed.
+        The published model has never been fetched and the hub cannot be reached; the cluster was closed.
     MemoryError
         The device's memory is too small for one tile of one channel.
-    RuntimeError
-        A tile took several workers down with it.
     KeyboardInterrupt
         The user stopped it; the message says how to go on.
 

@@ -215,39 +215,6 @@ def test_otsu_counts_bad_pixels_once_with_two_labels_elements(make_sdata):
 GIVEN = {"CD3": 2.0, "DAPI": 3.0, "other": 9.0}
 
 
-@pytest.mark.parametrize(
-    "normalization",
-    [
-        GIVEN,
-        pd.Series(GIVEN),
-        pd.DataFrame({"fov7_cells": 1.0, "factor": pd.Series(GIVEN)}),
-        {"CD3": np.float32(2), "DAPI": 3},
-    ],
-)
-def test_given_factors(regions, normalization, no_warning):
-    table = given(normalization, regions(pixels(0), pixels(1)))
-    expected = pd.DataFrame({"factor": [3.0, 2.0]}, index=pd.Index(["DAPI", "CD3"], name="channel"))
-    pd.testing.assert_frame_equal(table, expected)
-
-
-def test_given_factors_that_do_not_do(regions):
-    region = regions(pixels(0))
-    with pytest.raises(KeyError, match=r"no factor for channel\(s\) 'CD3'; it has 'DAPI', 'CD20'"):
-        given({"DAPI": 1, "CD20": 2}, region)
-    with pytest.raises(ValueError, match=r"the columns \['fov0', 'scale'\]; it needs one named 'factor'"):
-        given(pd.DataFrame({"fov0": 1.0, "scale": 1.0}, index=["DAPI", "CD3"]), region)
-    for wrong in (-1.0, np.inf):
-        with pytest.raises(ValueError, match=r"channel\(s\) 'CD3' .* is not between 1e-30 and 1e30"):
-            given({"DAPI": 1, "CD3": wrong}, region)
-
-
-@pytest.mark.parametrize("factor", [0, np.nan])
-def test_given_factor_of_zero(regions, factor):
-    with pytest.warns(UserWarning, match=r"factor of channel\(s\) 'CD3' is 0 or NaN: their scores are NaN"):
-        table = given({"DAPI": 1, "CD3": factor}, regions(pixels(0)))
-    assert table["factor"].isna().tolist() == [False, True]
-
-
 def test_given_factor_of_an_empty_channel(regions, monkeypatch):
     """One positive pixel in the last block is enough, and nothing is read beyond the first."""
     monkeypatch.setattr(factors, "_BLOCK", 16)

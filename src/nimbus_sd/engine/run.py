@@ -6,7 +6,7 @@ from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager, closing, nullcontext
 from dataclasses import replace
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,13 +27,10 @@ class Job(NamedTuple):
     digests: NDArray[np.uint8] | None = None
 
 
-class Runner(Protocol):
-    """Computes tiles, in any order: :func:`run_here`, or :func:`~nimbus_sd.engine.cluster.run_on_client`."""
-
-    def __call__(
-        self, plan: Plan, jobs: Sequence[Job], on_share: Callable[[float], object]
-    ) -> Generator[tuple[int, TileSums | None], None, None]:
-        """Yield numbers and sums of tiles; None for a completed tile."""
+#: Computes tiles, in any order (``run_here``, ``run_on_client``): yields numbers and sums, None for a completed tile.
+Runner: TypeAlias = Callable[
+    [Plan, Sequence[Job], Callable[[float], object]], Generator[tuple[int, TileSums | None], None, None]
+]
 
 
 def score(
