@@ -48,14 +48,11 @@ def test_nodes_codes_and_counts_fit_together(typed_table):
 
 
 def test_neighbours_on_the_grid_are_alike(typed_table):
-    """The map is one: codes of nodes side by side differ less than those of nodes far apart."""
     adata = typed_table(spread=0.2)
     flowsom(adata, xdim=6, ydim=6, engine="minisom", n_metaclusters=3)
     grid = np.stack(np.divmod(np.arange(36), 6), axis=1)
-    apart = cdist(grid, grid, "chebyshev")
-    codes = adata.uns["flowsom_nimbus"]["codes"]
-    between = cdist(codes, codes)
-    assert between[apart == 1].mean() < 0.8 * between[apart >= 3].mean()
+    on_grid, between = (cdist(*[x] * 2) for x in (grid, adata.uns["flowsom_nimbus"]["codes"]))
+    assert between[on_grid < 2].mean() < 0.8 * between[on_grid >= 3].mean()
 
 
 def test_rare_cells_count_where_there_are_more_cells_than_steps(monkeypatch, typed_table):
@@ -104,15 +101,15 @@ def test_what_cannot_be_mapped(typed_table):
     flowsom(adata, **SMALL, n_metaclusters=4)
     unscored = typed_table()
     unscored.layers["nimbus"][:, 0] = np.nan
-    for table, given, error, message in (
-        (typed_table(), {"reference": adata, "key": "x"}, KeyError, r"no map uns\['x'\].*'flowsom_nimbus'"),
-        (typed_table(), {"reference": "flowsom_nimbus"}, TypeError, "`reference` is 'flowsom_nimbus'.*`key`"),
-        (typed_table()[:, ["CD3", "CD20"]].copy(), {"reference": adata}, KeyError, "no channel 'CD8'"),
-        (adata, {"reference": adata}, ValueError, r"`tl\.map_to_som` did not make"),
-        (unscored, {"reference": adata}, ValueError, r"no score of any cell in channel\(s\) 'CD3'"),
+    for table, reference, key, error, message in (
+        (typed_table(), adata, "x", KeyError, r"no map uns\['x'\].*'flowsom_nimbus'"),
+        (typed_table(), "flowsom_nimbus", "x", TypeError, "`reference` is 'flowsom_nimbus'.*`key`"),
+        (typed_table()[:, ["CD3", "CD20"]].copy(), adata, "flowsom_nimbus", KeyError, "no channel 'CD8'"),
+        (adata, adata, "flowsom_nimbus", ValueError, r"`tl\.map_to_som` did not make"),
+        (unscored, adata, "flowsom_nimbus", ValueError, r"no score of any cell in channel\(s\) 'CD3'"),
     ):
         with pytest.raises(error, match=message):
-            map_to_som(table, **given)
+            map_to_som(table, reference, key=key)
 
 
 @pytest.mark.filterwarnings("ignore:.*the same in every cell")

@@ -23,27 +23,20 @@ def test_clusters_are_the_types_and_named_by_size(typed_table, no_warning):
 
 
 @pytest.mark.parametrize("rng", [0, 5])
-def test_it_is_scanpy_on_the_layer_and_not_on_x(typed_table, rng):
+def test_it_is_scanpy_on_the_layer_and_not_on_x_and_scanpy_finds_the_graph(typed_table, rng):
     adata = typed_table(spread=0.3)
-    leiden(adata, n_neighbors=9, rng=rng)
-    plain = anndata.AnnData(adata.layers["nimbus"], obs=adata.obs[[]])
+    leiden(adata, n_neighbors=9, rng=rng, channels=["CD20", "CD3"])
+    values = adata.layers["nimbus"][:, [2, 0]]
+    np.testing.assert_array_equal(adata.obsm["leiden_nimbus_neighbors"], values)
+    plain = anndata.AnnData(values, obs=adata.obs[[]])
+    given = {"random_state": rng, "flavor": "igraph", "n_iterations": 2, "directed": False}
     sc.pp.neighbors(plain, 9, use_rep="X", random_state=rng)
-    sc.tl.leiden(plain, 1.0, random_state=rng, flavor="igraph", n_iterations=2, directed=False)
+    for table, key in ((plain, None), (adata, "leiden_nimbus_neighbors")):
+        sc.tl.leiden(table, 1.0, neighbors_key=key, **given)
+        assert adjusted_rand_score(table.obs["leiden"], adata.obs["leiden_nimbus"]) == 1
     assert len(plain.obs["leiden"].cat.categories) > 5
-    assert adjusted_rand_score(plain.obs["leiden"], adata.obs["leiden_nimbus"]) == 1
     np.testing.assert_array_equal(adata.obsp[GRAPH].toarray(), plain.obsp["connectivities"].toarray())
-
-
-def test_scanpy_finds_the_graph_and_its_values(typed_table):
-    adata = typed_table(spread=0.3)
-    leiden(adata, channels=["CD20", "CD3"], resolution=0.5)
-    entry = adata.uns["leiden_nimbus_neighbors"]
-    assert entry["params"]["use_rep"] == "leiden_nimbus_neighbors"
-    np.testing.assert_array_equal(adata.obsm["leiden_nimbus_neighbors"], adata.layers["nimbus"][:, [2, 0]])
-    np.testing.assert_array_equal(np.diff(adata.obsp[entry["distances_key"]].indptr), 14)
-    sc.tl.leiden(adata, 0.5, neighbors_key="leiden_nimbus_neighbors", flavor="igraph", n_iterations=2, directed=False)
-    assert adjusted_rand_score(adata.obs["leiden"], adata.obs["leiden_nimbus"]) == 1
-    assert sc.Neighbors(adata, neighbors_key="leiden_nimbus_neighbors").n_neighbors == 15
+    assert sc.Neighbors(adata, neighbors_key="leiden_nimbus_neighbors").n_neighbors == 9
 
 
 @pytest.mark.slow

@@ -22,33 +22,20 @@ _FEWEST = 20
 
 
 class Contact(NamedTuple):
-    """Contact of n cells with those that are positive for a marker, arrays of shape (n,).
-
-    Attributes
-    ----------
-    positive, negative
-        How the cells are called.
-    measured
-        Cells with a boundary and an integrated expression.
-    expression
-        Integrated expression.
-    signal
-        The part of it above the region's background, at least 0.
-    explained
-        The part of the signal that positive neighbours in other clusters explain, at most all of it.
-    touching
-        Share of the perimeter that is shared with positive cells of any cluster.
-    leak
-        Share of a neighbour's signal that comes over at a boundary all around.
-    """
+    """Contact of n cells with those that are positive for a marker, arrays of shape (n,)."""
 
     positive: NDArray[np.bool_]
     negative: NDArray[np.bool_]
+    #: Cells with a boundary and an integrated expression.
     measured: NDArray[np.bool_]
     expression: NDArray
+    #: Integrated expression above the region's background, at least 0.
     signal: NDArray[np.float64]
+    #: The part of the signal that positive neighbours in other clusters explain, at most all of it.
     explained: NDArray[np.float64]
+    #: Share of the perimeter that is shared with positive cells of any cluster.
     touching: NDArray[np.float64]
+    #: Share of a neighbour's signal that comes over at a boundary all around.
     leak: float
 
 
@@ -59,25 +46,12 @@ def contacts(
     negative: NDArray[np.bool_],
     region_key: str | None,
 ) -> Iterator[tuple[str, Contact]]:
-    """Compare each cell's signal with that of its positive neighbours, weighted by the shared perimeter.
+    """Compare each cell's signal with that of its positive neighbours, marker by marker.
 
-    The leak is the slope, through the origin, of the signal of negative cells against the signal around them; at least
-    0. Markers of which fewer than 20 negative cells touch positive ones are left out, as their leak is not known.
-
-    Parameters
-    ----------
-    adata
-        With ``obsp["boundary"]``, ``obs["perimeter"]`` and ``layers["integrated_expression"]``.
-    clusters
-        Code of each cell's cluster, (cells,); -1 is none, which is another cluster for everybody.
-    positive, negative
-        How the cells are called, (cells, channels).
-    region_key
-        Column of ``obs`` with the region of each cell.
-
-    Yields
-    ------
-    Name of the marker, and its contacts.
+    Neighbours are weighted by the shared perimeter. The leak is the slope, through the origin, of the signal of
+    negative cells against the signal around them; at least 0. Markers of which fewer than 20 negative cells touch
+    positive ones are left out. ``clusters`` are codes, (cells,), -1 for none, which is another cluster for everybody;
+    ``positive`` and ``negative`` are (cells, channels).
     """
     missing = [f"obsp[{keys.BOUNDARY!r}]"] if keys.BOUNDARY not in adata.obsp else []
     missing += [f"obs[{keys.PERIMETER!r}]"] if keys.PERIMETER not in adata.obs else []

@@ -56,18 +56,8 @@ def scored_matrix(
 ) -> tuple[NDArray[np.float32], NDArray[np.bool_], list[str]]:
     """Read the scores of the channels that have any, and of the cells that have one in each of these.
 
-    Must be called by a public function: its warnings point to that function's caller.
-
-    Parameters
-    ----------
-    adata
-        Cells x channels.
-    layer
-        Name of the layer. NaN and infinite values count as missing.
-    channels
-        Which ones, in this order; None takes all.
-    need_all
-        Whether a channel without a score is an error.
+    Must be called by a public function: its warnings point to that function's caller. NaN and infinite values count as
+    missing. With ``need_all`` a channel without a score is an error.
 
     Returns
     -------

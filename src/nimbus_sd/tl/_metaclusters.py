@@ -116,9 +116,10 @@ class Metaclusters:
         """
         if isinstance(clusters, str):
             raise TypeError(f"`clusters` is the text {clusters!r}; it must be a list of names, or a mapping.")
-        pairs: Iterable[tuple[Any, str]] = [(cluster, _as_text(cluster)) for cluster in clusters]
         if isinstance(clusters, Mapping | pd.Series):
-            pairs = clusters.items()
+            pairs = list(clusters.items())
+        else:
+            pairs = [(cluster, _as_text(cluster)) for cluster in clusters]
         mapping: dict[str, str] = {}
         for cluster, name in pairs:
             cluster = check_name(_as_text(cluster), "cluster")
@@ -184,28 +185,19 @@ class Metaclusters:
 
     @classmethod
     def load(cls, path: str | Path) -> Metaclusters:
-        """Read metaclusters from a file.
+        """Read a file that :meth:`save` wrote: ``.json`` with all steps, or ``.csv`` as a start.
 
-        Parameters
-        ----------
-        path
-            What :meth:`save` wrote: ``.json`` gives all steps; ``.csv`` a start. A CSV file may also be your own, with
-            the columns ``cluster``, ``metacluster`` and, if wanted, ``color``.
+        A CSV file may also be your own, with the columns ``cluster``, ``metacluster`` and, if wanted, ``color``.
         """
         path = as_path(path)
         # Spreadsheets put a byte order mark in front.
         return cls.from_json(path.read_text("utf-8-sig")) if path.suffix == ".json" else cls.start(*parse_csv(path))
 
     def merge(self, metaclusters: Sequence[str], into: str) -> Metaclusters:
-        """Make one metacluster of several.
+        """Make one metacluster of two or more.
 
-        Parameters
-        ----------
-        metaclusters
-            Names of two or more.
-        into
-            Name of the result: a new one, or one of them. It takes the place of the first of them, and the colour of
-            the one of that name, else of the one named first.
+        ``into`` is a new name, or one of them. The result takes the place of the first of them, and the colour of the
+        one of that name, else of the one named first.
         """
         merged = _as_tuple(metaclusters, "metaclusters")
         if len(set(merged)) < max(2, len(merged)):
@@ -221,14 +213,7 @@ class Metaclusters:
     def split(self, metacluster: str, clusters: Sequence[str], into: str) -> Metaclusters:
         """Take some clusters, not all, out of a metacluster and make a new one of them.
 
-        Parameters
-        ----------
-        metacluster
-            The one to split.
-        clusters
-            Some of its clusters.
-        into
-            Name of the new metacluster, which comes last and gets a colour that is not taken.
+        The new one, named ``into``, comes last and gets a colour that is not taken.
         """
         taken, members = _as_tuple(clusters, "clusters"), self._clusters(metacluster)
         if unknown := [cluster for cluster in taken if cluster not in members]:
@@ -263,10 +248,7 @@ class Metaclusters:
         return _redo(self.steps[:-1], Metaclusters(self.initial, self.initial_colors, self.cells))
 
     def replay(self, onto: Metaclusters) -> Metaclusters:
-        """Do these steps again after those of another value, such as a clustering of more cells with the same names.
-
-        An error says which step cannot be done there.
-        """
+        """Do these steps after those of another value, such as a clustering of more cells with the same names."""
         return _redo(self.steps, onto)
 
     def history(self) -> list[str]:

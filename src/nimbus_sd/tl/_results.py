@@ -30,20 +30,9 @@ _RESERVED = (keys.NIMBUS, keys.INTEGRATED, *keys.LABELS, *_FEATURES)
 def check_key_added(adata: AnnData, key_added: str, tool: str, also: Sequence[tuple[str, str]] = ()) -> list[str]:
     """Raise a ValueError if a name is reserved, cannot be written, or holds what another tool made.
 
-    Parameters
-    ----------
-    adata
-        The table.
-    key_added
-        The name, looked for in ``layers``, ``varm``, ``uns`` and ``obsm``.
-    tool
-        What ``uns[key_added]["tool"]`` is for results of the tool that asks.
-    also
-        Other places that the tool writes, as (slot, name), such as ``("obs", key_added)``.
-
-    Returns
-    -------
-    Results of an earlier call of the same tool, which may be overwritten, such as ``"obs['leiden_nimbus']"``.
+    It is looked for in ``layers``, ``varm``, ``uns`` and ``obsm``, and in other places that the tool writes, ``also``,
+    as (slot, name). Returns results of an earlier call of the same tool, such as ``"obs['leiden_nimbus']"``, which may
+    be overwritten.
     """
     check_table(adata)
     check_writable(key_added)
