@@ -27,12 +27,10 @@ PUBLIC = {
             metacluster_suggestion pr_curve report roc_curve score_matrix score_shape som_stars threshold_curve""",
         ".simulate": """PLATFORMS Detector Look Marker Segmentation Stain Tissue TrainingTile draw_detector draw_look
             draw_marker draw_segmentation draw_tissue expose segment simulate stain training_tiles truth""",
-        ".tl": """adapt calibrate call_positive cell_features cell_types check_signatures cluster_checks flowsom leiden
-            map_to_som metaclusters signatures suggest_types""",
+        ".tl": """Metaclusters adapt calibrate call_positive cell_features cell_types check_signatures cluster_checks
+            flowsom leiden map_to_som signatures suggest_types""",
         ".train": """FINE_TUNE LAPTOP PAPER Augmentation FineTuned Recipe Selection Store build_store fine_tune left_out
             show_left_out train""",
-        ".tl.metaclusters": """Metaclusters apply from_json from_table history load merge recolor rename replay save
-            split start to_frame to_json undo""",
     }.items()
 }
 ROOMS = sorted(PUBLIC)

@@ -108,10 +108,10 @@ def test_suggestions_for_numbered_clusters_can_be_the_start_of_metaclusters(no_w
     found = ns.tl.suggest_types(adata, "number", TABLE)
     assert found.index.to_list() == ["0", "1"]
     for suggested in (found["type"], found["type"].to_dict()):
-        ns.tl.metaclusters.apply(adata, ns.tl.metaclusters.start(suggested), "number")
+        ns.tl.Metaclusters.start(suggested).apply(adata, "number")
 
 
 def test_suggestions_can_be_the_start_of_metaclusters():
     adata = clusters(c0=[T] * 2, c1=[B] * 2, c2=[T])
     found = ns.tl.suggest_types(adata, "cluster", TABLE)
-    assert ns.tl.metaclusters.start(found["type"].to_dict()).members == {"T": ("c0", "c2"), "B": ("c1",)}
+    assert ns.tl.Metaclusters.start(found["type"].to_dict()).members == {"T": ("c0", "c2"), "B": ("c1",)}

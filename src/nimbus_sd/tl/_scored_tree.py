@@ -10,7 +10,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from nimbus_sd._table import outside_unit_interval
-from nimbus_sd.tl._clusters import check_number
+from nimbus_sd.tl._inputs import check_number
 from nimbus_sd.tl._signature_panel import Missing, checked_table, on_panel
 from nimbus_sd.tl._signature_table import Signatures, markers_of
 from nimbus_sd.tl._signature_tree import CellType, build_tree

@@ -12,8 +12,7 @@ import numpy as np
 import pandas as pd
 
 from nimbus_sd._csv import columns_of
-from nimbus_sd.tl._clusters import AMBIGUOUS, UNASSIGNED
-from nimbus_sd.tl.metaclusters.value import check_name
+from nimbus_sd.tl._results import AMBIGUOUS, UNASSIGNED, check_name
 
 Signatures: TypeAlias = pd.DataFrame | str | Path | None
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from nimbus_sd.tl._clusters import AMBIGUOUS, UNASSIGNED
+from nimbus_sd.tl._results import AMBIGUOUS, UNASSIGNED
 from nimbus_sd.tl._signature_tree import CellType, Rule, rule_text
 from nimbus_sd.tl._type_probability import Floats, blocks, none_of, type_probabilities
 

@@ -14,8 +14,8 @@ from sklearn.isotonic import IsotonicRegression
 from nimbus_sd import keys
 from nimbus_sd._table import judged, outside_unit_interval, truth_layer
 from nimbus_sd._table import layer as read_layer
-from nimbus_sd.tl._keys import check_key_added, log_overwritten
 from nimbus_sd.tl._regions import given_regions
+from nimbus_sd.tl._results import check_key_added, log_overwritten
 
 if TYPE_CHECKING:
     from anndata import AnnData

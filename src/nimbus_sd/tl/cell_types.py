@@ -11,9 +11,8 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from nimbus_sd import keys
-from nimbus_sd.tl._clusters import AMBIGUOUS, UNASSIGNED
-from nimbus_sd.tl._keys import check_key_added, log_overwritten
-from nimbus_sd.tl._matrix import scored_matrix
+from nimbus_sd.tl._inputs import scored_matrix
+from nimbus_sd.tl._results import AMBIGUOUS, UNASSIGNED, check_key_added, log_overwritten
 from nimbus_sd.tl._scored_tree import check_limit, panel_signatures, scored_tree
 from nimbus_sd.tl._signature_panel import Missing
 from nimbus_sd.tl._signature_table import Signatures, markers_of
