@@ -1,4 +1,4 @@
-"""Reading layers of a table: scores, and labels with their five states."""
+"""Reading tables: scores, labels with their five states, columns of ``obs``."""
 
 from __future__ import annotations
 
@@ -54,13 +54,13 @@ def layer(adata: AnnData, name: str) -> NDArray:
     KeyError
         If it does not exist; the message names those that do.
     TypeError
-        If there are no layers at all, because this is no AnnData, or the layer does not hold numbers.
+        If this is no AnnData, or the layer does not hold numbers.
     """
     check_table(adata)
     if name not in adata.layers:
+        hint = " `nimbus_sd.predict` adds it." if name in (keys.NIMBUS, keys.INTEGRATED) else ""
         # anndata 0.13 lists X among the layers, under the key None.
-        made = " `nimbus_sd.predict` adds it." if name in (keys.NIMBUS, keys.INTEGRATED) else ""
-        raise KeyError(f"There is no layer {name!r}; there are {sorted(key for key in adata.layers if key)}.{made}")
+        raise KeyError(f"There is no layer {name!r}; there are {sorted(key for key in adata.layers if key)}.{hint}")
     values = adata.layers[name]
     values = values.toarray() if sparse.issparse(values) else np.asarray(values)
     if values.dtype == bool:
@@ -71,15 +71,7 @@ def layer(adata: AnnData, name: str) -> NDArray:
 
 
 def truth_layer(adata: AnnData, name: str, *, likely: bool = True) -> NDArray:
-    """Return a layer of labels, of which at least one says positive or negative.
-
-    Raises
-    ------
-    KeyError
-        If it does not exist.
-    ValueError
-        If a label is outside of [0, 1], or no cell is judged.
-    """
+    """Return a layer of labels in [0, 1], of which at least one says positive or negative; a ValueError otherwise."""
     labels = layer(adata, name)
     if labels.size:
         low, high = float(np.fmin.reduce(labels, axis=None)), float(np.fmax.reduce(labels, axis=None))
@@ -88,66 +80,56 @@ def truth_layer(adata: AnnData, name: str, *, likely: bool = True) -> NDArray:
                 f"Layer {name!r} holds labels from {low:g} to {high:g}; they must be in [0, 1]: 1 positive, "
                 "0.75 likely positive, 0.5 undetermined, 0.25 likely negative, 0 negative, NaN not judged."
             )
-    if not any(judged(labels[:, i], likely=likely).any() for i in range(labels.shape[1])):
-        doubt = "" if likely else " without a doubt; `likely=True` also takes those labelled 0.25 and 0.75"
-        raise ValueError(f"Layer {name!r} labels no cell as positive or negative{doubt}: there is no truth to use.")
+    if not judged(labels, likely=likely).any():
+        hint = "" if likely else " without a doubt; `likely=True` also takes those labelled 0.25 and 0.75"
+        raise ValueError(f"Layer {name!r} labels no cell as positive or negative{hint}: there is no truth to use.")
     return labels
+
+
+def truth_states(adata: AnnData, name: str, *, likely: bool = True) -> NDArray[np.int8]:
+    """Return 1 where a layer of labels says positive, 0 where negative, -1 where a cell is not judged."""
+    labels = truth_layer(adata, name, likely=likely)
+    return np.where(judged(labels, likely=likely), (labels > UNDETERMINED).astype(np.int8), np.int8(-1))
 
 
 def judged(labels: NDArray, *, likely: bool = True) -> NDArray[np.bool_]:
     """Where a label says positive or negative; ``likely=False`` leaves out those that say so with a doubt."""
-    known = np.isfinite(labels) & (labels != UNDETERMINED)
-    return known if likely else known & ((labels == 0) | (labels == 1))
+    return np.isfinite(labels) & (labels != UNDETERMINED) if likely else (labels == 0) | (labels == 1)
 
 
-def as_list(pred: str | Sequence[str]) -> list[str]:
-    """One layer's name, or several, as a list."""
-    return [pred] if isinstance(pred, str) else list(pred)
+def as_list(names: str | Sequence[str]) -> list[str]:
+    """One name, or several, as a list."""
+    return [names] if isinstance(names, str) else list(names)
+
+
+def stack_layers(tables: Mapping[str, pd.DataFrame], pred: str | Sequence[str]) -> pd.DataFrame:
+    """Return the table of one layer, or those of a list of layers below each other with a level ``layer``."""
+    if isinstance(pred, str):
+        return tables[pred].rename_axis("channel")
+    return pd.concat(tables, names=["layer", "channel"])
 
 
 def region_column(adata: AnnData, region_key: str | None = None) -> pd.Series:
-    """Return the column of ``obs`` that names each cell's region, by default the one annotated.
-
-    Raises
-    ------
-    KeyError
-        If it does not exist.
-    """
+    """Return the column of ``obs`` that names each cell's region, by default the one annotated."""
     if region_key is None:
-        annotated = adata.uns.get("spatialdata_attrs", {})
-        region_key = str(annotated.get("region_key", keys.REGION))
+        region_key = str(adata.uns.get("spatialdata_attrs", {}).get("region_key", keys.REGION))
     return obs_columns(adata, region_key)[region_key]
 
 
 def instance_column(adata: AnnData) -> pd.Series:
-    """Return the column of ``obs`` that holds each cell's label in its region.
-
-    Raises
-    ------
-    KeyError
-        If it does not exist.
-    """
-    annotated = adata.uns.get("spatialdata_attrs", {})
-    key = str(annotated.get("instance_key", keys.INSTANCE))
+    """Return the column of ``obs`` that holds each cell's label in its region."""
+    key = str(adata.uns.get("spatialdata_attrs", {}).get("instance_key", keys.INSTANCE))
     return obs_columns(adata, key)[key]
 
 
 def obs_columns(adata: AnnData, names: str | Sequence[str]) -> pd.DataFrame:
-    """Return columns of ``obs``.
-
-    Raises
-    ------
-    KeyError
-        If one does not exist; the message names those that do.
-    TypeError
-        If this is no AnnData.
-    """
+    """Return columns of ``obs``; a KeyError names those that exist."""
     check_table(adata)
-    wanted = as_list(names)
-    missing = [name for name in wanted if name not in adata.obs.columns]
+    columns = as_list(names)
+    missing = [name for name in columns if name not in adata.obs.columns]
     if missing:
         raise KeyError(f"`obs` has no column {', '.join(map(repr, missing))}; it has {list(adata.obs.columns)}.")
-    return adata.obs[wanted]
+    return adata.obs[columns]
 
 
 def clusters_of(adata: AnnData, groupby: str) -> pd.Categorical:
@@ -162,22 +144,22 @@ def clusters_of(adata: AnnData, groupby: str) -> pd.Categorical:
     """
     column = obs_columns(adata, groupby)[groupby]
     if isinstance(column.dtype, pd.CategoricalDtype):
-        found = column.cat.remove_unused_categories().array
+        clusters = column.cat.remove_unused_categories().array
     else:
-        known = column.dropna()
-        if known.dtype.kind == "f":
-            if (known % 1 != 0).any():
+        if column.dropna().dtype.kind == "f":
+            if (column.dropna() % 1 != 0).any():
                 raise ValueError(
-                    f"obs[{groupby!r}] holds numbers such as {known.iloc[0]:g}; it must hold the names of clusters."
+                    f"obs[{groupby!r}] holds numbers such as {column.dropna().iloc[0]:g}; it must hold the names of "
+                    "clusters."
                 )
             column = column.astype("Int64")
-        found = pd.Categorical(column)
-    if not len(found.categories):
+        clusters = pd.Categorical(column)
+    if not len(clusters.categories):
         raise ValueError(f"obs[{groupby!r}] has no cluster: every cell is missing there.")
-    names = [str(name) for name in found.categories]
+    names = [str(name) for name in clusters.categories]
     if len(set(names)) < len(names):
         raise ValueError(f"obs[{groupby!r}] has clusters whose names are the same as text: {names}.")
-    return pd.Categorical.from_codes(found.codes, names)
+    return pd.Categorical.from_codes(clusters.codes, names)
 
 
 def at_or_above(values: NDArray, cut: float) -> NDArray[np.bool_]:
@@ -202,9 +184,9 @@ def scaled_arcsinh(values: NDArray) -> NDArray:
 
 def pixel_sizes(adata: AnnData) -> dict[str, float]:
     """Look up the um per image pixel that `predict` and `tl.cell_features` noted in ``uns``, for each region."""
-    noted: dict[str, float] = {}
-    for entry in adata.uns.values():
-        sizes = entry.get("pixel_size") if isinstance(entry, Mapping) else None
-        if isinstance(sizes, Mapping):
-            noted.update({str(region): float(size) for region, size in sizes.items()})
-    return noted
+    return {
+        str(region): float(size)
+        for entry in adata.uns.values()
+        if isinstance(entry, Mapping) and isinstance(sizes := entry.get("pixel_size"), Mapping)
+        for region, size in sizes.items()
+    }

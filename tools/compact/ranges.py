@@ -16,7 +16,7 @@ from prepare import read_factors
 from silver import read_gates
 from tables import channel_means
 
-from nimbus_sd.metrics.image_statistics import describe
+from nimbus_sd.metrics import describe
 
 #: Share of the good channels that differ less between cells than the limit says.
 LEAST = 0.03

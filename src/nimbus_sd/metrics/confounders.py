@@ -1,26 +1,34 @@
-"""What may make a cell hard to call: its size, its neighbours, and how the marker is expressed."""
+"""What may make a cell hard to call: its size, its neighbours, the marker's expression; and how errors depend on it."""
 
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Literal
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import pairwise
+from typing import Literal
 
 import numpy as np
 import pandas as pd
+from anndata import AnnData
 from numpy.typing import NDArray
+from scipy import sparse, stats
+from scipy.spatial import cKDTree
+from tqdm.auto import tqdm
 
 from nimbus_sd import keys
-from nimbus_sd._table import UNDETERMINED, judged, layer, obs_columns, pixel_sizes, region_column, truth_layer
-from nimbus_sd.metrics.neighbours import count_around
+from nimbus_sd._table import at_or_above, layer, obs_columns, pixel_sizes, region_column, truth_states
+from nimbus_sd.metrics.bootstrap import MIN_REGIONS
+from nimbus_sd.metrics.thresholds import Threshold, called_layers
 
-if TYPE_CHECKING:
-    from anndata import AnnData
-
-#: Names, in the order of results.
-CONFOUNDERS = ("cell_size", "heterogeneity", "rarity", "sparsity", "density", "spill_over")
-#: Those of which a cell has one value for all channels, and those of which a region has one in each channel.
-OF_CELL = ("cell_size", "density")
-OF_REGION = ("heterogeneity", "rarity")
+_NAMES = ("cell_size", "heterogeneity", "rarity", "sparsity", "density", "spill_over")
+# Those of which a cell has one value for all channels, and those of which a region has one in each channel.
+_OF_CELL = ("cell_size", "density")
+_OF_REGION = ("heterogeneity", "rarity")
+_FIGURES = ("information", "information_low", "information_high", "null_95", "p_value")
+# Pairs of neighbours that are held at once, to limit memory.
+_PAIRS = 2**22
+# Of the estimate of information.
+_NEIGHBOURS = 3
 
 
 def confounders(
@@ -39,15 +47,12 @@ def confounders(
     adata
         Cells x channels, as made by :func:`nimbus_sd.predict`: with ``layers["integrated_expression"]``,
         ``obs["area"]`` and ``obsm["spatial"]``.
-    truth
-        Layer of labels in [0, 1] that says which cells are positive (above 0.5). Cells that it does not judge are
-        never counted as positive.
+    truth, likely
+        As for :func:`marker_metrics`. Cells that are not judged are never counted as positive.
     radius
         How far neighbours may be, from centre to centre.
     unit
         Of the radius: ``"px"``, the image's pixels, or ``"um"``, by the pixel size noted in ``uns``.
-    likely
-        Whether cells labelled 0.75 and 0.25 (likely positive, likely negative) count as judged.
     region_key
         Column of ``obs`` with the region of each cell; by default the one that the table's annotation names, else
         ``"region"``. Cells of different regions are no neighbours.
@@ -67,98 +72,276 @@ def confounders(
         - ``"spill_over"``: share of the cell's perimeter that it has in common with positive cells; NaN unless
           :func:`nimbus_sd.tl.cell_features` was run, and where ``"sparsity"`` is. Not in the paper
 
-    Raises
-    ------
-    KeyError
-        If a layer, a column of ``obs`` or ``obsm["spatial"]`` does not exist, or a radius in um is asked for and the
-        pixel size of a region is not noted.
-    ValueError
-        If ``radius`` is not a positive number or ``unit`` is unknown; if labels are outside of [0, 1] or none says
-        positive or negative.
-
     Examples
     --------
     >>> import nimbus_sd as ns
     >>> adata = ns.predict(ns.datasets.example(), channels=["CD3", "CD20"], progress=False)
-    >>> found = ns.metrics.confounders(adata, radius=20, unit="um")
-    >>> list(found)
+    >>> tables = ns.metrics.confounders(adata, radius=20, unit="um")
+    >>> list(tables)
     ['cell_size', 'heterogeneity', 'rarity', 'sparsity', 'density', 'spill_over']
-    >>> bool((found["sparsity"] <= found["density"]).all(axis=None))
+    >>> bool((tables["sparsity"] <= tables["density"]).all(axis=None))
     True
     """
-    labels = truth_layer(adata, truth, likely=likely)
-    known = judged(labels, likely=likely)
-    positive = known & (labels > UNDETERMINED)
+    states = truth_states(adata, truth, likely=likely)
+    judged, positive = states >= 0, states == 1
     expression = layer(adata, keys.INTEGRATED)
     regions = region_column(adata, region_key)
     area = obs_columns(adata, keys.AREA)[keys.AREA].to_numpy(np.float32)
-    position = _position(adata)
-    radii = _radii(adata, regions, radius, unit)
-
-    heterogeneity, rarity, sparsity = (np.full(labels.shape, np.nan, np.float32) for _ in range(3))
-    density = np.full(len(labels), np.nan, np.float32)
-    for region, cells in _cells_of(regions):
-        heterogeneity[cells] = _variation(expression[cells])
-        total = known[cells].sum(axis=0)
-        share = np.divide(positive[cells].sum(axis=0), total, out=np.full(len(total), np.nan), where=total > 0)
-        rarity[cells] = share
-        density[cells], near = count_around(position[cells], positive[cells], radii[region])
-        sparsity[cells] = np.where(total > 0, near, np.nan)
-
-    columns = (area[:, None], heterogeneity, rarity, sparsity, density[:, None], _spill_over(adata, positive, rarity))
-    return {
-        name: pd.DataFrame(np.broadcast_to(values, labels.shape), adata.obs_names, adata.var_names, copy=False)
-        for name, values in zip(CONFOUNDERS, columns, strict=True)
-    }
-
-
-def _position(adata: AnnData) -> NDArray[np.float64]:
     if keys.SPATIAL not in adata.obsm:
-        raise KeyError(
-            f"There is no obsm[{keys.SPATIAL!r}] with the cells' positions; run `nimbus_sd.predict`, which sets it."
-        )
-    return np.asarray(adata.obsm[keys.SPATIAL], np.float64)[:, :2]
-
-
-def _radii(adata: AnnData, regions: pd.Series, radius: float, unit: str) -> dict[object, float]:
-    """Radius in image pixels of each region."""
+        raise KeyError(f"There is no obsm[{keys.SPATIAL!r}] with the cells' positions; `nimbus_sd.predict` sets it.")
+    position = np.asarray(adata.obsm[keys.SPATIAL], np.float64)[:, :2]
     if unit not in ("px", "um"):
         raise ValueError(f"`unit` is {unit!r}; it must be 'px' or 'um'.")
     if not (math.isfinite(radius) and radius > 0):
         raise ValueError(f"`radius` is {radius!r}; it must be a number above 0.")
     names = list(regions.dropna().unique())
-    if unit == "px":
-        return dict.fromkeys(names, radius)
-    sizes = pixel_sizes(adata)
+    sizes = pixel_sizes(adata) if unit == "um" else dict.fromkeys(names, 1.0)
     if missing := [name for name in names if name not in sizes]:
-        raise KeyError(
-            f"The pixel size of the regions {missing} is not noted in `uns`, so that a radius in um means nothing. "
-            "Give it in pixels with `unit='px'`, or run `tl.cell_features`, which notes it."
+        raise KeyError(f"`uns` has no pixel size of {missing}; pass unit='px', or run `tl.cell_features`.")
+
+    heterogeneity, rarity, sparsity = (np.full(states.shape, np.nan, np.float32) for _ in range(3))
+    density = np.full((len(states), 1), np.nan, np.float32)
+    cells_of = regions.reset_index(drop=True).groupby(regions.to_numpy(), observed=True).indices
+    for region, cells in cells_of.items():
+        heterogeneity[cells] = _variation(expression[cells])
+        total = judged[cells].sum(axis=0)
+        rarity[cells] = np.where(total > 0, positive[cells].sum(axis=0) / np.maximum(total, 1), np.nan)
+        density[cells, 0], near = count_around(position[cells], positive[cells], radius / sizes[region])
+        sparsity[cells] = np.where(total > 0, near, np.nan)
+
+    spill_over = np.full((1, 1), np.nan, np.float32)
+    if keys.BOUNDARY in adata.obsp and keys.PERIMETER in adata.obs:
+        perimeter = adata.obs[keys.PERIMETER].to_numpy(np.float32)[:, None]
+        shared = np.asarray(adata.obsp[keys.BOUNDARY] @ positive.astype(np.float32))
+        usable = np.isfinite(rarity) & (perimeter > 0)
+        spill_over = np.divide(shared, perimeter, out=np.full(shared.shape, np.nan, np.float32), where=usable)
+    columns = (area[:, None], heterogeneity, rarity, sparsity, density, spill_over)
+    return {
+        name: pd.DataFrame(np.broadcast_to(values, states.shape), adata.obs_names, adata.var_names, copy=False)
+        for name, values in zip(_NAMES, columns, strict=True)
+    }
+
+
+def _variation(expression: NDArray) -> pd.Series:
+    """Coefficient of variation of each column's finite values."""
+    table = pd.DataFrame(np.where(np.isfinite(expression), expression, np.nan).astype(np.float64))
+    mean = table.mean()
+    return (table.std(ddof=0) / mean).where(mean != 0)
+
+
+def count_around(
+    position: NDArray[np.float64], flags: NDArray[np.bool_], radius: float
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Count cells, shape (n,), and flagged cells, shape (n, m), up to a distance from each cell, without itself.
+
+    A cell without a finite position (n, 2) is not counted and has NaN.
+    """
+    n, m = flags.shape
+    everyone, flagged = np.full(n, np.nan, np.float32), np.full((n, m), np.nan, np.float32)
+    placed = np.flatnonzero(np.isfinite(position).all(axis=1))
+    # In the order of the tree, in which a block's cells lie together.
+    placed = placed[cKDTree(position[placed]).indices]
+    tree = cKDTree(position[placed])
+    flag = flags[placed].astype(np.float32)
+    around = tree.query_ball_point(tree.data, radius, return_length=True)
+    everyone[placed] = around - 1
+    # Blocks of cells that have few pairs together; a cell with many is a block of its own.
+    edges = np.flatnonzero(np.diff(np.cumsum(around) // _PAIRS)) + 1
+    for start, stop in pairwise([0, *edges.tolist(), len(around)]):
+        pairs = cKDTree(tree.data[start:stop]).sparse_distance_matrix(tree, radius, output_type="ndarray")
+        ones = np.ones(len(pairs), np.float32)
+        near = sparse.csr_array((ones, (pairs["i"], pairs["j"])), (stop - start, len(placed)))
+        flagged[placed[start:stop]] = near @ flag - flag[start:stop]
+    return everyone, flagged
+
+
+def confounder_information(
+    adata: AnnData,
+    pred: str | Sequence[str] = keys.NIMBUS,
+    truth: str = keys.GOLD,
+    *,
+    threshold: Threshold | Mapping[str, Threshold] = 0.5,
+    likely: bool = True,
+    radius: float = 120.0,
+    unit: Literal["px", "um"] = "px",
+    max_cells: int = 3000,
+    n_permutations: int = 100,
+    n_boot: int = 100,
+    rng: int | np.random.Generator = 0,
+    region_key: str | None = None,
+    progress: bool = True,
+) -> pd.DataFrame:
+    """Measure the mutual information between each confounder and wrong calls (Rumberger et al., Fig. 4d).
+
+    Each judged pair of a cell and a marker is called right or wrong; pairs of all markers are taken together. The
+    information is estimated from 3 nearest neighbours (Ross 2014,
+    :func:`sklearn.feature_selection.mutual_info_classif`).
+
+    The null shuffles the confounder between those that have a value of their own: cells for size and density, which
+    all markers share, the channels of regions for heterogeneity and rarity, else pairs. So a few regions do not count
+    as thousands of cells. It ignores that neighbouring cells are alike in size and density too: trust the interval
+    rather than the p value where errors cluster in space.
+
+    The interval is not a bootstrap, because the estimate takes cells that are drawn twice for information. Halves of
+    the regions are drawn without replacement, whose spread is the standard error of the whole (delete-half jackknife,
+    Shao & Wu 1989), and the interval is Student's with as many degrees of freedom as regions but one. Near 0, which no
+    estimate falls below, the null says more than the interval.
+
+    Parameters
+    ----------
+    adata, radius, unit, region_key
+        As for :func:`confounders`.
+    pred, truth, threshold, likely
+        As for :func:`marker_metrics`.
+    max_cells
+        Pairs of cell and marker that are used, at most: they are drawn once, the same for all layers where these have
+        values. Time grows with it.
+    n_permutations
+        Number of shuffles of the null; 0 for none.
+    n_boot
+        Number of halves drawn for 95 % intervals; 0 for none.
+    rng
+        Seed or generator of all draws.
+    progress
+        Show a progress bar over the confounders of each layer.
+
+    Returns
+    -------
+    DataFrame
+        Index ``layer``, ``confounder``:
+
+        - ``information``: in nats, at most the entropy of being wrong; ``information_low``, ``information_high``: its
+          95 % interval
+        - ``null_95``: 95 % quantile of the null; ``p_value``: share of the null at or above the estimate, which
+          counts as one of it
+        - ``pairs``: used, of ``pairs_judged``; ``wrong``: how many of them are
+        - ``n_regions``: with a pair; ``resampled``: ``"regions"``, or ``"cells"`` (pairs) where there are fewer than
+          5 regions; such an interval is too narrow for other regions than these
+        - ``reason``: why there is no estimate, else empty
+
+    Examples
+    --------
+    >>> import nimbus_sd as ns
+    >>> adata = ns.predict(ns.datasets.example(), channels=["CD3", "CD8"], progress=False)
+    >>> table = ns.metrics.confounder_information(
+    ...     adata,
+    ...     ["nimbus", "integrated_expression"],
+    ...     threshold={"nimbus": 0.5, "integrated_expression": "otsu"},
+    ...     max_cells=500,
+    ...     n_permutations=10,
+    ...     n_boot=0,
+    ...     progress=False,
+    ... )
+    >>> table.loc[("nimbus", "spill_over"), "reason"]
+    'not measured; run `tl.cell_features` first'
+    """
+    if max_cells < 1 or min(n_permutations, n_boot) < 0:
+        raise ValueError(
+            f"`max_cells` is {max_cells}, it must be above 0; `n_permutations` {n_permutations} and `n_boot` {n_boot} "
+            "must not be below."
         )
-    return {name: radius / sizes[name] for name in names}
+    states = truth_states(adata, truth, likely=likely)
+    layers = list(called_layers(adata, pred, states, threshold))
+    tables = confounders(adata, truth, radius=radius, unit=unit, likely=likely, region_key=region_key)
+    region = pd.factorize(region_column(adata, region_key))[0]
+    draw, *seeds = np.random.default_rng(rng).spawn(1 + len(layers))
+    order = draw.random(states.shape, np.float32).ravel()
+    rows = {}
+    for (name, values, valued, cuts), seed in zip(layers, seeds, strict=True):
+        used = judged = np.flatnonzero(valued.ravel() >= 0)
+        if len(used) > max_cells:
+            used = np.sort(used[np.argpartition(order[used], max_cells)[:max_cells]])
+        cell, channel = np.divmod(used, states.shape[1])
+        called = np.stack([at_or_above(column, cut) for column, cut in zip(values.T, cuts, strict=True)], axis=1)
+        wrong = (called != (states == 1))[cell, channel]
+        pairs = pd.DataFrame({"wrong": wrong, "region": region[cell], "cell": cell})
+        of_region = region[cell] * states.shape[1] + channel
+        for confounder, table in tqdm(tables.items(), desc=f"confounders of {name}", disable=not progress):
+            owner = cell if confounder in _OF_CELL else of_region if confounder in _OF_REGION else used
+            pairs["value"], pairs["owner"] = table.to_numpy()[cell, channel].astype(np.float64), owner
+            usable = pairs[np.isfinite(pairs["value"])]
+            reason = _reason(usable)
+            if not len(judged):
+                reason = "no cell has both a label and a value"
+            elif confounder == "spill_over" and keys.BOUNDARY not in adata.obsp:
+                reason = "not measured; run `tl.cell_features` first"
+            rows[name, confounder] = {
+                **_estimate(usable, n_permutations, n_boot, seed.spawn(1)[0]),
+                "pairs": len(usable),
+                "pairs_judged": len(judged),
+                "wrong": int(usable["wrong"].sum()),
+                "reason": reason,
+            }
+    index = pd.MultiIndex.from_tuples(rows, names=["layer", "confounder"])
+    return pd.DataFrame(list(rows.values()), index=index)
 
 
-def _cells_of(regions: pd.Series) -> list[tuple[object, NDArray[np.intp]]]:
-    """Row numbers of each region's cells; cells without a region are in none."""
-    return list(regions.reset_index(drop=True).groupby(regions.to_numpy(), observed=True).indices.items())
+def _reason(pairs: pd.DataFrame) -> str:
+    """Say why there can be no estimate; empty if there can."""
+    if pairs.empty:
+        return "not known for any of the cells"
+    if pairs["value"].nunique() == 1:
+        return "the same for all cells"
+    for word, count in (("wrong", pairs["wrong"].sum()), ("right", (~pairs["wrong"]).sum())):
+        if count <= _NEIGHBOURS:
+            return f"{count or 'no'} calls are {word}; at least {_NEIGHBOURS + 1} are needed"
+    return ""
 
 
-def _variation(expression: NDArray) -> NDArray[np.float64]:
-    """Coefficient of variation of each column, of the values that are known."""
-    known = np.isfinite(expression)
-    count = known.sum(axis=0)
-    values = np.where(known, expression, 0).astype(np.float64)
-    with np.errstate(invalid="ignore", divide="ignore"):
-        mean = values.sum(axis=0) / count
-        spread = np.sqrt((np.where(known, values - mean, 0) ** 2).sum(axis=0) / count)
-        return np.where(mean != 0, spread / mean, np.nan)
+def _estimate(
+    pairs: pd.DataFrame, n_permutations: int, n_boot: int, rng: np.random.Generator
+) -> dict[str, float | str]:
+    """Information, its interval and its null."""
+    n_regions = pairs["region"].nunique()
+    resampled = "regions" if n_regions >= MIN_REGIONS else "cells"
+    figures: dict[str, float | str] = dict.fromkeys(_FIGURES, float("nan"))
+    if not _reason(pairs):
+        seed = int(rng.integers(2**31))
+        point = figures["information"] = _information(pairs, seed)
+        unit = pairs["region" if resampled == "regions" else "cell"].to_numpy()
+        halves = np.array([_information(half, seed) for half in _halves(pairs, unit, n_boot, rng)])
+        figures["information_low"], figures["information_high"] = _interval(point, halves, len(np.unique(unit)))
+        if n_permutations:
+            nulls = np.array([_information(_shuffled(pairs, rng), seed) for _ in range(n_permutations)])
+            figures["null_95"] = float(np.quantile(nulls, 0.95))
+            figures["p_value"] = float((1 + (nulls >= point).sum()) / (1 + n_permutations))
+    return figures | {"n_regions": n_regions, "resampled": resampled}
 
 
-def _spill_over(adata: AnnData, positive: NDArray[np.bool_], rarity: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Share of the perimeter common with positive cells, NaN where nobody is judged."""
-    if keys.BOUNDARY not in adata.obsp or keys.PERIMETER not in adata.obs:
-        return np.full((1, 1), np.nan, np.float32)
-    perimeter = adata.obs[keys.PERIMETER].to_numpy(np.float32)[:, None]
-    shared = np.asarray(adata.obsp[keys.BOUNDARY] @ positive.astype(np.float32))
-    known = np.isfinite(rarity) & (perimeter > 0)
-    return np.divide(shared, perimeter, out=np.full(shared.shape, np.nan, np.float32), where=known)
+def _information(pairs: pd.DataFrame, seed: int) -> float:
+    """Estimate the mutual information; NaN with too few wrong or right pairs."""
+    from sklearn.feature_selection import mutual_info_classif
+
+    value, wrong = pairs[["value"]].to_numpy(), pairs["wrong"].to_numpy()
+    if min(wrong.sum(), (~wrong).sum()) <= _NEIGHBOURS:
+        return float("nan")
+    return float(
+        mutual_info_classif(value, wrong, discrete_features=False, n_neighbors=_NEIGHBOURS, random_state=seed)[0]
+    )
+
+
+def _shuffled(pairs: pd.DataFrame, rng: np.random.Generator) -> pd.DataFrame:
+    """Break the tie between confounder and being wrong: values change owners."""
+    _, first, owner = np.unique(pairs["owner"], return_index=True, return_inverse=True)
+    return pairs.assign(value=rng.permutation(pairs["value"].to_numpy()[first])[owner])
+
+
+def _halves(pairs: pd.DataFrame, unit: NDArray[np.intp], n: int, rng: np.random.Generator) -> Iterator[pd.DataFrame]:
+    """Draw halves of the units, without replacement."""
+    names, number = np.unique(unit, return_inverse=True)
+    for _ in range(n):
+        drawn = np.zeros(len(names), bool)
+        drawn[rng.permutation(len(names))[: len(names) // 2]] = True
+        yield pairs[drawn[number]]
+
+
+def _interval(point: float, halves: NDArray[np.float64], units: int) -> tuple[float, float]:
+    """Interval of Student about the estimate, from the spread of halves, never below 0."""
+    finite = halves[np.isfinite(halves)]
+    if finite.size < 2:
+        return float("nan"), float("nan")
+    half = units // 2
+    # A half varies about the whole by (1 / half - 1 / units) of a unit's variance, the whole by 1 / units.
+    error = float(finite.std(ddof=1)) * np.sqrt(half / (units - half))
+    reach = float(stats.t.ppf(0.975, units - 1)) * error
+    return max(point - reach, 0.0), point + reach

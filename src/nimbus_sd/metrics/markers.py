@@ -2,25 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Literal
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
+from anndata import AnnData
 
 from nimbus_sd import keys
-from nimbus_sd._table import as_list, layer
-from nimbus_sd.metrics._calls import Threshold, calls, threshold_by_layer, thresholds_of
-from nimbus_sd.metrics._counts import Judged, pool
-from nimbus_sd.metrics._estimate import Estimate, estimate, macro, mean
-from nimbus_sd.metrics._fitted import warn_if_fitted
-from nimbus_sd.metrics._frame import Frame, Group, frame
-
-if TYPE_CHECKING:
-    from anndata import AnnData
-
-Average = Literal["macro", "pooled"]
+from nimbus_sd._table import as_list, truth_states
+from nimbus_sd.metrics.bootstrap import Average, estimate_markers, macro_averages, split
+from nimbus_sd.metrics.judged import warn_if_fitted
+from nimbus_sd.metrics.thresholds import Threshold, called_layers
 
 
 def marker_metrics(
@@ -43,13 +35,13 @@ def marker_metrics(
     adata
         Cells x channels.
     pred
-        Layer of scores, or of any values that are larger for positive cells; or several layers, side by side, each
-        on the cells that it has a value for. Undetermined cells of ``"silver"`` and ``"gold"`` have none.
+        Layer of scores, or of any values that are larger for positive cells; or several layers, each compared on the
+        cells that it has a value for. Undetermined cells of ``"silver"`` and ``"gold"`` have none.
     truth
         Layer of labels in [0, 1]: above 0.5 positive, below 0.5 negative; 0.5 (undetermined) and NaN are left out.
     threshold
-        Cells at or above it are called positive; it is in units of the layer. A number, a mapping from each channel
-        to one, or a rule of :func:`find_threshold`, applied to all the layer's values in the channel, judged or not:
+        Cells at or above it are called positive; in units of the layer. A number, a mapping from each channel to one,
+        or a rule of :func:`find_threshold`, applied to all the layer's values in the channel, judged or not:
         ``"otsu"``, ``"mixture"``, ``"quantile"``, or ``"oracle"``, which knows the truth and is a ceiling. With
         several layers also a mapping from each of them to one of these.
     by
@@ -63,8 +55,8 @@ def marker_metrics(
     likely
         Whether cells labelled 0.75 and 0.25 (likely positive, likely negative) count.
     n_boot
-        Number of bootstrap draws for 95 % intervals; 1000 is usual. Thresholds stay as they were found: an interval
-        is that of these thresholds in other regions, not of finding them again.
+        Number of bootstrap draws for 95 % intervals; 1000 is usual. Thresholds are not found again in each draw: an
+        interval is that of these thresholds in other regions.
     rng
         Seed or generator of the draws.
     region_key
@@ -82,19 +74,17 @@ def marker_metrics(
         ``precision``, ``recall``, ``specificity``, ``f1``, ``accuracy``, ``auroc``, ``average_precision``,
         ``threshold`` (NaN in averages of several). In macro averages cells and positives are sums.
 
-        With ``n_boot`` also ``<metric>_low`` and ``<metric>_high``, ``n_regions`` (with a judged cell), ``resampled``:
-        ``"regions"``, or ``"cells"`` where there are fewer than 5 regions; such an interval is too narrow for other
-        regions than these. How they are computed, and how often they cover: ``metrics.bootstrap.share_interval``.
+        With ``n_boot`` also ``<metric>_low`` and ``<metric>_high`` (see ``metrics.bootstrap.share_interval``),
+        ``n_regions`` (with a judged cell), ``resampled``: ``"regions"``, or ``"cells"`` where there are fewer than 5
+        regions; such an interval is too narrow for other regions than these.
 
         A metric without cells to compute it from is NaN: a marker without positive cells has only specificity, one
         without negative cells no specificity and AUROC. Where cells are positive but none is called, precision is 0.
 
     Raises
     ------
-    KeyError
-        If a layer or a column of ``obs`` does not exist, or a mapping of thresholds lacks a channel or a layer.
     ValueError
-        If labels are outside of [0, 1] or none says positive or negative; if an option has a value that it cannot.
+        If labels are outside of [0, 1] or none says positive or negative.
 
     Warns
     -----
@@ -112,10 +102,8 @@ def marker_metrics(
     >>> both = ns.metrics.marker_metrics(adata, ["gold", "mean"], threshold={"gold": 0.5, "mean": "otsu"})
     >>> both.loc[("mean", "CD3"), "auroc"].item()
     1.0
-    >>> float(ns.metrics.marker_metrics(adata, pred="gold").loc["CD3", "f1"])
-    1.0
-    >>> found = ns.metrics.marker_metrics(adata, ["gold"], by="region", average="macro")
-    >>> found["recall"].to_dict()
+    >>> by_region = ns.metrics.marker_metrics(adata, ["gold"], by="region", average="macro")
+    >>> by_region["recall"].to_dict()
     {('gold', 'fov1_labels'): 1.0, ('gold', 'fov2_labels'): 1.0, ('gold', 'mean'): 1.0}
     """
     if average not in (None, "macro", "pooled"):
@@ -123,57 +111,27 @@ def marker_metrics(
     names, columns = as_list(pred), as_list(by or [])
     if not names:
         raise ValueError("`pred` names no layer; pass one or several.")
-    base = frame(adata, truth, columns, likely=likely, n_boot=n_boot, rng=rng, region_key=region_key)
-    index: list[tuple] = []
-    rows: list[dict[str, float | str]] = []
-    for name, wanted in threshold_by_layer(threshold, names).items():
-        values = layer(adata, name)
-        warn_if_fitted(adata, name, base.judged)
-        cuts = thresholds_of(values, name, base.labels, adata.var_names, wanted, likely=likely)
-        for key, found in _compare(values, name, cuts, base, adata.var_names, average, grouped=bool(columns)):
-            index.append(key if isinstance(pred, str) else (name, *key))
-            rows.append(found.row())
-    levels = [*([] if isinstance(pred, str) else ["layer"]), *columns]
-    if not columns or average is None:
-        levels.append("channel")
-    return pd.DataFrame(rows, index=_index(index, levels))
-
-
-def _compare(
-    values: NDArray,
-    name: str,
-    cuts: Sequence[float],
-    base: Frame,
-    channels: Sequence[str],
-    average: Average | None,
-    *,
-    grouped: bool,
-) -> Iterator[tuple[tuple, Estimate]]:
-    """Yield the rows of one layer: their place, in groups and channels, and figures."""
-
-    def judged_in(group: Group) -> Iterator[Judged]:
-        return calls(values, name, base.labels, cuts, group.cells, likely=base.likely)
-
+    states = truth_states(adata, truth, likely=likely)
+    groups, whole = split(adata, states, columns, n_boot=n_boot, rng=rng, region_key=region_key)
+    measured = groups
     if average == "pooled":
-        cut = cuts[0] if len(set(cuts)) == 1 else float("nan")
-        for group in [*base.groups, base.whole] if grouped else [base.whole]:
-            key = group.key * len(base.groups[0].key) if grouped and group is base.whole else group.key
-            yield key, estimate(pool(list(judged_in(group))), cut, group)
-        return
-    averages = []
-    for group in base.groups:
-        resampled = group.sample.resampled if group.sample and average else None
-        parts = [estimate(one, cut, group, resampled) for one, cut in zip(judged_in(group), cuts, strict=True)]
-        if average is None:
-            yield from (((*group.key, channel), part) for channel, part in zip(channels, parts, strict=True))
-            continue
-        averages.append(macro(parts, group))
-        yield group.key or ("mean",), averages[-1]
-    if averages and grouped:
-        yield ("mean",) * len(base.groups[0].key), mean(averages, base.groups, base.whole)
+        measured = [*groups, whole] if columns else [whole]
+    places = [group.key for group in measured]
+    if average is None:
+        places = [(*place, channel) for place in places for channel in adata.var_names]
+    elif average == "macro":
+        places = [*filter(None, places), ("mean",) * max(1, len(columns))]
 
+    rows, index = [], []
+    for name, values, valued, cuts in called_layers(adata, names, states, threshold):
+        warn_if_fitted(adata, name, states)
+        parts = [estimate_markers(values, valued, cuts, group, average) for group in measured]
+        if average == "macro":
+            parts = [macro_averages(parts, groups, whole)[-len(places) :]]
+        rows += [estimate.row() for estimates in parts for estimate in estimates]
+        index += places if isinstance(pred, str) else [(name, *place) for place in places]
 
-def _index(places: list[tuple], levels: list[str]) -> pd.Index:
+    levels = [*([] if isinstance(pred, str) else ["layer"]), *columns, *([] if columns and average else ["channel"])]
     if len(levels) == 1:
-        return pd.Index([place[0] for place in places], name=levels[0])
-    return pd.MultiIndex.from_tuples(places, names=levels)
+        return pd.DataFrame(rows, index=pd.Index([place for (place,) in index], name=levels[0]))
+    return pd.DataFrame(rows, index=pd.MultiIndex.from_tuples(index, names=levels))

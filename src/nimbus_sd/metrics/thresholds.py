@@ -1,17 +1,27 @@
-"""Rules that labs use to part positive from negative cells by one value."""
+"""Thresholds: found by the rules that labs use, or given as a number, per channel or per layer."""
 
 from __future__ import annotations
 
-from typing import Literal, get_args
+import numbers
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, Literal, TypeAlias, cast, get_args
 
 import numpy as np
+import pandas as pd
+from anndata import AnnData
 from numpy.typing import ArrayLike, NDArray
+from sklearn.metrics import precision_recall_curve
+
+from nimbus_sd._table import as_list, layer, outside_unit_interval
+from nimbus_sd.metrics.judged import with_value
 
 Rule = Literal["otsu", "mixture", "quantile", "oracle"]
 RULES: tuple[str, ...] = get_args(Rule)
+Threshold: TypeAlias = float | str | Mapping[str, float] | pd.Series
 
-#: The share of cells that the rule "quantile" leaves below.
-QUANTILE = 0.9
+# The share of cells that the rule "quantile" leaves below.
+_QUANTILE = 0.9
 # Bins of Otsu's histogram.
 _BINS = 256
 # Values that a mixture is fitted to, at most: more do not change the threshold visibly.
@@ -34,25 +44,20 @@ def find_threshold(values: ArrayLike, method: Rule, positive: ArrayLike | None =
         ``"quantile"``
             Just above the 90 % quantile: a tenth of the cells, or fewer where values are equal.
         ``"oracle"``
-            The best F1 that any threshold can reach. It needs the truth, so it is a ceiling and no rule to use.
+            The best F1 that any threshold can reach. It needs the truth, so it is a ceiling, not a rule to use.
     positive
         Truth of the cells, boolean, as long as ``values``; for ``"oracle"``.
 
     Returns
     -------
     float
-        Infinite where the rule cannot part the values: all are the same, or one Gaussian covers the other, or no
-        cell is positive. Then nobody is called positive.
-
-    Raises
-    ------
-    ValueError
-        If the rule is unknown, or the truth is missing or of another length.
+        Infinite, so that no cell is called positive, where the rule cannot split the values: all are the same, one
+        Gaussian covers the other, or no cell is positive.
 
     Notes
     -----
     Integrated expression is called by such thresholds, often set by hand (Rumberger et al., Methods, the Vectra data
-    sets). A heavy-tailed channel is better given as its arcsinh to the rules that look at the shape.
+    sets). Pass a heavy-tailed channel as its arcsinh to the rules that look at the shape.
 
     Examples
     --------
@@ -73,12 +78,12 @@ def find_threshold(values: ArrayLike, method: Rule, positive: ArrayLike | None =
         if positive is None or np.shape(positive) != array.shape:
             raise ValueError("The rule 'oracle' needs `positive`: the truth of every cell, as long as `values`.")
         return _oracle(array[finite], np.asarray(positive, bool)[finite])
-    known = array[finite]
-    if known.size == 0 or known.min() == known.max():
+    array = array[finite]
+    if array.size == 0 or array.min() == array.max():
         return float("inf")
     if method == "mixture":
-        return _mixture(known)
-    return _just_above(_otsu(known) if method == "otsu" else float(np.quantile(known, QUANTILE)), known.dtype)
+        return _mixture(array)
+    return _just_above(_otsu(array) if method == "otsu" else float(np.quantile(array, _QUANTILE)), array.dtype)
 
 
 def _otsu(values: NDArray) -> float:
@@ -96,14 +101,11 @@ def _just_above(cut: float, dtype: np.dtype) -> float:
 
 
 def _oracle(values: NDArray, positive: NDArray[np.bool_]) -> float:
-    from sklearn.metrics import precision_recall_curve
-
     if not positive.any():
         return float("inf")
     precision, recall, cuts = precision_recall_curve(positive, values)
-    precision, recall = precision[:-1], recall[:-1]
     f1 = 2 * precision * recall / np.maximum(precision + recall, np.finfo(float).tiny)
-    return float(cuts[np.argmax(f1)])
+    return float(cuts[np.argmax(f1[:-1])])
 
 
 def _mixture(values: NDArray) -> float:
@@ -117,14 +119,78 @@ def _mixture(values: NDArray) -> float:
     if not spread > 0:
         return float("inf")
     fit = GaussianMixture(2, random_state=0, max_iter=500).fit(((values - centre) / spread)[:, None])
-    lower, upper = np.argsort(fit.means_[:, 0])
-    mean, variance = fit.means_[[lower, upper], 0], fit.covariances_[[lower, upper], 0, 0]
-    weight = np.log(fit.weights_[[lower, upper]]) - np.log(variance) / 2
+    order = np.argsort(fit.means_[:, 0])
+    mean, variance = fit.means_[order, 0], fit.covariances_[order, 0, 0]
+    weight = np.log(fit.weights_[order]) - np.log(variance) / 2
     # The logarithm of the odds, upper to lower, is a parabola: a x^2 + b x + c.
-    squared = np.array([-0.5 / variance, mean / variance, weight - mean**2 / (2 * variance)])
-    odds = np.polynomial.Polynomial((squared[:, 1] - squared[:, 0])[::-1])
+    a, b, c = np.diff([-0.5 / variance, mean / variance, weight - mean**2 / (2 * variance)])[:, 0]
+    odds = np.polynomial.Polynomial([c, b, a])
     if odds(mean[0]) >= 0:
         return float("inf")
-    roots = odds.roots()
-    above = [float(root.real) for root in roots if abs(root.imag) < 1e-9 and root.real > mean[0]]
+    above = [float(root.real) for root in odds.roots() if abs(root.imag) < 1e-9 and root.real > mean[0]]
     return min(above) * float(spread) + float(centre) if above else float("inf")
+
+
+def given_thresholds(
+    values: NDArray,
+    name: str,
+    channels: Sequence[str],
+    threshold: float | Mapping[str, float] | pd.Series,
+    stacklevel: int = 3,
+) -> list[float]:
+    """Return the threshold of each channel: a number for all, or one for each.
+
+    Warns if one threshold between 0 and 1, as for scores, meets a layer of other values.
+    """
+    single = not isinstance(threshold, Mapping | pd.Series)
+    by_channel: dict[str, Any] = dict.fromkeys(channels, threshold) if single else dict(cast("Mapping", threshold))
+    if missing := [channel for channel in channels if channel not in by_channel]:
+        unknown = [key for key in by_channel if key not in set(channels)]
+        also = f" and names {unknown}, which are no channels" if unknown else ""
+        raise KeyError(f"`threshold` lacks the channel(s) {missing}{also}; it must have a number for each channel.")
+    cuts = [by_channel[channel] for channel in channels]
+    for cut in cuts:
+        if not isinstance(cut, numbers.Real) or isinstance(cut, bool) or cut != cut:
+            raise ValueError(f"`threshold` is {cut!r}; it must be a number, one for each channel, or a rule.")
+    if single and cuts and 0 <= cuts[0] <= 1 and outside_unit_interval(values).any():
+        warnings.warn(
+            f"Layer {name!r} has values outside [0, 1], for which the threshold {cuts[0]:g} is hardly meant. Pass one "
+            "in its units; metrics also take a rule such as 'otsu', and a mapping from each of several layers to its.",
+            stacklevel=stacklevel,
+        )
+    return [float(cut) for cut in cuts]
+
+
+def rule_thresholds(values: NDArray, rule: str, states: NDArray[np.int8]) -> list[float]:
+    """Find the threshold of each channel by a rule; the oracle sees judged cells, others see all."""
+    if rule not in RULES:
+        raise ValueError(f"`threshold` is {rule!r}; it must be a number, one for each channel, or one of {RULES}.")
+    channels = zip(values.T, states.T, strict=True)
+    if rule == "oracle":
+        return [find_threshold(column[state >= 0], "oracle", state[state >= 0]) for column, state in channels]
+    return [find_threshold(column, cast("Rule", rule)) for column, _ in channels]
+
+
+def called_layers(
+    adata: AnnData,
+    pred: str | Sequence[str],
+    states: NDArray[np.int8],
+    threshold: Threshold | Mapping[str, Threshold],
+) -> Iterator[tuple[str, NDArray, NDArray[np.int8], list[float]]]:
+    """Yield each layer's name, its values, the states of cells that have one, and the threshold of each channel.
+
+    A mapping whose keys are layers has a threshold for each of them, another threshold is for all.
+    """
+    names = list(dict.fromkeys(as_list(pred)))
+    thresholds: dict[str, Any] = dict.fromkeys(names, threshold)
+    if isinstance(threshold, Mapping) and set(threshold) & set(names):
+        if missing := [name for name in names if name not in threshold]:
+            raise KeyError(f"`threshold` is given for the layers {list(threshold)} and lacks {missing}.")
+        thresholds = dict(threshold)
+    for name in names:
+        values, cut = layer(adata, name), thresholds[name]
+        valued = with_value(states, values, name)
+        if isinstance(cut, str):
+            yield name, values, valued, rule_thresholds(values, cut, valued)
+        else:
+            yield name, values, valued, given_thresholds(values, name, adata.var_names, cut, stacklevel=4)
