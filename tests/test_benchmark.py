@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 
 import nimbus_sd as ns
 from nimbus_sd.cli import app
-from nimbus_sd.datasets._pan_m import GOLD_STANDARD
+from nimbus_sd.datasets.pan_m import GOLD_STANDARD
 from nimbus_sd.models import PUBLISHED
 
 METRICS = ["precision", "recall", "specificity", "f1"]

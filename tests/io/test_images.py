@@ -2,7 +2,8 @@ import numpy as np
 import pytest
 import tifffile
 
-from nimbus_sd.io.images import find_fovs, read_image
+from nimbus_sd.io.fovs import _read_image as read_image
+from nimbus_sd.io.fovs import find_fovs
 
 IMAGE = np.random.default_rng(0).integers(0, 255, (3, 20, 30), dtype=np.uint8)
 

@@ -32,26 +32,16 @@ _FAULTS = (tifffile.TiffFileError, struct.error, ValueError, LookupError, TypeEr
 
 @dataclass(frozen=True)
 class Tiff:
-    """The first image of a TIFF file.
-
-    Attributes
-    ----------
-    path
-        The file.
-    pixels
-        Shape (C, H, W); read when computed.
-    rgb
-        Whether the channels are red, green and blue of one picture.
-    channels
-        Names from OME metadata, None where there are none for each channel.
-    pixel_size
-        Height and width of a pixel in um from OME metadata, None where it says nothing.
-    """
+    """The first image of a TIFF file."""
 
     path: Path
+    #: Shape (C, H, W); read when computed.
     pixels: da.Array
+    #: Whether the channels are red, green and blue of one picture.
     rgb: bool
+    #: Names from OME metadata, None where there are none for each channel.
     channels: list[str] | None
+    #: Height and width of a pixel in um from OME metadata, None where it says nothing.
     pixel_size: tuple[float, float] | None
 
 

@@ -11,7 +11,7 @@ from typing import TypeAlias
 import numpy as np
 import pandas as pd
 
-from nimbus_sd._csv import columns_of
+from nimbus_sd._text import columns_of
 from nimbus_sd.tl._clusters import AMBIGUOUS, UNASSIGNED
 from nimbus_sd.tl.metaclusters.value import check_name
 

@@ -10,9 +10,8 @@ from typing import Any
 
 import pandas as pd
 
-from nimbus_sd._csv import columns_of
 from nimbus_sd._disk import replacing
-from nimbus_sd._text import with_formulas, without_formulas
+from nimbus_sd._text import columns_of, with_formulas, without_formulas
 from nimbus_sd.tl.metaclusters.edit import EDITS, redo
 from nimbus_sd.tl.metaclusters.value import Metaclusters, Step, start
 
