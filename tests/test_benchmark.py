@@ -118,7 +118,7 @@ def test_bad_input_is_one_line(serve_hub, archive, small, tmp_path):
         said = refused("--model", model, "--dataset", "breast")
         assert "no data set 'breast'; there are codex_colon, mibi_breast" in said
     assert not hub.server.requests
-    assert "holds no zip archive, but README.md" in refused("--model", small)
+    assert "holds no zip archive, but 'README.md'" in refused("--model", small)
     assert "no data set 'breast'; there are codex_colon" in refused(
         "--model", small, "--dataset", "breast", "--folder", archive
     )

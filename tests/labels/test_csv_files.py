@@ -107,11 +107,7 @@ def test_fields_of_view_of_one_name_are_told_by_their_data_sets(adata, tmp_path)
         (OURS + "a,1,CD33,1\n", KeyError, "No channel 'CD33'.*Did you mean 'CD3'"),
         (OURS + "a,1.5,CD3,1\n", ValueError, "instance_id.*whole"),
         (OURS + "a,x,CD3,1\n", ValueError, "instance_id.*whole"),
-        (
-            OURS + "a,1,CD3,1\na,1,CD3,1\na,1,CD3,0\n",
-            ValueError,
-            "1 cells in more than one way: cell 1 of 'a' for 'CD3'",
-        ),
+        (OURS + 2 * "a,1,CD3,1\n" + "a,1,CD3,0\n", ValueError, "1 cells in more than one way: cell 1 of 'a' for 'CD3'"),
         (OURS, ValueError, "no labels"),
         (OURS + "a,77,CD3,1\n", ValueError, "1 labels, none of them of a cell"),
         ("a,b\n1,2\n", ValueError, "has the columns"),

@@ -65,13 +65,6 @@ def fetch(repository: str, name: str | None, *, update: bool, progress: bool) ->
         Look up the latest commit again.
     progress
         Show progress bars.
-
-    Raises
-    ------
-    ConnectionError
-        The hub is needed and cannot be reached, or does not have the repository.
-    ValueError
-        A file is not what the hub says it is, or the archive cannot be unpacked safely.
     """
     address = f"{_hub.endpoint()}/datasets/{repository}"
     advice = f"With a connection, download the zip archive from {address} and pass folder='/path/to/it.zip' (--folder)."
@@ -111,8 +104,7 @@ def open_local(path: Path, repository: str, *, progress: bool) -> Source:
         stem = path.name.removesuffix(match[2])
         parts = [file.name for file in path.parent.iterdir() if re.fullmatch(re.escape(stem) + r"\d+", file.name)]
         files = [path.with_name(part) for part in archives(parts)[match[1]]]
-    stats = {file: file.stat() for file in files}
-    digest = _digest(*(f"{file} {stat.st_size} {stat.st_mtime_ns}" for file, stat in stats.items()))
+    digest = _digest(*(f"{file} {file.stat().st_size} {file.stat().st_mtime_ns}" for file in files))
     root = _hub.assets("datasets", repository.replace("/", "--")) / digest
     unpack(files, root / match[1], progress=progress)
     return Source(root, [path.parent], {"source": str(path)})
@@ -157,10 +149,8 @@ def _look_up(repository: str, advice: str, *, update: bool) -> dict[str, Any]:
     try:
         with _hub.reaching(f"The data set {repository}", advice):
             info = HfApi(endpoint=_hub.endpoint()).dataset_info(repository, files_metadata=True, timeout=30)
-            if info.sha is None:
-                raise LookupError(f"the hub states no commit of {repository}")
         files = {file.rfilename: file.lfs.sha256 if file.lfs else None for file in info.siblings or ()}
-        return {"commit": info.sha, "files": files}
+        return {"commit": str(info.sha), "files": files}
     except ConnectionError as error:
         if update:
             raise
@@ -169,10 +159,8 @@ def _look_up(repository: str, advice: str, *, update: bool) -> dict[str, Any]:
         except LocalEntryNotFoundError:
             raise error from None
     logger.warning("The hub cannot be reached: %s of its cache may not be the latest.", repository)
-    return {
-        "commit": folder.name,
-        "files": {path.relative_to(folder).as_posix(): None for path in folder.rglob("*") if path.is_file()},
-    }
+    names = [path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()]
+    return {"commit": folder.name, "files": dict.fromkeys(names)}
 
 
 @contextmanager
@@ -196,15 +184,7 @@ def unpack(parts: Sequence[Path], folder: Path, *, progress: bool = True) -> Non
     """Unpack a zip archive, or the parts it was cut into, into a folder, unless that is there already.
 
     All names and sizes are checked before the first byte is written, into a folder beside that takes its name in the
-    end: whenever this is stopped, the folder is complete or not there.
-
-    Raises
-    ------
-    ValueError
-        The archive is damaged, or hostile: names that lead out of the folder, that are too long, or that are of a file
-        and a folder at once; links; more content than is plausible.
-    OSError
-        The disk is too small.
+    end: whenever this is stopped, the folder is complete or not there. A damaged or hostile archive is a ValueError.
     """
     if folder.is_dir():
         return

@@ -45,7 +45,7 @@ def agreement(adata: AnnData, layers: Sequence[str]) -> pd.DataFrame:
     1.0
     """
     sides = _sides(_read_layers(adata, layers))
-    shared = np.isfinite(sides).all(axis=0)
+    shared = np.asarray(np.isfinite(sides).all(axis=0))
     if not shared.any():
         raise ValueError(f"No cell is judged in each of the layers {list(layers)}.")
     rows = {str(adata.var_names[i]): _agree(sides[:, shared[:, i], i]) for i in np.flatnonzero(shared.any(axis=0))}

@@ -166,7 +166,7 @@ def draw_cells(
     for _, in_region in pd.Series(np.flatnonzero(~evaluation)).groupby(region[~evaluation].to_numpy(), sort=False):
         for column in wanted:
             cells = in_region.to_numpy()[free[in_region, column]]
-            order = _queue(*(layer[cells, column].astype(np.float64) for layer in (values, labels)), rng)
+            order = _queue(values[cells, column].astype(np.float64), labels[cells, column].astype(np.float64), rng)
             # No queue gives more than all.
             queues.append([(cells[i], column, reason) for i, reason in order[:n]])
     drawn = pd.DataFrame(_in_turn(queues, n, rng), columns=["row", "column", "reason"])

@@ -166,7 +166,7 @@ def without_repeats(table: pd.DataFrame, source: str) -> pd.DataFrame:
     if len(repeated := table[table.duplicated(place)].drop_duplicates(place)):
         region, cell, channel = repeated.iloc[0][place[-3:]]
         raise ValueError(
-            f"{source} labels {len(repeated)} cells in more than one way: cell {cell} of {region!r} for {channel!r}, ..."
+            f"{source} labels {len(repeated)} cells in more than one way: cell {cell} of {region!r} for {channel!r} ..."
         )
     return table
 

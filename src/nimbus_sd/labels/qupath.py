@@ -127,7 +127,11 @@ def to_qupath(
                 message = f"{len(without)} cells of the table have no pixels in labels {name!r}, such as {without[0]}"
                 warnings.warn(f"{message}; they were left out.", UserWarning, stacklevel=2)
             for channel, rows in in_region.groupby("channel", sort=False):
-                features = [_feature(*row, outlines) for row in rows.itertuples(index=False) if row[1] in outlines]
+                features = [
+                    _feature(f"{name} {cell} {channel}", label, outlines[cell])
+                    for cell, label in zip(rows["instance_id"], rows["label"], strict=True)
+                    if cell in outlines
+                ]
                 content = json.dumps({"type": "FeatureCollection", "features": features})
                 unfinished_of[name, channel].write_text(content, encoding="utf-8")
     logger.info("wrote %d files to %s", len(files), folder)
@@ -226,15 +230,14 @@ def _files(folder: Path, table: pd.DataFrame) -> dict[tuple[str, str], Path]:
     return files
 
 
-def _feature(region: str, cell: int, channel: str, label: float, outlines: Mapping[int, Any]) -> dict[str, Any]:
+def _feature(name: str, label: float, outline: Mapping[str, Any]) -> dict[str, Any]:
     """Describe a cell in one channel; its name holds its place, which all versions of QuPath keep."""
-    name = f"{region} {cell} {channel}"
     properties: dict[str, Any] = {"objectType": "detection", "name": name}
     if not np.isnan(label):
         state = WORDS[float(label)]
         properties["classification"] = {"name": state, "color": list(_COLORS[state])}
     identity = str(uuid.uuid5(_NAMESPACE, name))
-    return {"type": "Feature", "id": identity, "geometry": outlines[cell], "properties": properties}
+    return {"type": "Feature", "id": identity, "geometry": outline, "properties": properties}
 
 
 def _read_features(path: Path) -> list[tuple[str, int, str, float]]:

@@ -32,10 +32,6 @@ _LABELS = {
     **dict.fromkeys(("-", "\N{MINUS SIGN}", "\N{EN DASH}", "neg", "negative", "false"), 0.0),
     **dict.fromkeys(("?", "any", "undefined", "undetermined"), 0.5),
 }
-_NUMBERS = {0.0: 0.0, 0.5: 0.5, 1.0: 1.0}
-# With a 2 for undetermined, as the authors of the paper write it.
-_NUMBERS_WITH_2 = {0.0: 0.0, 1.0: 1.0, 2.0: 0.5}
-_SHOWN = 8
 
 
 def silver(
@@ -174,10 +170,8 @@ def silver_from_gates(
                 one_sided.append(f"{name!r} (all {'at or above' if is_above[0] else 'below'} {gate:g})")
     labels[:, columns_of_channels(adata, exclude, " (named in `exclude`)")] = np.nan
     if one_sided:
-        message = (
-            f"The gate does not split the cells of {', '.join(one_sided)}. Is it in the units of layers[{layer!r}]?"
-        )
-        warnings.warn(message, stacklevel=2)
+        hint = f"Is it in the units of layers[{layer!r}]?"
+        warnings.warn(f"The gate does not split the cells of {', '.join(one_sided)}. {hint}", stacklevel=2)
     params = {"layer": layer, "markers": list(pairs), "gates": np.array(list(pairs.values()))}
     _add(adata, key_added, labels, params | {"exclude": as_list(exclude)})
 
@@ -211,16 +205,16 @@ def _read_matrix(matrix: Matrix) -> pd.DataFrame:
     for names, what in ((table.index, "cell type"), (table.columns, "marker")):
         problems += [f"the {what} {name!r} is there twice" for name in names[names.duplicated()].unique() if name]
         problems += [f"a {what} has no name"] * ("" in names)
-    has_2 = bool((table.map(as_number) == 2).any(axis=None))
-    numbers = _NUMBERS_WITH_2 if has_2 else _NUMBERS
-    labels = table.map(lambda text: _LABELS.get(text.casefold(), numbers.get(as_number(text))))
-    labels = labels.astype(np.float32)
+    # The authors of the paper write a 2 for undetermined.
+    undetermined = 2.0 if (table.map(as_number) == 2).any(axis=None) else 0.5
+    numbers = {0.0: 0.0, 1.0: 1.0, undetermined: 0.5}
+    labels = table.map(lambda text: _LABELS.get(text.casefold(), numbers.get(as_number(text)))).astype(np.float32)
     wrong = np.argwhere(labels.isna().to_numpy())
-    for i, j in wrong[:_SHOWN]:
+    for i, j in wrong[:8]:
         entry = repr(table.iat[i, j]) if table.iat[i, j] else "nothing"
         problems.append(f"{table.index[i]!r} has {entry} for {table.columns[j]!r}")
     if len(wrong):
-        allowed = "0, 1 and 2, as there is a 2" if has_2 else "0, 1 and 0.5"
+        allowed = "0, 1 and 2, as there is a 2" if undetermined == 2 else "0, 1 and 0.5"
         problems.append(f"{len(wrong)} entries are none of 'positive', 'negative', 'undetermined', or {allowed}")
     if len(silent := labels.index[(labels == 0.5).all(axis=1)]):
         problems.append(f"{listed(silent)}: undetermined for every marker; delete the row, and these cells' type")
@@ -258,9 +252,10 @@ def _read_gates(gates: Gates) -> dict[str, tuple[float, float]]:
             "{'CD3': (600, 900)}, or the path of a CSV file."
         )
     names = [name for name, _ in given]
-    if not names or len(set(names)) < len(names):
-        twice = sorted({name for name in names if names.count(name) > 1})
-        raise ValueError(f"`gates` names {listed(twice) + ' more than once' if twice else 'no marker'}.")
+    if twice := sorted({name for name in names if names.count(name) > 1}):
+        raise ValueError(f"`gates` names {listed(twice)} more than once.")
+    if not names:
+        raise ValueError("`gates` names no marker.")
     pairs = {name: pair for name, gate in given if (pair := _pair(gate))}
     if wrong := {name: gate for name, gate in given if name not in pairs}:
         raise ValueError(
