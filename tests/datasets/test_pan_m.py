@@ -59,7 +59,7 @@ def test_five_data_sets_of_both_file_forms(standin, made, no_warning):
         obs = table.obs
         assert sdata.attrs["pan_m"]["commit"] == FIRST and (obs["dataset"] == dataset).all()
         assert set(obs["platform"].astype(str) + "_" + obs["tissue"].astype(str)) == {dataset}
-        assert list(obs.index) == [f"{region}_{id_}" for region, id_ in zip(obs["region"], obs["instance_id"])]
+        assert list(obs.index) == list(obs["region"].astype(str) + "_" + obs["instance_id"].astype(str))
         cells = {(dataset, fov): set(of_fov["instance_id"]) for fov, of_fov in obs.groupby("fov", observed=True)}
         assert cells == {key: set(ids) for key, ids in made.cells.items() if key[0] == dataset}
         # All labels of the table, and NaN elsewhere.

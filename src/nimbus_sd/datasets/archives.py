@@ -34,6 +34,8 @@ from nimbus_sd._text import listed, plain
 logger = logging.getLogger("nimbus_sd")
 
 _ARCHIVE = re.compile(r"(?:.*/)?([^/]+)\.zip(?:\.(\d+))?", re.IGNORECASE)
+# What macOS adds to archives.
+_OF_MACOS = re.compile(r"__MACOSX(/|$)|(.*/)?(\._[^/]*|\.DS_Store)$", re.DOTALL)
 #: An archive may hold this many times its own size, and always `FREE_SIZE` bytes.
 MAX_RATIO, FREE_SIZE = 100, 2**30
 MAX_ENTRIES = 1_000_000
@@ -214,20 +216,20 @@ def _checked(archive: zipfile.ZipFile, name: str, size: int) -> dict[PurePosixPa
     for entry in archive.infolist():
         # Some programs on Windows write their own separator.
         path = PurePosixPath(entry.filename.replace("\\", "/"))
-        problems = {
-            "a path that leads out of the folder": path.is_absolute()
-            or ".." in path.parts
-            or PureWindowsPath(entry.filename).drive,
-            "a link or device": stat.S_IFMT(entry.external_attr >> 16) not in (0, stat.S_IFREG, stat.S_IFDIR),
-            "a name too long": max(len(os.fsencode(part)) for part in ("", *path.parts)) > MAX_NAME
-            or len(os.fsencode(path)) > MAX_PATH,
-            "twice": path in entries,
-        }
-        if found := [problem for problem, is_so in problems.items() if is_so]:
-            raise ValueError(f"{name} holds {entry.filename[:40]!r}, {found[0]}; nothing was unpacked.")
-        # What macOS adds, and folders: those with files in them are made anyway.
-        if not path.parts or entry.is_dir() or path.parts[0] == "__MACOSX" or path.name.startswith(("._", ".DS_Store")):
+        problem = None
+        if path.is_absolute() or ".." in path.parts or PureWindowsPath(entry.filename).drive:
+            problem = "which leads out of the folder"
+        elif stat.S_IFMT(entry.external_attr >> 16) not in (0, stat.S_IFREG, stat.S_IFDIR):
+            problem = "a link or device"
+        elif not path.parts or entry.is_dir() or _OF_MACOS.match(str(path)):
+            # Folders with files in them are made anyway.
             continue
+        elif max(len(os.fsencode(part)) for part in path.parts) > MAX_NAME or len(os.fsencode(path)) > MAX_PATH:
+            problem = "a name too long"
+        elif path in entries:
+            problem = "twice"
+        if problem:
+            raise ValueError(f"{name} holds {entry.filename[:40]!r}, {problem}; nothing was unpacked.")
         entries[path] = entry
     if both := entries.keys() & {folder for path in entries for folder in path.parents}:
         raise ValueError(f"{name} holds {str(min(both))!r} as a file and as a folder; nothing was unpacked.")

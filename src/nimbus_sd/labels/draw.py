@@ -15,14 +15,7 @@ from nimbus_sd import keys
 from nimbus_sd._table import judged, obs_columns, outside_unit_interval, region_column
 from nimbus_sd._table import layer as read_layer
 from nimbus_sd._text import listed
-from nimbus_sd.labels.layers import (
-    PLACE,
-    cells_of,
-    columns_of_channels,
-    evaluation_regions,
-    places,
-    training_regions,
-)
+from nimbus_sd.labels.layers import PLACE, cells_of, columns_of_channels, evaluation_regions, places, training_regions
 
 logger = logging.getLogger("nimbus_sd")
 

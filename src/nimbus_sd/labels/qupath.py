@@ -101,7 +101,12 @@ def to_qupath(
     table = _all_cells(adata, labels, regions, channels) if cells is None else _given_cells(adata, cells)
     if table.empty:
         raise ValueError("There is no cell to write.")
-    table["label"] = np.nan if labels is None else _labels_of(adata, labels, table)
+    table["label"] = np.nan
+    if labels is not None:
+        rows = rows_of(adata, table)
+        if (rows < 0).any():
+            raise KeyError(f"`cells` has {(rows < 0).sum()} cells that the table has not.")
+        table["label"] = labels[rows, adata.var_names.get_indexer(table["channel"])]
     files = _files(Path(folder), table)
     if existing := [path for path in files.values() if path.exists()]:
         raise FileExistsError(
@@ -208,13 +213,6 @@ def _given_cells(adata: AnnData, cells: pd.DataFrame) -> pd.DataFrame:
         raise KeyError(f"`cells` lacks the columns {lacking}; it must be the result of `labels.draw_cells`.")
     check_names(adata, cells["region"].unique(), cells["channel"].unique())
     return cells[PLACE].reset_index(drop=True)
-
-
-def _labels_of(adata: AnnData, labels: NDArray[np.float32], table: pd.DataFrame) -> NDArray[np.float32]:
-    rows = rows_of(adata, table)
-    if (rows < 0).any():
-        raise KeyError(f"`cells` has {(rows < 0).sum()} cells that the table has not.")
-    return np.asarray(labels[rows, adata.var_names.get_indexer(table["channel"])])
 
 
 def _files(folder: Path, table: pd.DataFrame) -> dict[tuple[str, str], Path]:
