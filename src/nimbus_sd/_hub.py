@@ -31,15 +31,18 @@ def assets(namespace: str, subfolder: str) -> Path:
     )
 
 
-def read_record(path: Path) -> Any:
-    """Return what an earlier call wrote down, or None."""
+def read_record(path: Path, **fields: type) -> Any:
+    """Return what an earlier call wrote down; None if it wrote nothing, or lacks a field of this type."""
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        content = json.loads(path.read_text(encoding="utf-8"))
+        if all(isinstance(content[name], kind) for name, kind in fields.items()):
+            return content
     except FileNotFoundError:
         return None
-    except (ValueError, RecursionError):
-        warn_unreadable(path)
-        return None
+    except (ValueError, RecursionError, LookupError, TypeError):
+        pass
+    warn_unreadable(path)
+    return None
 
 
 def warn_unreadable(path: Path) -> None:

@@ -71,8 +71,9 @@ def fetch(repository: str, name: str | None, *, update: bool, progress: bool) ->
     address = f"{_hub.endpoint()}/datasets/{repository}"
     advice = f"With a connection, download the zip archive from {address} and pass folder='/path/to/it.zip' (--folder)."
     unpacked = _hub.assets("datasets", repository.replace("/", "--"))
-    recorded = _recorded(unpacked / "version.json")
-    version = recorded if recorded and not update else _look_up(repository, advice, update=update)
+    record = unpacked / "version.json"
+    recorded = None if update else _hub.read_record(record, commit=str, files=dict)
+    version = recorded or _look_up(repository, advice, update=update)
     commit, sha256 = version["commit"], version["files"]
     names = _choose(list(sha256), name, repository)
     with _progress_bars(progress), _hub.reaching(f"The data set {repository}", advice):
@@ -88,7 +89,7 @@ def fetch(repository: str, name: str | None, *, update: bool, progress: bool) ->
     for table in tables:
         _hub.check_sha256(files[table], sha256[table])
     if version != recorded:
-        _hub.write_record(unpacked / "version.json", version)
+        _hub.write_record(record, version)
     attrs = {"source": address, "commit": commit, "license": "CC-BY-SA-4.0"}
     return Source(root, sorted({files[table].parent for table in tables}), attrs)
 
@@ -136,18 +137,11 @@ def _choose(names: Sequence[str], name: str | None, repository: str) -> list[str
     return parts[name]
 
 
-def _recorded(record: Path) -> dict[str, Any] | None:
-    """Return the commit and the files, each with its SHA-256 or None, that an earlier call wrote down."""
-    content = _hub.read_record(record)
-    if isinstance(content, dict) and isinstance(content.get("files"), dict) and "commit" in content:
-        return content
-    if content is not None:
-        _hub.warn_unreadable(record)
-    return None
-
-
 def _look_up(repository: str, advice: str, *, update: bool) -> dict[str, Any]:
-    """Ask the hub for the latest commit; without a connection take what another program has downloaded."""
+    """Ask the hub for the latest commit, its files and their SHA-256, if it knows them.
+
+    Without a connection take what another program has downloaded.
+    """
     try:
         with _hub.reaching(f"The data set {repository}", advice):
             info = HfApi(endpoint=_hub.endpoint()).dataset_info(repository, files_metadata=True, timeout=30)
