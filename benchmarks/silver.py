@@ -97,9 +97,7 @@ def tissue(number: int) -> AnnData:
     if number == 0:
         return ns.datasets.example().tables["table"]
     cells = Segmentation("cell", wobble=0.3, merged=0.02, split=0.02)
-    sdata = simulate(
-        _PANEL, _TYPES, n_regions=2, radius=5.0, segmentation=cells, rng=[20261123, number]
-    )
+    sdata = simulate(_PANEL, _TYPES, n_regions=2, radius=5.0, segmentation=cells, rng=[20261123, number])
     return sdata.tables["table"]
 
 
