@@ -20,7 +20,7 @@ from anndata import AnnData
 
 import nimbus_sd as ns
 from nimbus_sd._table import scaled_arcsinh
-from nimbus_sd.datasets import _example
+from nimbus_sd.datasets.example import _PANEL, _TYPES
 from nimbus_sd.simulate import Segmentation, simulate
 
 LINEAGE = ["CD45", "CD3", "CD8", "CD20", "CD68", "PanCK"]
@@ -97,9 +97,7 @@ def tissue(number: int) -> AnnData:
     if number == 0:
         return ns.datasets.example().tables["table"]
     cells = Segmentation("cell", wobble=0.3, merged=0.02, split=0.02)
-    sdata = simulate(
-        _example._PANEL, _example._TYPES, n_regions=2, radius=5.0, segmentation=cells, rng=[20261123, number]
-    )
+    sdata = simulate(_PANEL, _TYPES, n_regions=2, radius=5.0, segmentation=cells, rng=[20261123, number])
     return sdata.tables["table"]
 
 

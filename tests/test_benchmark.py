@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 
 import nimbus_sd as ns
 from nimbus_sd.cli import app
-from nimbus_sd.datasets._pan_m import GOLD_STANDARD
+from nimbus_sd.datasets.pan_m import GOLD_STANDARD
 from nimbus_sd.models import PUBLISHED
 
 METRICS = ["precision", "recall", "specificity", "f1"]
@@ -118,7 +118,7 @@ def test_bad_input_is_one_line(serve_hub, archive, small, tmp_path):
         said = refused("--model", model, "--dataset", "breast")
         assert "no data set 'breast'; there are codex_colon, mibi_breast" in said
     assert not hub.server.requests
-    assert "holds no zip archive, but README.md" in refused("--model", small)
+    assert "holds no zip archive, but 'README.md'" in refused("--model", small)
     assert "no data set 'breast'; there are codex_colon" in refused(
         "--model", small, "--dataset", "breast", "--folder", archive
     )

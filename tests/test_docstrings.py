@@ -26,7 +26,7 @@ def test_there_are_examples():
     for name in (
         "nimbus_sd._predict.predict",
         "nimbus_sd.io.fovs.read_fovs",
-        "nimbus_sd.datasets._example.example",
+        "nimbus_sd.datasets.example.example",
         "nimbus_sd.metrics.markers.marker_metrics",
         "nimbus_sd.simulate.sdata.simulate",
     ):

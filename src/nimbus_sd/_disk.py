@@ -56,10 +56,7 @@ def put(unfinished: Path, path: Path) -> None:
 
 
 def put_folder(unfinished: Path, path: Path, aside: Path) -> None:
-    """Force a folder to disk, and put it in the place of one that may be there, which lies aside for a moment.
-
-    Should the process die in it, :func:`settle` puts that one back.
-    """
+    """Force a folder to disk, and put it in the place of one that may be there; after a kill call :func:`settle`."""
     sync(unfinished)
     aside.parent.mkdir(exist_ok=True)
     try:
@@ -95,12 +92,7 @@ def sync(path: Path) -> None:
 def lock(descriptor: int, *, wait: bool) -> None:
     """Keep others from what is open, until it is closed; nothing on Windows.
 
-    Raises
-    ------
-    BlockingIOError
-        Another one has it, and we do not wait.
-    OSError
-        The file system has no locks.
+    A BlockingIOError if another one has it and we do not wait, another OSError if the file system has no locks.
     """
     if fcntl is not None:
         fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))

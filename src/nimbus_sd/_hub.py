@@ -31,15 +31,18 @@ def assets(namespace: str, subfolder: str) -> Path:
     )
 
 
-def read_record(path: Path) -> Any:
-    """Return what an earlier call wrote down, or None."""
+def read_record(path: Path, **fields: type) -> Any:
+    """Return what an earlier call wrote down; None if it wrote nothing, or lacks a field of this type."""
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        content = json.loads(path.read_text(encoding="utf-8"))
+        if all(isinstance(content[name], kind) for name, kind in fields.items()):
+            return content
     except FileNotFoundError:
         return None
-    except (ValueError, RecursionError):
-        warn_unreadable(path)
-        return None
+    except (ValueError, RecursionError, LookupError, TypeError):
+        pass
+    warn_unreadable(path)
+    return None
 
 
 def warn_unreadable(path: Path) -> None:
@@ -54,31 +57,22 @@ def write_record(path: Path, content: Mapping[str, Any]) -> None:
 
 
 def check_sha256(path: Path, wanted: str | None) -> str:
-    """Compare a file of the hub's cache with its sha256, where that is known; return what it has.
-
-    Raises
-    ------
-    ValueError
-        It is another file. It was removed, to be downloaded again.
-    """
+    """Return the sha256 of a file of the hub's cache; one that should have another is removed and a ValueError."""
     with path.open("rb") as file:
-        found = hashlib.file_digest(file, "sha256").hexdigest()
-    if wanted is not None and found != wanted:
+        sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+    if wanted not in (None, sha256):
         path.resolve().unlink()
         path.unlink(missing_ok=True)
         raise ValueError(
-            f"{path.name} is damaged, or another file than it was: its sha256 is {found}, and must be {wanted}. It was "
-            "removed; call again to download it again."
+            f"{path.name} is damaged, or another file than it was: its sha256 is {sha256}, and must be {wanted}. It "
+            "was removed; call again to download it again."
         )
-    return found
+    return sha256
 
 
 @contextmanager
 def reaching(what: str, instead: str, done: str = "fetched from") -> Iterator[None]:
-    """Turn whatever the hub's client raises into one error that says what to do instead.
-
-    The client's HTTP library, and with it the classes of its errors, differs between versions of
-    huggingface_hub (requests, httpx, httpx2, hf_xet). Faults of this machine's disk stay as they are.
+    """Turn whatever the hub's client raises into one ConnectionError that says what to do instead.
 
     Parameters
     ----------
@@ -88,15 +82,12 @@ def reaching(what: str, instead: str, done: str = "fetched from") -> Iterator[No
         What to do without the hub: one or two sentences.
     done
         What could not be done: "fetched from".
-
-    Raises
-    ------
-    ConnectionError
-        If anything goes wrong within.
     """
     try:
         yield
     except Exception as error:
+        # The client's HTTP library, and with it the classes of its errors, differs between versions of
+        # huggingface_hub (requests, httpx, httpx2, hf_xet). Faults of this machine's disk stay as they are.
         network = isinstance(error, ConnectionError | TimeoutError | LocalEntryNotFoundError)
         if isinstance(error, OSError) and error.errno is not None and not network:
             raise

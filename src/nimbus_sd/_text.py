@@ -1,8 +1,11 @@
-"""Names from outside, on their way to a terminal or a spreadsheet: text that cannot do anything there."""
+"""Text from outside: CSV files that people edit, and names that go to a terminal, a spreadsheet or a message."""
 
 from __future__ import annotations
 
+import csv
 import re
+from collections.abc import Iterable
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -11,16 +14,39 @@ if TYPE_CHECKING:
 _FORMULA = r"'*[=+\-@\t\r\n＝＋－＠]"  # noqa: RUF001
 
 
+def columns_of(path: Path) -> list[str]:
+    """Name the columns of a CSV file; a ValueError if it is none, or if its rows differ in length."""
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            rows = csv.reader(file, strict=True)
+            columns = next((row for row in rows if row), [])
+            # pandas would move or drop the values of longer rows, and fill up shorter ones.
+            uneven = next((rows.line_num for row in rows if row and len(row) != len(columns)), None)
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise ValueError(f"{path} is no CSV file in UTF-8, separated by commas: {error}. Save it as such.") from error
+    if uneven:
+        raise ValueError(
+            f"{path} has {len(columns)} columns, but line {uneven} has more or fewer values; mend it, and put values "
+            "that hold a comma into quotes."
+        )
+    if not columns:
+        raise ValueError(f"{path} is empty; its first line must name the columns.")
+    return columns
+
+
+def listed(names: Iterable[object], most: int = 8) -> str:
+    """Write names one after the other, and how many there are if they are too many."""
+    names = list(names)
+    return ", ".join(map(repr, names[:most])) + (f", ... ({len(names)} in all)" if len(names) > most else "")
+
+
 def plain(text: str) -> str:
     r"""Write what moves a terminal's cursor, colours or hides text as escapes such as ``\x1b``; line breaks stay."""
     return "".join(c if c.isprintable() or c == "\n" else c.encode("unicode_escape").decode() for c in text)
 
 
 def without_formulas(table: pd.DataFrame) -> pd.DataFrame:
-    """Put ``'`` before each text, name of a row and name of a column that a spreadsheet would compute.
-
-    Numbers stay as they are, also as text. :func:`with_formulas` gets the texts back.
-    """
+    """Put ``'`` before texts and names that a spreadsheet would compute; :func:`with_formulas` takes it away."""
     table = table.rename(index=_guarded, columns=_guarded)
     for i, dtype in enumerate(table.dtypes):
         if dtype.kind not in "biufc":
@@ -34,6 +60,7 @@ def with_formulas(texts: pd.Series) -> pd.Series:
 
 
 def _guarded(value: object) -> object:
+    # Numbers stay numbers, also as text.
     return f"'{value}" if isinstance(value, str) and re.match(_FORMULA, value) and not _is_number(value) else value
 
 

@@ -5,7 +5,7 @@ import pandas as pd
 from benchmark_module import module
 
 import nimbus_sd as ns
-from nimbus_sd.datasets._example import _TYPES
+from nimbus_sd.datasets.example import _TYPES
 
 silver = module("silver")
 

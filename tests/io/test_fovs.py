@@ -1,4 +1,7 @@
+"""Fields of view: which files they are, and the SpatialData that they become."""
+
 import warnings
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -6,9 +9,10 @@ import tifffile
 from spatialdata import read_zarr
 from spatialdata.transformations import get_transformation
 
-from nimbus_sd.io import read_fovs
+from nimbus_sd.io import find_fovs, read_fovs
 from nimbus_sd.spatial import find_regions
 
+REAL = Path(__file__).parents[3] / "shared" / "data"
 ALL = slice(None)
 IMAGE = np.random.default_rng(0).integers(0, 60000, (3, 40, 60), dtype=np.uint16)
 LABELS = np.arange(40 * 60, dtype=np.int32).reshape(40, 60) // 7
@@ -17,7 +21,8 @@ NAMES = ["CD3", "CD8", "CD20"]
 
 def save(path, array, **kwargs):
     path.parent.mkdir(parents=True, exist_ok=True)
-    tifffile.imwrite(path, array, photometric="minisblack", **kwargs)
+    tifffile.imwrite(path, array, **{"photometric": "minisblack"} | kwargs)
+    return path
 
 
 def ome(**metadata):
@@ -38,28 +43,23 @@ def folders(tmp_path):
     return tmp_path
 
 
-def test_folders_of_channels(folders):
-    sdata = read_fovs(folders / "images", folders / "masks")
-    assert list(sdata.images) == ["fov1", "fov10"]
-    assert list(sdata.labels) == ["fov1_labels", "fov10_labels"]
-    assert set(sdata.coordinate_systems) == {"fov1", "fov10"}
-    one, ten = find_regions(sdata, "fov1", pixel_size=0.5) + find_regions(sdata, "fov10", pixel_size=0.5)
-    assert one.channels == sorted(NAMES)
-    np.testing.assert_array_equal(one.read_image([2], ALL, ALL)[0], IMAGE[1])
-    np.testing.assert_array_equal(ten.read_image([1], ALL, ALL)[0], IMAGE[0] + 1)
-    np.testing.assert_array_equal(ten.read_labels(ALL, ALL), LABELS + 1)
-    assert [(r.image_key, r.labels_key) for r in find_regions(sdata, pixel_size=1)] == [
-        ("fov10", "fov10_labels"),
-        ("fov1", "fov1_labels"),
-    ]
-
-
-def test_pixel_size_of_the_argument_makes_a_system_in_micrometres(folders):
+def test_folders_of_channels_also_written_and_read_back(folders, tmp_path):
+    (folders / "images" / "notes").mkdir()
     sdata = read_fovs(folders / "images", folders / "masks", pixel_size=0.377)
+    assert list(sdata.images) == ["fov1", "fov10"] and list(sdata.labels) == ["fov1_labels", "fov10_labels"]
     assert set(sdata.coordinate_systems) == {"fov1", "fov1_um", "fov10", "fov10_um"}
     with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        sdata.write(tmp_path / "sdata.zarr")
+        back = read_zarr(tmp_path / "sdata.zarr")
         warnings.simplefilter("error")
-        assert [region.pixel_size for region in find_regions(sdata)] == [pytest.approx(0.377)] * 2
+        for data in (sdata, back):
+            ten, one = find_regions(data)
+            assert (ten.image_key, ten.labels_key, one.labels_key) == ("fov10", "fov10_labels", "fov1_labels")
+            assert one.channels == sorted(NAMES) and one.pixel_size == ten.pixel_size == pytest.approx(0.377)
+            np.testing.assert_array_equal(one.read_image([0, 1, 2], ALL, ALL), IMAGE[[2, 0, 1]])
+            np.testing.assert_array_equal(ten.read_image([1], ALL, ALL)[0], IMAGE[0] + 1)
+            np.testing.assert_array_equal(ten.read_labels(ALL, ALL), LABELS + 1)
 
 
 def test_ome_tiffs_tell_names_and_pixel_size(tmp_path):
@@ -71,8 +71,7 @@ def test_ome_tiffs_tell_names_and_pixel_size(tmp_path):
     assert set(sdata.coordinate_systems) == {"a", "a_um", "b"}
     with pytest.warns(UserWarning, match="pixel size of 'b' is not known"):
         a, b = find_regions(sdata)
-    assert (a.pixel_size, b.pixel_size) == (pytest.approx(0.325), 0.5)
-    assert a.channels == NAMES
+    assert (a.pixel_size, b.pixel_size) == (pytest.approx(0.325), 0.5) and a.channels == NAMES
     np.testing.assert_array_equal(a.read_image([0, 1, 2], ALL, ALL), IMAGE)
 
 
@@ -90,43 +89,26 @@ def test_coarser_and_finer_masks_lie_on_their_image(tmp_path):
 
 
 def test_pixels_that_are_not_square(tmp_path):
-    rectangular = {"PhysicalSizeX": 0.5, "PhysicalSizeY": 0.6}
-    save(tmp_path / "x.ome.tif", IMAGE, metadata=ome(**rectangular))
+    path = save(tmp_path / "x.ome.tif", IMAGE, metadata=ome(PhysicalSizeX=0.5, PhysicalSizeY=0.6))
     with pytest.raises(ValueError, match=r"0\.6 x 0\.5 um \(y, x\) by its metadata; they must be square"):
-        read_fovs(tmp_path / "x.ome.tif")
-    assert "x_um" in read_fovs(tmp_path / "x.ome.tif", pixel_size=0.5).coordinate_systems
+        read_fovs(path)
+    assert "x_um" in read_fovs(path, pixel_size=0.5).coordinate_systems
     with pytest.raises(ValueError, match="`pixel_size` is -1; it must be a number above 0"):
-        read_fovs(tmp_path / "x.ome.tif", pixel_size=-1)
+        read_fovs(path, pixel_size=-1)
 
 
-@pytest.mark.parametrize(
-    "images, masks, said",
-    [
-        (["image.ome.tif"], ["labels.tif"], "`images` is a list; it must be one path, of a folder or of a single file"),
-        ("image.ome.tif", ["labels.tif"], "`masks` is a list; it must be one path"),
-        (IMAGE, None, "`images` is a ndarray"),
-        (None, None, "`images` is a NoneType"),
-    ],
-)
-def test_one_path_each(tmp_path, monkeypatch, images, masks, said):
+def test_one_path_each(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     save(tmp_path / "image.ome.tif", IMAGE, metadata=ome())
     save(tmp_path / "labels.tif", LABELS)
-    with pytest.raises(TypeError, match=said):
-        read_fovs(images, masks)
+    for images, masks, said in (
+        (["image.ome.tif"], ["labels.tif"], "`images` is a list; it must be one path, of a folder or a single file"),
+        ("image.ome.tif", ["labels.tif"], "`masks` is a list; it must be one path"),
+        (None, None, "`images` is a NoneType"),
+    ):
+        with pytest.raises(TypeError, match=said):
+            read_fovs(images, masks)
     assert list(read_fovs("image.ome.tif", "labels.tif").labels) == ["image_labels"]
-
-
-def test_written_and_read_back(tmp_path, folders):
-    sdata = read_fovs(folders / "images", folders / "masks", pixel_size=0.5)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        sdata.write(tmp_path / "sdata.zarr")
-        back = read_zarr(tmp_path / "sdata.zarr")
-    ten, one = find_regions(back)
-    assert one.channels == sorted(NAMES)
-    np.testing.assert_array_equal(one.read_image([0, 1, 2], ALL, ALL), IMAGE[[2, 0, 1]])
-    np.testing.assert_array_equal(ten.read_labels(ALL, ALL), LABELS + 1)
 
 
 def test_nothing_is_read_before_it_is_needed(folders):
@@ -138,36 +120,30 @@ def test_nothing_is_read_before_it_is_needed(folders):
         region.read_image([region.channels.index("CD3")], ALL, ALL)
 
 
-def test_images_without_masks(folders):
+def test_missing_masks_and_paths(folders):
     sdata = read_fovs(str(folders / "images"))
-    assert list(sdata.images) == ["fov1", "fov10"]
-    assert not sdata.labels
-
-
-def test_missing_masks_and_paths_are_errors(folders):
-    (folders / "masks" / "fov1_whole_cell.tiff").unlink()
-    with pytest.raises(ValueError, match="No mask for 'fov1'"):
-        read_fovs(folders / "images", folders / "masks")
-    with pytest.raises(FileNotFoundError, match="nowhere does not exist"):
-        read_fovs(folders / "nowhere")
-    with pytest.raises(FileNotFoundError, match="nowhere does not exist"):
-        read_fovs(folders / "images", folders / "nowhere")
-
-
-def test_mask_of_another_size_is_an_error(folders):
+    assert list(sdata.images) == ["fov1", "fov10"] and not sdata.labels
     save(folders / "masks" / "fov1_whole_cell.tiff", LABELS[:-1])
     with pytest.raises(ValueError, match=r"fov1 is 40 x 60 pixels .*fov1_whole_cell\.tiff 39 x 60"):
         read_fovs(folders / "images", folders / "masks")
+    (folders / "masks" / "fov1_whole_cell.tiff").unlink()
+    with pytest.raises(ValueError, match="No mask for 'fov1'"):
+        read_fovs(folders / "images", folders / "masks")
+    for paths in ([folders / "nowhere"], [folders / "images", folders / "nowhere"]):
+        with pytest.raises(FileNotFoundError, match="nowhere does not exist"):
+            read_fovs(*paths)
 
 
 def test_channels_that_differ_between_fields_of_view(folders):
     (folders / "images" / "fov10" / "CD20.tiff").rename(folders / "images" / "fov10" / "CD4.tiff")
-    with pytest.raises(
-        ValueError, match=r"'fov1' and 'fov10' have different channels: \['CD20', 'CD4'\] are in one only"
-    ):
+    with pytest.raises(ValueError, match=r"'fov1' and 'fov10' have different channels: \['CD20', 'CD4'\] are in one"):
         read_fovs(folders / "images", folders / "masks")
+    with pytest.raises(ValueError, match=r"holds no channels \['CD4'\]; there is: \['CD20', 'CD3', 'CD8'\]"):
+        read_fovs(folders / "images", channels=["CD3", "CD4"])
     sdata = read_fovs(folders / "images", folders / "masks", channels=["CD8", "CD3"])
-    assert find_regions(sdata, "fov1", pixel_size=1)[0].channels == ["CD8", "CD3"]
+    (region,) = find_regions(sdata, "fov1", pixel_size=1)
+    assert region.channels == ["CD8", "CD3"]
+    np.testing.assert_array_equal(region.read_image([0, 1], ALL, ALL), IMAGE[[1, 0]])
 
 
 def test_names_become_valid_and_must_not_clash(tmp_path):
@@ -181,37 +157,65 @@ def test_names_become_valid_and_must_not_clash(tmp_path):
         with pytest.raises(ValueError, match="would both have an element"):
             read_fovs(folder)
     for name in ("slide_um", "___"):
-        save(tmp_path / name / f"{name}.tif", IMAGE)
         with pytest.raises(ValueError, match=f"cannot be named '{name}'"):
-            read_fovs(tmp_path / name)
+            read_fovs(save(tmp_path / name / f"{name}.tif", IMAGE))
 
 
-def test_codex_of_lymphoid_tissue(real_tissue):
-    folder = real_tissue / "codex_lymphoid"
-    sdata = read_fovs(folder / "image.ome.tif", folder / "labels.tif", pixel_size=0.5)
-    (region,) = find_regions(sdata, channels=["CD21", "DAPI"])
-    assert region.shape == (501, 501)
-    assert len(sdata.images["image"].coords["c"]) == 56
-    image = tifffile.imread(folder / "image.ome.tif")
-    np.testing.assert_array_equal(
-        region.read_image([0, 1], slice(100, 300), slice(250, 501)), image[[3, 0], 100:300, 250:]
-    )
-    labels = region.read_labels(ALL, ALL)
-    assert (len(np.unique(labels)) - 1, labels.max()) == (597, 9145)
-
-
-def test_vectra_of_lymphoid_tissue(real_tissue):
-    folder = real_tissue / "vectra_lymphoid"
-    sdata = read_fovs(folder / "image.ome.tif", folder / "labels.tif", pixel_size=0.5)
+@pytest.mark.skipif(not REAL.is_dir(), reason="real tissue (../shared/data) is not here")
+@pytest.mark.parametrize("name, n_channels, n_cells", [("codex_lymphoid", 56, 597), ("vectra_lymphoid", 5, 270)])
+def test_real_tissue(name, n_channels, n_cells):
+    sdata = read_fovs(REAL / name / "image.ome.tif", REAL / name / "labels.tif", pixel_size=0.5)
     (region,) = find_regions(sdata)
-    assert region.channels == ["Alexa 594", "Cy3", "Cy5", "DAPI", "FITC"]
-    assert region.dtype == np.float32
-    np.testing.assert_array_equal(region.read_image(range(5), ALL, ALL), tifffile.imread(folder / "image.ome.tif"))
-    assert len(np.unique(region.read_labels(ALL, ALL))) - 1 == 270
+    image = tifffile.imread(REAL / name / "image.ome.tif")
+    assert region.dtype == image.dtype and len(region.channels) == n_channels
+    window = slice(100, 300), slice(250, 501)
+    np.testing.assert_array_equal(region.read_image(range(3), *window), image[:3, *window])
+    assert len(np.unique(region.read_labels(ALL, ALL))) - 1 == n_cells
 
 
-def test_three_channels_that_were_stored_as_rgb_are_channels_still(tmp_path):
-    tifffile.imwrite(tmp_path / "x.ome.tif", IMAGE, photometric="rgb", planarconfig="separate", metadata=ome())
-    tifffile.imwrite(tmp_path / "cells.tif", LABELS)
-    (region,) = find_regions(read_fovs(tmp_path / "x.ome.tif", tmp_path / "cells.tif", channels=NAMES), pixel_size=1)
-    np.testing.assert_array_equal(region.read_image([0, 1, 2], ALL, ALL), IMAGE)
+def test_files_and_folders_that_are_fields_of_view(tmp_path):
+    for name in ("b.ome.tif", "a.tiff"):
+        save(tmp_path / name, IMAGE)
+    assert find_fovs(tmp_path) == {"a": tmp_path / "a.tiff", "b": tmp_path / "b.ome.tif"}
+    assert find_fovs(tmp_path / "b.ome.tif") == {"b": tmp_path / "b.ome.tif"}
+    save(tmp_path / "fov" / "CD3.tiff", IMAGE[0])
+    assert find_fovs(tmp_path / "fov") == {"fov": tmp_path / "fov"}
+
+
+@pytest.mark.parametrize(
+    ("files", "said"),
+    [
+        ({"a.tif": IMAGE, "b.tif": IMAGE[0]}, r"files of one channel \(b\.tif, \.\.\.\) and of several \(a\.tif"),
+        ({"f/a.tif": IMAGE[0], "b.tif": IMAGE}, r"folders with TIFF files \(f, \.\.\.\) and TIFF files \(b\.tif"),
+        ({"a.tif": IMAGE, "a.ome.tif": IMAGE}, r"a\.ome\.tif and a\.tif beside it are of one name"),
+        ({"CD3.tiff": IMAGE[0], "CD8.tiff": IMAGE[0, :-1]}, r"CD8\.tiff is of shape \(1, 39, 60\) .*of \(1, 40, 60\)"),
+        ({"f/CD3.tiff": IMAGE[0], "f/CD8.tiff": IMAGE}, r"CD8\.tiff is of shape \(3, 40, 60\)"),
+        ({}, "holds no TIFF files"),
+    ],
+)
+def test_folders_that_are_not_clear(tmp_path, files, said):
+    (tmp_path / "images").mkdir()
+    for name, array in files.items():
+        save(tmp_path / "images" / name, array)
+    with pytest.raises(ValueError if files else FileNotFoundError, match=said):
+        read_fovs(tmp_path / "images")
+
+
+def test_names_of_channels_in_a_file(tmp_path):
+    def names(path, channels=None):
+        (image,) = read_fovs(path, channels=channels).images.values()
+        np.testing.assert_array_equal(image.values, IMAGE)
+        return list(image.coords["c"].values)
+
+    plain = save(tmp_path / "fov" / "plain.tif", IMAGE)
+    assert names(plain) == ["0", "1", "2"] and names(plain, ["x", "y", "z"]) == ["x", "y", "z"]
+    # One file of many channels in a folder of its own.
+    assert names(tmp_path, ["x", "y", "z"]) == ["x", "y", "z"]
+    with pytest.raises(ValueError, match=r"`channels` has 2 names, but .*plain\.tif has 3 channels"):
+        names(plain, ["x", "y"])
+    twice = save(tmp_path / "x.ome.tif", IMAGE, metadata=ome() | {"Channel": {"Name": ["CD3", "CD8", "CD3"]}})
+    with pytest.raises(ValueError, match=r"several channels named \['CD3'\]; name all"):
+        names(twice)
+    assert names(twice, ["x", "y", "z"]) == ["x", "y", "z"]
+    rgb = save(tmp_path / "rgb.ome.tif", IMAGE, photometric="rgb", planarconfig="separate", metadata=ome())
+    assert names(rgb, NAMES) == NAMES

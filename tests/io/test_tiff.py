@@ -1,3 +1,5 @@
+"""TIFF files, whole and damaged, plain and odd."""
+
 import pickle
 import time
 from pathlib import Path
@@ -10,7 +12,7 @@ from nimbus_sd.io.tiff import list_tiffs, open_tiff, stem
 
 RNG = np.random.default_rng(0)
 IMAGE = RNG.integers(0, 60000, (5, 130, 170), dtype=np.uint16)
-RGB = RNG.integers(0, 255, (130, 170, 3), dtype=np.uint8)
+RGB = RNG.integers(0, 255, (3, 130, 170), dtype=np.uint8)
 OME = {"axes": "CYX", "Channel": {"Name": list("abcde")}}
 
 
@@ -33,7 +35,6 @@ def written(path, array, **kwargs):
 )
 def test_channels_of_plain_tiffs(tmp_path, options):
     tiff = written(tmp_path / "image.tif", IMAGE, **options)
-    assert tiff.pixels.shape == IMAGE.shape
     assert (tiff.rgb, tiff.channels, tiff.pixel_size) == (False, None, None)
     window = tiff.pixels[3:4, 17:65, 40:150].compute()
     np.testing.assert_array_equal(window, IMAGE[3:4, 17:65, 40:150])
@@ -41,49 +42,38 @@ def test_channels_of_plain_tiffs(tmp_path, options):
     np.testing.assert_array_equal(tiff.pixels.compute(), IMAGE)
 
 
-@pytest.mark.parametrize("compression", [None, "zlib"])
-def test_ome_names_and_pixel_size(tmp_path, compression):
-    metadata = {"PhysicalSizeX": 325, "PhysicalSizeXUnit": "nm", "PhysicalSizeY": 0.326, "PhysicalSizeYUnit": "\u00b5m"}
-    tiff = written(tmp_path / "x.ome.tif", IMAGE, metadata=OME | metadata, compression=compression, tile=(64, 64))
-    assert tiff.channels == list("abcde")
-    assert tiff.pixel_size == pytest.approx((0.326, 0.325))
-    np.testing.assert_array_equal(tiff.pixels, IMAGE)
+def _size(x, y=None, unit=None):
+    sizes = {"PhysicalSizeX": x} | ({} if y is None else {"PhysicalSizeY": y})
+    return sizes | ({} if unit is None else {"PhysicalSizeXUnit": unit, "PhysicalSizeYUnit": unit})
 
 
 @pytest.mark.parametrize(
     ("metadata", "expected"),
     [
-        ({"PhysicalSizeX": 0.5, "PhysicalSizeY": 0.5}, (0.5, 0.5)),
-        ({"PhysicalSizeX": 0.5}, None),
-        ({"PhysicalSizeX": 1, "PhysicalSizeXUnit": "pixel", "PhysicalSizeY": 1, "PhysicalSizeYUnit": "pixel"}, None),
-        ({"PhysicalSizeX": 0, "PhysicalSizeY": 0}, None),
-        (
-            {"PhysicalSizeX": 5e-4, "PhysicalSizeXUnit": "mm", "PhysicalSizeY": 5e-4, "PhysicalSizeYUnit": "mm"},
-            (0.5, 0.5),
-        ),
+        (_size(0.5, 0.5), (0.5, 0.5)),
+        (_size(325, 0.326) | {"PhysicalSizeXUnit": "nm", "PhysicalSizeYUnit": "\u00b5m"}, (0.326, 0.325)),
+        (_size(5e-4, 5e-4, "mm"), (0.5, 0.5)),
+        (_size(0.5), None),
+        (_size(1, 1, "pixel"), None),
+        (_size(0, 0), None),
     ],
 )
-def test_units_of_ome_pixel_sizes(tmp_path, metadata, expected):
-    tiff = written(tmp_path / "x.ome.tif", IMAGE, metadata=OME | metadata)
+def test_ome_names_and_pixel_sizes(tmp_path, metadata, expected):
+    tiff = written(tmp_path / "x.ome.tif", IMAGE, metadata=OME | metadata, compression="zlib", tile=(64, 64))
+    assert tiff.channels == list("abcde")
     assert tiff.pixel_size == (expected if expected is None else pytest.approx(expected))
+    np.testing.assert_array_equal(tiff.pixels, IMAGE)
+    # Names that are not complete are not used.
+    incomplete = OME | {"Channel": {"Name": ["a", "", "c", "d", "e"]}} | metadata
+    assert written(tmp_path / "y.ome.tif", IMAGE, metadata=incomplete).channels is None
+    assert written(tmp_path / "z.ome.tif", IMAGE, metadata={"axes": "CYX"}).channels is None
 
 
-def test_names_that_are_not_complete_are_not_used(tmp_path):
-    tiff = written(
-        tmp_path / "x.ome.tif", IMAGE, metadata={"axes": "CYX", "Channel": {"Name": ["a", "", "c", "d", "e"]}}
-    )
-    assert tiff.channels is None
-    assert written(tmp_path / "y.ome.tif", IMAGE, metadata={"axes": "CYX"}).channels is None
-
-
-def test_rgb_samples_are_channels(tmp_path):
-    for planar, array in (("contig", RGB), ("separate", RGB.transpose(2, 0, 1))):
+def test_axes_of_one_image(tmp_path):
+    for planar, array in (("contig", np.moveaxis(RGB, 0, -1)), ("separate", RGB)):
         tiff = written(tmp_path / f"{planar}.tif", array, photometric="rgb", planarconfig=planar)
         assert tiff.rgb
-        np.testing.assert_array_equal(tiff.pixels, RGB.transpose(2, 0, 1))
-
-
-def test_planes_without_meaning_and_of_one(tmp_path):
+        np.testing.assert_array_equal(tiff.pixels, RGB)
     np.testing.assert_array_equal(written(tmp_path / "a.tif", IMAGE[:1]).pixels, IMAGE[:1])
     np.testing.assert_array_equal(written(tmp_path / "b.tif", IMAGE[0]).pixels, IMAGE[:1])
     tiff = written(tmp_path / "c.ome.tif", IMAGE[None, :, None], metadata={"axes": "TCZYX"})
@@ -109,13 +99,6 @@ def test_stacks_are_an_error_unless_their_planes_are_channels(tmp_path):
         open_tiff(path, planes_are_channels=True)
 
 
-def test_what_is_no_tiff_is_an_error(tmp_path):
-    path = tmp_path / "x.tif"
-    path.write_text("not an image")
-    with pytest.raises(ValueError, match=r"x\.tif cannot be read as a TIFF file"):
-        open_tiff(path)
-
-
 def test_chunks_are_whole_tiles_or_strips(tmp_path):
     big = np.zeros((2, 2100, 2300), np.uint8)
     tiled = written(tmp_path / "tiled.tif", big, tile=(512, 768), compression="zlib").pixels
@@ -135,13 +118,8 @@ def test_files_are_read_late_and_may_be_sent_to_workers(tmp_path):
 
 
 def test_names_and_lists_of_files(tmp_path):
-    assert [stem(Path(name)) for name in ("a.tif", "a.b.TIFF", "CD3.ome.tif", "x.OME.tiff", "png.png")] == [
-        "a",
-        "a.b",
-        "CD3",
-        "x",
-        "png.png",
-    ]
+    names = ("a.tif", "a.b.TIFF", "CD3.ome.tif", "x.OME.tiff", "png.png")
+    assert [stem(Path(name)) for name in names] == ["a", "a.b", "CD3", "x", "png.png"]
     for name in ("b.tif", "a.ome.tiff", "._b.tif", "notes.txt", "C.TIF"):
         (tmp_path / name).touch()
     (tmp_path / "folder.tif").mkdir()
@@ -156,14 +134,14 @@ def test_damaged_pixels_name_the_file(tmp_path):
     with path.open("r+b") as file:
         file.seek(start)
         file.write(bytes(16))
-    pixels = open_tiff(path).pixels
     with pytest.raises(ValueError, match=r"x\.tif is damaged"):
-        pixels.compute()
+        open_tiff(path).pixels.compute()
 
 
 @pytest.mark.parametrize(
     ("damage", "words"),
     [
+        (lambda data: b"not an image", "cannot be read as a TIFF file"),
         (lambda data: data[:7], "cannot be read as a TIFF file"),
         (lambda data: data[:8], "it holds no image; is it complete"),
         (lambda data: data[:4] + (10**8).to_bytes(4, "little") + data[8:], "it holds no image; is it complete"),
@@ -172,15 +150,22 @@ def test_damaged_pixels_name_the_file(tmp_path):
         (lambda data: data.replace(b"</OME>", b"<<OME>"), "its OME-XML is damaged"),
         (lambda data: data.replace(b'SizeX="170"', b'SizeX="17x"'), "cannot be read as a TIFF file.*17x"),
     ],
-    ids=["cut header", "header only", "offset beyond the end", "offset into pixels", "cut pages", "XML", "size"],
+    ids=[
+        "text",
+        "cut header",
+        "header only",
+        "offset beyond the end",
+        "offset into pixels",
+        "cut pages",
+        "XML",
+        "size",
+    ],
 )
 @pytest.mark.filterwarnings("ignore")
 def test_damaged_files_are_one_error_that_names_them(tmp_path, damage, words):
     path = tmp_path / "x.ome.tif"
     tifffile.imwrite(path, IMAGE, byteorder="<", metadata=OME)
-    whole = path.read_bytes()
-    path.write_bytes(damage(whole))
-    assert path.read_bytes() != whole
+    path.write_bytes(damage(path.read_bytes()))
     with pytest.raises(ValueError, match=rf"x\.ome\.tif cannot be read.*{words}|x\.ome\.tif {words}"):
         open_tiff(path)
 
@@ -190,7 +175,7 @@ def test_damaged_files_are_one_error_that_names_them(tmp_path, damage, words):
 def test_a_file_that_lacks_its_last_bytes_is_an_error_however_few(tmp_path, compression):
     """OME-XML is what is written last; tifffile leaves out a tag whose value is not there."""
     path = tmp_path / "x.ome.tif"
-    tifffile.imwrite(path, IMAGE, metadata=OME | {"PhysicalSizeX": 0.5, "PhysicalSizeY": 0.5}, compression=compression)
+    tifffile.imwrite(path, IMAGE, metadata=OME | _size(0.5, 0.5), compression=compression)
     whole = path.read_bytes()
     for lacking in (1, 2, 10, 400, 1100, 1165, 1300):
         path.write_bytes(whole[:-lacking])

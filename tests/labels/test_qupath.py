@@ -8,13 +8,13 @@ import pytest
 import shapely
 
 import nimbus_sd as ns
-from nimbus_sd.spatial import find_regions
-from nimbus_sd.spatial.polygons import read_polygons
+from nimbus_sd.spatial import find_regions, read_polygons
 
 NAN = np.nan
 STATES = ["positive", "likely positive", "undetermined", "likely negative", "negative", None]
 VALUES = [1, 0.75, 0.5, 0.25, 0, NAN]
 CHANNELS = ("CD3", "HLA-DR / x", "HLA-DR _ x")
+IDS = [3, 7, 2**40, 11, 12, 13]
 
 
 @pytest.fixture
@@ -25,55 +25,54 @@ def drawn():
     labels[1:3, 1:3] = 0
     labels[10:12, 4:9], labels[12:14, 9:12] = 7, 7
     labels[29, 39] = 2**40
-    labels[5:9, 20:30] = 11
-    labels[9:12, 20:30] = 12
-    labels[20:25, 0:8] = 13
+    labels[5:9, 20:30], labels[9:12, 20:30], labels[20:25, 0:8] = 11, 12, 13
     return labels
 
 
 @pytest.fixture
 def sdata(make_sdata, drawn, table_of):
     image = np.zeros((3, 30, 40), np.uint8)
-    found = make_sdata({"a": image, "b": image}, {"a_cells": drawn, "b_cells": drawn.T[::-1].T}, CHANNELS)
-    ids = [3, 7, 2**40, 11, 12, 13]
+    sdata = make_sdata({"a": image, "b": image}, {"a_cells": drawn, "b_cells": drawn.T[::-1].T}, CHANNELS)
     silver = np.tile(np.array(VALUES, np.float32)[:, None], (2, 3))
     silver[:, 1] = np.roll(silver[:, 1], 1)
-    found.tables["table"] = table_of({"a_cells": ids, "b_cells": ids}, CHANNELS, silver=silver)
-    return found
+    sdata.tables["table"] = table_of({"a_cells": IDS, "b_cells": IDS}, CHANNELS, silver=silver)
+    return sdata
 
 
-def test_all_states_and_ids_come_back(sdata, tmp_path, no_warning):
-    files = ns.labels.to_qupath(sdata, tmp_path / "out")
-    assert [file.name for file in files][:3] == [
+def features(path):
+    return json.loads(path.read_text())["features"]
+
+
+def test_all_states_and_ids_come_back_from_folders_and_files(sdata, tmp_path, no_warning):
+    files = ns.labels.to_qupath(sdata, tmp_path / "a", regions="a_cells")
+    assert [file.name for file in files] == [
         "a_cells.CD3.geojson",
         "a_cells.HLA-DR___x.geojson",
         "a_cells.HLA-DR___x_2.geojson",
     ]
-    adata = sdata.tables["table"]
-    ns.labels.from_qupath(adata, tmp_path / "out", key_added="back")
+    adata, other = sdata.tables["table"], ns.labels.to_qupath(sdata, tmp_path / "b", regions="b_cells")
+    ns.labels.from_qupath(adata, [tmp_path / "a", *other], key_added="back")
     np.testing.assert_array_equal(adata.layers["back"], adata.layers["silver"])
     assert adata.layers["back"].dtype == np.float32
 
 
 def test_objects_are_what_qupath_reads(sdata, tmp_path):
     (path,) = ns.labels.to_qupath(sdata, tmp_path, regions="a_cells", channels="CD3")
-    content = json.loads(path.read_text())
-    assert content["type"] == "FeatureCollection" and len(content["features"]) == 6
+    assert json.loads(path.read_text())["type"] == "FeatureCollection"
     classes = {}
-    for one in content["features"]:
-        assert one["type"] == "Feature" and str(uuid.UUID(one["id"])) == one["id"]
-        assert one["properties"]["objectType"] == "detection"
-        classes[one["properties"]["name"]] = one["properties"].get("classification", {}).get("name")
-        assert shapely.geometry.shape(one["geometry"]).is_valid
-    ids = [3, 7, 2**40, 11, 12, 13]
-    assert classes == {f"a_cells {cell} CD3": state for cell, state in zip(ids, STATES, strict=True)}
-    assert len({one["id"] for one in content["features"]}) == 6
+    for feature in features(path):
+        assert feature["type"] == "Feature" and str(uuid.UUID(feature["id"])) == feature["id"]
+        assert feature["properties"]["objectType"] == "detection"
+        classes[feature["properties"]["name"]] = feature["properties"].get("classification", {}).get("name")
+        assert shapely.geometry.shape(feature["geometry"]).is_valid
+    assert classes == {f"a_cells {cell} CD3": state for cell, state in zip(IDS, STATES, strict=True)}
+    assert len({feature["id"] for feature in features(path)}) == 6
 
 
 def test_outlines_hold_exactly_the_pixels(sdata, drawn):
     (region,) = find_regions(sdata, "a", "a_cells", pixel_size=0.5)
     outlines = dict(read_polygons(region, np.unique(drawn[drawn > 0])))
-    assert set(outlines) == {3, 7, 2**40, 11, 12, 13}
+    assert set(outlines) == set(IDS)
     y, x = np.mgrid[:30, :40] + 0.5
     for cell, outline in outlines.items():
         np.testing.assert_array_equal(shapely.contains_xy(outline, x, y), drawn == cell)
@@ -89,26 +88,23 @@ def test_outlines_are_in_pixels_of_a_coarser_image(make_sdata, drawn):
     places = {"a": {"a": Scale([2, 2], axes=("y", "x"))}, "a_cells": {"a": Identity()}}
     coarse = make_sdata({"a": np.zeros((1, 15, 20), np.uint8)}, {"a_cells": drawn}, CHANNELS, places)
     (region,) = find_regions(coarse, pixel_size=1)
-    outlines = dict(read_polygons(region, np.array([11])))
-    assert outlines[11].bounds == (10, 2.5, 15, 4.5)
+    assert dict(read_polygons(region, np.array([11])))[11].bounds == (10, 2.5, 15, 4.5)
 
 
 def test_images_are_those_of_the_regions_as_they_are_named(sdata, tmp_path):
     given = {"regions": ["b_cells", "a_cells"], "channels": "CD3", "layer": None}
-    ns.labels.to_qupath(sdata, tmp_path / "named", image_key=["b", "a"], **given)
-    ns.labels.to_qupath(sdata, tmp_path / "found", **given)
-    for path in (tmp_path / "found").iterdir():
-        assert path.read_text() == (tmp_path / "named" / path.name).read_text()
-
-
-def _changed(path, change):
-    content = json.loads(path.read_text())
-    change(content["features"])
-    path.write_text(json.dumps(content))
+    named = ns.labels.to_qupath(sdata, tmp_path / "named", image_key=["b", "a"], **given)
+    matched = ns.labels.to_qupath(sdata, tmp_path / "matched", **given)
+    assert [path.read_text() for path in named] == [path.read_text() for path in matched] and len(named) == 2
+    assert not any("classification" in feature["properties"] for path in named for feature in features(path))
 
 
 def _class(value):
     return lambda features: features[0]["properties"].update(classification=value)
+
+
+def _name(value):
+    return lambda features: features[1]["properties"].update(name=value)
 
 
 @pytest.mark.parametrize(
@@ -123,10 +119,10 @@ def _class(value):
 )
 def test_corrections_as_versions_of_qupath_write_them(sdata, tmp_path, value, label):
     (path,) = ns.labels.to_qupath(sdata, tmp_path, regions="a_cells", channels="CD3")
-    _changed(path, _class(value))
-    content = json.loads(path.read_text())
+    objects = features(path)
+    _class(value)(objects)
     # A bare list of objects is another form that it exports.
-    path.write_text(json.dumps(content["features"]))
+    path.write_text(json.dumps(objects))
     adata = sdata.tables["table"]
     adata.layers["gold"] = np.full(adata.shape, 0.75, np.float32)
     ns.labels.from_qupath(adata, [path])
@@ -139,24 +135,25 @@ def test_corrections_as_versions_of_qupath_write_them(sdata, tmp_path, value, la
     "change, error, message",
     [
         (_class({"name": "Tumor"}), ValueError, r"class\(es\) 'tumor'; a class is one of"),
-        (lambda features: features[1]["properties"].pop("name"), ValueError, "1 of 6 objects .* first is number 2"),
-        (lambda features: features[1]["properties"].update(name="a_cells x CD3"), ValueError, "number 2"),
-        (lambda features: features[1]["properties"].update(name="a_cells 3 CD3"), ValueError, "more than one way"),
-        (lambda features: features[1]["properties"].update(name="c_cells 3 CD3"), KeyError, "No region 'c_cells'"),
-        (lambda features: features[1]["properties"].update(name="a_cells 3 CD4"), KeyError, "No channel 'CD4'"),
-        (lambda features: features.clear(), ValueError, "no cell"),
-        (lambda features: features[1].update(properties=["a_cells 5 CD3"]), ValueError, "number 2"),
-        (lambda features: features[1].pop("properties"), ValueError, "number 2"),
         (_class({"names": 5}), ValueError, "'5'; a class is one of"),
+        (lambda objects: objects[1]["properties"].pop("name"), ValueError, "1 of 6 objects .* first is number 2"),
+        (lambda objects: objects[1].update(properties=["a_cells 5 CD3"]), ValueError, "number 2"),
+        (lambda objects: objects[1].pop("properties"), ValueError, "number 2"),
+        (lambda objects: objects.clear(), ValueError, "no cell"),
+        (_name("a_cells x CD3"), ValueError, "number 2"),
+        (_name("a_cells 3 CD3"), ValueError, "more than one way"),
+        (_name("c_cells 3 CD3"), KeyError, "No region 'c_cells'"),
+        (_name("a_cells 3 CD4"), KeyError, "No channel 'CD4'"),
     ],
 )
 def test_a_bad_file_changes_nothing(sdata, tmp_path, change, error, message):
     (path,) = ns.labels.to_qupath(sdata, tmp_path, regions="a_cells", channels="CD3")
-    _changed(path, change)
-    adata = sdata.tables["table"]
+    objects = features(path)
+    change(objects)
+    path.write_text(json.dumps({"features": objects}))
     with pytest.raises(error, match=message):
-        ns.labels.from_qupath(adata, path)
-    assert "gold" not in adata.layers
+        ns.labels.from_qupath(sdata.tables["table"], path)
+    assert "gold" not in sdata.tables["table"].layers
 
 
 def test_what_is_no_geojson(sdata, tmp_path):
@@ -166,19 +163,8 @@ def test_what_is_no_geojson(sdata, tmp_path):
         with pytest.raises(ValueError, match=message):
             ns.labels.from_qupath(adata, tmp_path)
     (tmp_path / "empty").mkdir()
-    with pytest.raises(FileNotFoundError, match=r"in .*empty"):
-        ns.labels.from_qupath(adata, tmp_path / "empty")
-
-
-def test_folders_and_files_are_read_together(sdata, tmp_path):
-    adata = sdata.tables["table"]
-    for region in ("a", "b"):
-        ns.labels.to_qupath(sdata, tmp_path / region, regions=f"{region}_cells")
-    ns.labels.from_qupath(adata, [tmp_path / "a", *(tmp_path / "b").iterdir()], key_added="back")
-    np.testing.assert_array_equal(adata.layers["back"], adata.layers["silver"])
-    (tmp_path / "empty").mkdir()
     with pytest.raises(FileNotFoundError, match=r"no .geojson file in '.*empty'"):
-        ns.labels.from_qupath(adata, [tmp_path / "a", tmp_path / "empty"])
+        ns.labels.from_qupath(adata, [tmp_path / "x.geojson", tmp_path / "empty"])
 
 
 def test_cells_that_the_other_side_has_not_are_said(sdata, tmp_path):
@@ -218,15 +204,13 @@ def test_bad_requests(sdata, tmp_path, given, error, message):
     assert not (tmp_path / "out").exists()
 
 
-def test_from_scratch_and_chosen_cells(sdata, tmp_path):
-    (path, *_) = ns.labels.to_qupath(sdata, tmp_path / "all", layer=None, regions=["b_cells"])
-    assert all("classification" not in one["properties"] for one in json.loads(path.read_text())["features"])
+def test_chosen_cells(sdata, tmp_path):
     adata = sdata.tables["table"]
     adata.layers["nimbus"] = np.full(adata.shape, 0.5, np.float32)
     cells = ns.labels.draw_cells(adata, 4)
     files = ns.labels.to_qupath(sdata, tmp_path / "some", cells=cells)
-    names = [one["properties"]["name"] for file in files for one in json.loads(file.read_text())["features"]]
-    wanted = [f"{region} {cell} {channel}" for region, cell, channel in cells.iloc[:, :3].itertuples(index=False)]
-    assert sorted(names) == sorted(wanted)
-    with pytest.raises(KeyError, match="draw_cells"):
-        ns.labels.to_qupath(sdata, tmp_path / "x", cells=cells[["region"]])
+    names = [feature["properties"]["name"] for file in files for feature in features(file)]
+    assert sorted(names) == sorted(f"{region} {cell} {channel}" for region, cell, channel in cells.to_numpy()[:, :3])
+    for wrong, message in ((cells[["region"]], "draw_cells"), (cells.assign(instance_id=99), "that the table has not")):
+        with pytest.raises(KeyError, match=message):
+            ns.labels.to_qupath(sdata, tmp_path / "x", cells=wrong)

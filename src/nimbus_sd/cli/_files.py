@@ -44,8 +44,7 @@ def read_store(store: Path) -> SpatialData:
 
 def read_factors(path: Path) -> pd.Series:
     """Read normalisation factors from a CSV file with the columns ``channel`` and ``factor``."""
-    from nimbus_sd._csv import columns_of
-    from nimbus_sd._text import with_formulas
+    from nimbus_sd._text import columns_of, with_formulas
 
     columns = columns_of(path)
     if missing := [name for name in ("channel", "factor") if name not in columns]:

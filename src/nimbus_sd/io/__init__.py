@@ -1,8 +1,8 @@
 """Image files in, SpatialData out; tables into its store."""
 
 from nimbus_sd.io.fovs import element_names as element_names
+from nimbus_sd.io.fovs import find_fovs as find_fovs
 from nimbus_sd.io.fovs import read_fovs
-from nimbus_sd.io.images import find_fovs as find_fovs
 from nimbus_sd.io.tables import restore as restore
 from nimbus_sd.io.tables import save_table
 from nimbus_sd.io.tiff import before_ending as before_ending

@@ -1,19 +1,20 @@
-"""Folders of fields of view and their masks, as SpatialData."""
+"""Fields of view, as files of many channels or folders of one file for each, with their masks as SpatialData."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
+import dask.array as da
 import numpy as np
 from spatialdata import SpatialData
 from spatialdata.models import Image2DModel, Labels2DModel
 from spatialdata.transformations import BaseTransformation, Identity, Scale
 
-from nimbus_sd.io.images import find_fovs, read_image
 from nimbus_sd.io.masks import find_masks, read_mask, relative_scale
-from nimbus_sd.io.tiff import Tiff
+from nimbus_sd.io.tiff import Tiff, list_tiffs, open_tiff, stem
 from nimbus_sd.spatial import is_micrometre
 
 
@@ -61,13 +62,9 @@ def read_fovs(
 
     Raises
     ------
-    FileNotFoundError
-        A path does not exist, or there are no TIFF files.
-    TypeError
-        Something else than a path was given, such as a list of files.
     ValueError
-        Masks are missing or not clear; sizes of files do not fit; channels differ between fields of view;
-        pixels are not square; names clash.
+        A file is damaged; masks are missing or not clear; files of a field of view do not fit; channels differ
+        between fields of view; pixels are not square; names clash.
 
     Examples
     --------
@@ -83,19 +80,16 @@ def read_fovs(
     >>> list(sdata.images), list(sdata.labels)
     (['fov1', 'fov2'], ['fov1_labels', 'fov2_labels'])
     """
-    folder, mask_path = _path(images, "images"), None if masks is None else _path(masks, "masks")
-    for path in (folder, mask_path):
-        if path is not None and not path.exists():
-            raise FileNotFoundError(f"{path} does not exist.")
-    fovs = {name: read_image(path, channels) for name, path in find_fovs(folder).items()}
+    image_path, mask_path = _path(images, "images"), None if masks is None else _path(masks, "masks")
+    fovs = {fov: _read_image(path, channels) for fov, path in find_fovs(image_path).items()}
     _check_channels(fovs)
     names = element_names(fovs)
     mask_files = {} if mask_path is None else find_masks(mask_path, list(fovs), mask_pattern)
 
-    elements: dict[str, dict[str, object]] = {"images": {}, "labels": {}}
+    sdata = SpatialData()
     for fov, image in fovs.items():
         name, size = names[fov], _pixel_size(image, pixel_size)
-        elements["images"][name] = Image2DModel.parse(
+        sdata.images[name] = Image2DModel.parse(
             image.pixels,
             dims=("c", "y", "x"),
             c_coords=image.channels,
@@ -103,20 +97,111 @@ def read_fovs(
         )
         if fov in mask_files:
             mask = read_mask(mask_files[fov])
-            scale = relative_scale(image, mask, mask_files[fov])
-            elements["labels"][f"{name}_labels"] = Labels2DModel.parse(
-                mask, dims=("y", "x"), transformations=_transformations(name, scale, size)
-            )
-    return SpatialData(**elements)
+            transformations = _transformations(name, relative_scale(image, mask, mask_files[fov]), size)
+            sdata.labels[f"{name}_labels"] = Labels2DModel.parse(mask, dims=("y", "x"), transformations=transformations)
+    return sdata
+
+
+def find_fovs(path: Path) -> dict[str, Path]:
+    """Find the fields of view: for each, a folder of channels or a file."""
+    if path.is_file():
+        return {stem(path): path}
+    folders = sorted(folder for folder in path.iterdir() if folder.is_dir() and list_tiffs(folder))
+    files = list_tiffs(path)
+    if folders and files:
+        raise ValueError(
+            f"{path} holds folders with TIFF files ({folders[0].name}, ...) and TIFF files ({files[0].name}, ...); "
+            "fields of view must be of one kind."
+        )
+    if folders:
+        return {folder.name: folder for folder in folders}
+    if not files:
+        raise FileNotFoundError(f"{path} holds no TIFF files, and no folders with TIFF files in them.")
+    single = [len(open_tiff(file, planes_are_channels=True).pixels) == 1 for file in files]
+    if all(single):
+        return {path.name: path}
+    if any(single):
+        raise ValueError(
+            f"{path} holds files of one channel ({files[single.index(True)].name}, ...) and of several "
+            f"({files[single.index(False)].name}, ...): either each is a field of view, or each is a channel."
+        )
+    return _by_stem(files)
+
+
+def element_names(fovs: Iterable[str]) -> dict[str, str]:
+    """Make names of elements from the names of fields of view, which are those of folders and files."""
+    names = {fov: "".join(c if c.isalnum() or c in "_-." else "_" for c in fov).lstrip("_") for fov in fovs}
+    taken: dict[str, str] = {}
+    for fov, name in names.items():
+        if not name or is_micrometre(name):
+            raise ValueError(f"A field of view cannot be named {fov!r}, which is like a unit, or empty. Rename it.")
+        for element in (name, f"{name}_labels"):
+            # SpatialData takes no names that differ in case only.
+            if (first := taken.setdefault(element.lower(), fov)) != fov:
+                raise ValueError(
+                    f"Fields of view {first!r} and {fov!r} would both have an element {element!r} (other than letters, "
+                    "digits, '_', '-' and '.' becomes '_', and case does not count). Rename one."
+                )
+    return names
 
 
 def _path(given: str | Path, argument: str) -> Path:
     if not isinstance(given, str | os.PathLike):
-        raise TypeError(
-            f"`{argument}` is a {type(given).__name__}; it must be one path, of a folder or of a single file. Put "
-            "several files into a folder, or read them one by one."
-        )
+        raise TypeError(f"`{argument}` is a {type(given).__name__}; it must be one path, of a folder or a single file.")
+    if not Path(given).exists():
+        raise FileNotFoundError(f"{given} does not exist.")
     return Path(given)
+
+
+def _read_image(path: Path, channels: Sequence[str] | None) -> Tiff:
+    """Read a field of view, a file or a folder, with the names of its channels."""
+    if path.is_dir():
+        files = _by_stem(list_tiffs(path))
+        path, *others = files.values()
+        if others or len(open_tiff(path, planes_are_channels=True).pixels) == 1:
+            return _read_channels(path.parent, files, channels)
+    image = open_tiff(path, planes_are_channels=channels is not None)
+    names = image.channels or [str(index) for index in range(len(image.pixels))]
+    if channels is not None:
+        names = [str(name) for name in channels]
+        if len(names) != len(image.pixels):
+            raise ValueError(f"`channels` has {len(names)} names, but {path} has {len(image.pixels)} channels.")
+    if twice := sorted({name for name in names if names.count(name) > 1}):
+        raise ValueError(f"{path} has several channels named {twice}; name all its channels with `channels`.")
+    return replace(image, channels=names)
+
+
+def _read_channels(folder: Path, files: dict[str, Path], channels: Sequence[str] | None) -> Tiff:
+    """Read single-channel files as one image."""
+    names = [str(name) for name in channels or files]
+    if missing := [name for name in names if name not in files]:
+        raise ValueError(f"{folder} holds no channels {missing}; there is: {list(files)}.")
+    planes = [open_tiff(files[name]) for name in names]
+    for plane in planes:
+        if plane.pixels.shape != (1, *planes[0].pixels.shape[1:]):
+            raise ValueError(
+                f"{plane.path} is of shape {plane.pixels.shape} (c, y, x) and {planes[0].path} of "
+                f"{planes[0].pixels.shape}; files of one field of view must hold one channel each, of one size."
+            )
+    return replace(planes[0], path=folder, pixels=da.concatenate([plane.pixels for plane in planes]), channels=names)
+
+
+def _by_stem(files: Sequence[Path]) -> dict[str, Path]:
+    named: dict[str, Path] = {}
+    for file in files:
+        if named.setdefault(stem(file), file) != file:
+            raise ValueError(f"{named[stem(file)]} and {file.name} beside it are of one name; remove one of them.")
+    return named
+
+
+def _check_channels(fovs: dict[str, Tiff]) -> None:
+    first, image = next(iter(fovs.items()))
+    for fov, other in fovs.items():
+        if differing := sorted(set(other.channels or ()) ^ set(image.channels or ())):
+            raise ValueError(
+                f"Fields of view {first!r} and {fov!r} have different channels: {differing} are in one only. Pass the "
+                "common ones as `channels`, if these are folders of channels, or read them one by one."
+            )
 
 
 def _pixel_size(image: Tiff, pixel_size: float | None) -> float | None:
@@ -129,44 +214,12 @@ def _pixel_size(image: Tiff, pixel_size: float | None) -> float | None:
     height, width = image.pixel_size
     if abs(height - width) > 1e-3 * width:
         raise ValueError(
-            f"The pixels of {image.path} are {height:.6g} x {width:.6g} um (y, x) by its metadata; they "
-            "must be square. Pass `pixel_size`, if the metadata is wrong."
+            f"The pixels of {image.path} are {height:.6g} x {width:.6g} um (y, x) by its metadata; they must be "
+            "square. If the metadata is wrong, pass `pixel_size`."
         )
     return width
 
 
 def _transformations(name: str, scale: float, pixel_size: float | None) -> dict[str, BaseTransformation]:
-    def scaled(factor: float) -> BaseTransformation:
-        return Identity() if factor == 1 else Scale([factor, factor], axes=("y", "x"))
-
-    return {name: scaled(scale)} | ({f"{name}_um": scaled(scale * pixel_size)} if pixel_size else {})
-
-
-def _check_channels(fovs: dict[str, Tiff]) -> None:
-    first, image = next(iter(fovs.items()))
-    for fov, other in fovs.items():
-        if set(other.channels or ()) != set(image.channels or ()):
-            differing = sorted(set(other.channels or ()) ^ set(image.channels or ()))
-            raise ValueError(
-                f"Fields of view {first!r} and {fov!r} have different channels: {differing} are in one "
-                "only. Pass the common ones as `channels`, if these are folders of channels, or read them "
-                "one by one."
-            )
-
-
-def element_names(fovs: Iterable[str]) -> dict[str, str]:
-    """Make names of elements from the names of fields of view, which are those of folders and files."""
-    names = {fov: "".join(c if c.isalnum() or c in "_-." else "_" for c in fov).lstrip("_") for fov in fovs}
-    taken: dict[str, str] = {}
-    for fov, name in names.items():
-        if not name or is_micrometre(name):
-            raise ValueError(f"A field of view cannot be named {fov!r}, which is like a unit, or empty. Rename it.")
-        for element in (name, f"{name}_labels"):
-            if element.lower() in taken:
-                raise ValueError(
-                    f"Fields of view {taken[element.lower()]!r} and {fov!r} would both have an element "
-                    f"{element!r} (case does not count, and other than letters, digits, '_', '-' and '.' "
-                    "becomes '_'). Rename one."
-                )
-            taken[element.lower()] = fov
-    return names
+    factors = {name: scale} | ({f"{name}_um": scale * pixel_size} if pixel_size else {})
+    return {key: Identity() if x == 1 else Scale([x, x], axes=("y", "x")) for key, x in factors.items()}

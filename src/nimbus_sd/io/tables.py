@@ -24,8 +24,8 @@ def save_table(sdata: SpatialData, table_key: str = "table", *, overwrite: bool 
 
     Whenever this is stopped, by kill, a full disk or a power cut, the store has the old table or the new one, whole; no
     other element is touched. The table is written beside, forced to disk, and takes its place at the end. Should the
-    process die at that very moment, what was there lies in the store's folder ``.nimbus-sd``, and the next call, or
-    ``nimbus-sd predict``, puts it back. One call at a time writes into a store, the others wait.
+    process die at that very moment, the old table lies in the store's folder ``.nimbus-sd``, and the next call, or
+    ``nimbus-sd predict``, puts it back. Calls that write into one store wait for each other.
 
     Parameters
     ----------
@@ -38,10 +38,8 @@ def save_table(sdata: SpatialData, table_key: str = "table", *, overwrite: bool 
 
     Raises
     ------
-    KeyError
-        ``sdata`` has no such table.
     ValueError
-        ``sdata`` is in no store; an image, labels, shapes or points of the store have the name.
+        ``sdata`` is in no store, or another element of the store has the name.
     FileExistsError
         The store has such a table, and ``overwrite`` is False.
     OSError
@@ -61,15 +59,12 @@ def save_table(sdata: SpatialData, table_key: str = "table", *, overwrite: bool 
     if table_key not in sdata.tables:
         raise not_found("table", [table_key], sdata.tables)
     if sdata.path is None:
-        raise ValueError(
-            "The SpatialData is in memory only, so there is no store to save its table into; write all of it with "
-            "`sdata.write('name.zarr')`."
-        )
+        raise ValueError("The SpatialData is in memory only; write all of it with `sdata.write('name.zarr')`.")
     store = Path(sdata.path)
     path = store / "tables" / table_key
-    others = [kind for kind in ("images", "labels", "shapes", "points") if (store / kind / table_key).exists()]
-    if others:
-        raise ValueError(f"{store} has {table_key!r} among its {others[0]}; rename the table in `sdata.tables`.")
+    for kind in ("images", "labels", "shapes", "points"):
+        if (store / kind / table_key).exists():
+            raise ValueError(f"{store} has {table_key!r} among its {kind}; rename the table in `sdata.tables`.")
     with _alone(store):
         _restore(store)
         if path.exists() and not overwrite:
@@ -86,13 +81,7 @@ def save_table(sdata: SpatialData, table_key: str = "table", *, overwrite: bool 
 
 
 def restore(store: Path) -> set[str]:
-    """Bring a store in order after a call of `save_table` that was killed.
-
-    Returns
-    -------
-    set of str
-        The table that was in its place already, if the call came so far.
-    """
+    """Bring a store in order after a call of `save_table` that was killed; return the table that was saved already."""
     if not (store / _UNFINISHED).exists():
         return set()
     with _alone(store):

@@ -32,26 +32,16 @@ _FAULTS = (tifffile.TiffFileError, struct.error, ValueError, LookupError, TypeEr
 
 @dataclass(frozen=True)
 class Tiff:
-    """The first image of a TIFF file.
-
-    Attributes
-    ----------
-    path
-        The file.
-    pixels
-        Shape (C, H, W); read when computed.
-    rgb
-        Whether the channels are red, green and blue of one picture.
-    channels
-        Names from OME metadata, None where there are none for each channel.
-    pixel_size
-        Height and width of a pixel in um from OME metadata, None where it says nothing.
-    """
+    """The first image of a TIFF file."""
 
     path: Path
+    #: Shape (C, H, W); read when computed.
     pixels: da.Array
+    #: Whether the channels are red, green and blue of one picture.
     rgb: bool
+    #: Names from OME metadata, None where there are none for each channel.
     channels: list[str] | None
+    #: Height and width of a pixel in um from OME metadata, None where it says nothing.
     pixel_size: tuple[float, float] | None
 
 
@@ -73,7 +63,7 @@ def list_tiffs(folder: Path) -> list[Path]:
 
 
 def open_tiff(path: Path, *, planes_are_channels: bool = False) -> Tiff:
-    """Look into a TIFF file; pixels are read later.
+    """Look into a TIFF file; pixels are read later. A ValueError if it is damaged, or holds more than one 2-D image.
 
     Parameters
     ----------
@@ -82,11 +72,6 @@ def open_tiff(path: Path, *, planes_are_channels: bool = False) -> Tiff:
         one axis before YX that has no meaning.
     planes_are_channels
         Whether the planes of a z-stack or time series are taken for channels, too.
-
-    Raises
-    ------
-    ValueError
-        The file is no TIFF, is damaged or cut off, its OME-XML cannot be read, or it holds more than one 2-D image.
     """
     state = _state(path)
     try:
@@ -129,15 +114,15 @@ class _Lazy:
 
     def __getitem__(self, window: Any) -> NDArray:
         self._check_unchanged()
-        with tifffile.TiffFile(self.path) as file:
-            try:
-                pixels = self._read(file, window)
-            except (RuntimeError, ValueError) as error:
-                # What imagecodecs raises is a RuntimeError.
-                self._check_unchanged()
-                raise ValueError(f"{self.path} is damaged, its pixels cannot be decoded: {error}") from error
-        self._check_unchanged()
-        return pixels
+        try:
+            with tifffile.TiffFile(self.path) as file:
+                return self._read(file, window)
+        except (RuntimeError, ValueError) as error:
+            # What imagecodecs raises is a RuntimeError.
+            raise ValueError(f"{self.path} is damaged, its pixels cannot be decoded: {error}") from error
+        finally:
+            # Also in place of these errors.
+            self._check_unchanged()
 
     def _read(self, file: tifffile.TiffFile, window: Any) -> NDArray:
         series = file.series[0]
@@ -186,10 +171,8 @@ def _check_size(file: tifffile.TiffFile, series: tifffile.TiffPageSeries) -> Non
     if series.nbytes > _MOST_COMPRESSED * file.filehandle.size:
         raise ValueError(f"it says that it holds {extent} pixels, but has {file.filehandle.size} bytes; is it damaged?")
     if len(page.dataoffsets) < math.prod(page.chunked) and not file.is_lsm:
-        raise ValueError(
-            f"it says that it holds {extent} pixels in {math.prod(page.chunked)} tiles or strips a page, but has "
-            f"{len(page.dataoffsets)}; is it damaged?"
-        )
+        claim = f"{extent} pixels in {math.prod(page.chunked)} tiles or strips a page"
+        raise ValueError(f"it says that it holds {claim}, but has {len(page.dataoffsets)}; is it damaged?")
 
 
 def _chunks(series: tifffile.TiffPageSeries) -> tuple[int, ...]:
@@ -209,11 +192,6 @@ def _ome_pixels(xml: str | None) -> tuple[list[str] | None, tuple[float, float] 
     if pixels is None:
         return None, None
     names = [channel.get("Name", "") for channel in pixels.findall("{*}Channel")]
-    height, width = (
-        _micrometres(pixels.get(f"PhysicalSize{axis}"), pixels.get(f"PhysicalSize{axis}Unit")) for axis in "YX"
-    )
+    units = [_MICROMETRES.get(pixels.get(f"PhysicalSize{axis}Unit") or "um", math.nan) for axis in "YX"]
+    height, width = (float(pixels.get(f"PhysicalSize{a}") or "nan") * unit for a, unit in zip("YX", units, strict=True))
     return (names if all(names) else None), ((height, width) if height > 0 and width > 0 else None)
-
-
-def _micrometres(size: str | None, unit: str | None) -> float:
-    return float(size or "nan") * _MICROMETRES.get(unit or "um", math.nan)

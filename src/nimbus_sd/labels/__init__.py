@@ -1,19 +1,14 @@
 """Labels to learn from and to judge by: silver standard from cell types or gates, gold standard by hand."""
 
-from nimbus_sd.labels._place import evaluation_regions
-from nimbus_sd.labels._tables import GOLD_CODES as GOLD_CODES
-from nimbus_sd.labels._tables import SILVER_CODES as SILVER_CODES
-from nimbus_sd.labels._tables import find_labels as find_labels
-from nimbus_sd.labels._tables import read_labels as read_labels
 from nimbus_sd.labels.annotators import agreement, consensus
-from nimbus_sd.labels.checks import check_silver
+from nimbus_sd.labels.check_silver import check_silver, silver_noise
+from nimbus_sd.labels.csv_files import find_label_tables as find_label_tables
 from nimbus_sd.labels.csv_files import from_csv, to_csv
-from nimbus_sd.labels.draw import draw_regions
-from nimbus_sd.labels.draw_cells import draw_cells
-from nimbus_sd.labels.gates import silver_from_gates
-from nimbus_sd.labels.noise import silver_noise
+from nimbus_sd.labels.csv_files import read_label_table as read_label_table
+from nimbus_sd.labels.draw import draw_cells, draw_regions
+from nimbus_sd.labels.layers import evaluation_regions
 from nimbus_sd.labels.qupath import from_qupath, to_qupath
-from nimbus_sd.labels.silver import silver
+from nimbus_sd.labels.silver import silver, silver_from_gates
 
 __all__ = [
     "agreement",

@@ -3,26 +3,18 @@
 from __future__ import annotations
 
 import logging
-import warnings
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
+from anndata import AnnData
 from numpy.typing import NDArray
 
 from nimbus_sd import keys
 from nimbus_sd._table import as_list
-from nimbus_sd._table import layer as read_layer
-from nimbus_sd.labels._place import PLACE, cells_of, check_purpose, check_states, label_layer
-
-if TYPE_CHECKING:
-    from anndata import AnnData
+from nimbus_sd.labels.layers import PLACE, cells_of, check_purpose, label_layer, places, read_labels
 
 logger = logging.getLogger("nimbus_sd")
-
-# Negative, undetermined, positive.
-_SIDES = (-1, 0, 1)
 
 
 def agreement(adata: AnnData, layers: Sequence[str]) -> pd.DataFrame:
@@ -39,16 +31,9 @@ def agreement(adata: AnnData, layers: Sequence[str]) -> pd.DataFrame:
     Returns
     -------
     DataFrame
-        One row per channel that all annotators judged a cell in (index ``channel``), and ``"all"`` of them together:
+        One row per channel in which all annotators judged a cell (index ``channel``), and ``"all"`` of them together:
         ``cells`` (judged by all), ``agree`` (share with one state), ``kappa``: Cohen's for two annotators, Fleiss' for
         more (1 if they always agree, 0 if as often as by chance; NaN if all of them always say the same state).
-
-    Raises
-    ------
-    KeyError
-        If a layer does not exist.
-    ValueError
-        If there are fewer than two layers, a layer does not hold labels, or no cell is judged by all.
 
     Examples
     --------
@@ -59,15 +44,11 @@ def agreement(adata: AnnData, layers: Sequence[str]) -> pd.DataFrame:
     >>> ns.labels.agreement(adata, ["gold", "second"]).loc["CD8", "kappa"].item()
     1.0
     """
-    sides = _sides(_labels_of(adata, layers))
+    sides = _sides(_read_layers(adata, layers))
     shared = np.asarray(np.isfinite(sides).all(axis=0))
     if not shared.any():
         raise ValueError(f"No cell is judged in each of the layers {list(layers)}.")
-    rows = {
-        str(name): _agree(one[:, all_judged])
-        for name, one, all_judged in zip(adata.var_names, np.moveaxis(sides, 2, 0), shared.T, strict=True)
-        if all_judged.any()
-    }
+    rows = {str(adata.var_names[i]): _agree(sides[:, shared[:, i], i]) for i in np.flatnonzero(shared.any(axis=0))}
     rows["all"] = _agree(sides[:, shared])
     return pd.DataFrame.from_dict(rows, orient="index").rename_axis("channel")
 
@@ -96,11 +77,8 @@ def consensus(adata: AnnData, layers: Sequence[str], *, key_added: str = keys.GO
 
     Raises
     ------
-    KeyError
-        If a layer does not exist.
     ValueError
-        If there are fewer than two layers or one does not hold labels; if ``key_added`` is one of them, or labels for
-        training and for evaluation would be in one region.
+        A layer does not hold labels, or a region would be for training and for evaluation.
 
     Examples
     --------
@@ -113,38 +91,32 @@ def consensus(adata: AnnData, layers: Sequence[str], *, key_added: str = keys.GO
     >>> disputed[["instance_id", "channel", "label"]].to_numpy().tolist()
     [[1, 'CD3', 1.0]]
     """
-    labels = _labels_of(adata, layers)
+    labels = _read_layers(adata, layers)
     if key_added in layers:
         raise ValueError(f"`key_added` is {key_added!r}, the labels of an annotator; choose another name.")
-    joined = label_layer(adata, key_added)
-    together = _majority(labels)
-    known = np.isfinite(together)
-    cells = cells_of(adata)
-    check_purpose(adata, cells["region"][known.any(axis=1)], key_added)
-    joined[known] = together[known]
-    adata.layers[key_added] = joined
+    after = label_layer(adata, key_added)
+    majority = _majority(labels)
+    judged = np.isfinite(majority)
+    check_purpose(adata, cells_of(adata)["region"][judged.any(axis=1)], key_added)
+    after[judged] = majority[judged]
+    adata.layers[key_added] = after
 
+    # NaN, of who did not judge, is neither the smallest nor the largest.
     sides = _sides(labels)
-    with warnings.catch_warnings():
-        # Cells that nobody judged.
-        warnings.simplefilter("ignore", RuntimeWarning)
-        rows, columns = np.nonzero(np.nanmin(sides, axis=0) < np.nanmax(sides, axis=0))
-    disputed = cells.iloc[rows].assign(channel=adata.var_names[columns], label=together[rows, columns].astype(float))
-    for name, one in zip(layers, labels, strict=True):
-        disputed[name] = one[rows, columns].astype(float)
-    logger.info("set %d labels of layers[%r], %d of them disputed", known.sum(), key_added, len(disputed))
+    rows, columns = np.nonzero(np.fmin.reduce(sides) < np.fmax.reduce(sides))
+    disputed = places(adata, rows, columns).assign(label=majority[rows, columns].astype(float))
+    for name, of_annotator in zip(as_list(layers), labels, strict=True):
+        disputed[name] = of_annotator[rows, columns].astype(float)
+    logger.info("set %d labels of layers[%r], %d of them disputed", judged.sum(), key_added, len(disputed))
     return disputed[[*PLACE, "label", *layers]].reset_index(drop=True)
 
 
-def _labels_of(adata: AnnData, layers: Sequence[str]) -> NDArray[np.float32]:
-    """Labels of each annotator, (annotators, cells, channels)."""
+def _read_layers(adata: AnnData, layers: Sequence[str]) -> NDArray[np.float32]:
+    """Read the labels of each annotator, (annotators, cells, channels)."""
     names = as_list(layers)
     if len(names) < 2 or len(set(names)) < len(names):
         raise ValueError(f"`layers` is {layers!r}; it must name the layers of at least two annotators, each once.")
-    labels = np.stack([read_layer(adata, name).astype(np.float32) for name in names])
-    for name, one in zip(names, labels, strict=True):
-        check_states(one.ravel(), f"layers[{name!r}]")
-    return labels
+    return np.stack([read_labels(adata, name) for name in names])
 
 
 def _sides(labels: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -152,30 +124,24 @@ def _sides(labels: NDArray[np.float32]) -> NDArray[np.float32]:
 
 
 def _agree(sides: NDArray[np.float32]) -> dict[str, float]:
-    """Figures of cells that all annotators judged, (annotators, cells)."""
-    same = (sides == sides[0]).all(axis=0)
-    return {"cells": sides.shape[1], "agree": float(same.mean()), "kappa": _kappa(sides)}
-
-
-def _kappa(sides: NDArray[np.float32]) -> float:
+    """Return the figures of cells that all annotators judged, (annotators, cells)."""
     from sklearn.metrics import cohen_kappa_score
     from statsmodels.stats.inter_rater import fleiss_kappa
 
-    if (sides == sides[0, 0]).all():
-        return float("nan")
-    if len(sides) == 2:
-        return float(cohen_kappa_score(*sides))
-    return float(fleiss_kappa(np.stack([(sides == side).sum(axis=0) for side in _SIDES], axis=1)))
+    kappa = float("nan")
+    if (sides != sides[0, 0]).any():
+        counts = np.stack([(sides == side).sum(axis=0) for side in (-1, 0, 1)], axis=1)
+        kappa = float(cohen_kappa_score(*sides) if len(sides) == 2 else fleiss_kappa(counts))
+    return {"cells": sides.shape[1], "agree": float((sides == sides[0]).all(axis=0).mean()), "kappa": kappa}
 
 
 def _majority(labels: NDArray[np.float32]) -> NDArray[np.float32]:
     """Join (annotators, cells, channels) to (cells, channels); NaN where nobody judged."""
     sides = _sides(labels)
     judges = np.isfinite(sides).sum(axis=0)
-    together = np.where(judges > 0, np.float32(0.5), np.float32(np.nan))
-    for side, sure in ((-1, 0.0), (1, 1.0)):
+    majority = np.where(judges > 0, np.float32(0.5), np.float32(np.nan))
+    for side, sure, likely in ((-1, 0.0, 0.25), (1, 1.0, 0.75)):
         votes = (sides == side).sum(axis=0)
         certain = (labels == sure).sum(axis=0)
-        likely = 0.5 + side * 0.25
-        together = np.where(2 * votes > judges, np.where(2 * certain > votes, sure, likely), together)
-    return together.astype(np.float32)
+        majority = np.where(2 * votes > judges, np.where(2 * certain > votes, sure, likely), majority)
+    return majority.astype(np.float32)

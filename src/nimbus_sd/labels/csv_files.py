@@ -1,36 +1,44 @@
-"""Labels from and to CSV files, in a form of our own and in those of the paper's authors."""
+"""Labels from and to CSV files, in a form of our own and in that of the paper's authors."""
 
 from __future__ import annotations
 
+from collections.abc import Collection, Mapping, Sequence
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 import numpy as np
 import pandas as pd
+from anndata import AnnData
 
 from nimbus_sd import keys
-from nimbus_sd._csv import columns_of
 from nimbus_sd._disk import replacing
 from nimbus_sd._table import check_table
-from nimbus_sd._table import layer as read_layer
-from nimbus_sd._text import with_formulas, without_formulas
-from nimbus_sd.labels._place import PLACE, cells_of, check_states, put_labels
-from nimbus_sd.labels._states import STATES, WORDS, listed
-from nimbus_sd.labels._tables import GOLD_CODES, SILVER_CODES, has_label_columns, read_labels
+from nimbus_sd._text import columns_of, listed, with_formulas, without_formulas
+from nimbus_sd.labels.layers import (
+    PLACE,
+    STATES,
+    WORDS,
+    as_number,
+    cells_of,
+    places,
+    put_labels,
+    read_labels,
+    without_repeats,
+)
 
-if TYPE_CHECKING:
-    from anndata import AnnData
+#: Label of each ``activity`` in the authors' tables. Gold: 2 and 3 are uncertain, leaning positive and negative.
+_CODES: Mapping[str, Mapping[float, float]] = {
+    "gold": {0: 0.0, 1: 1.0, 2: 0.75, 3: 0.25},
+    "silver": {0: 0.0, 1: 1.0, 2: 0.5},
+}
+_CELL = ("cell_id", "labels", "label")
+_OURS, _THEIRS = [*PLACE, "label"], ["fov", "cell_id", "channel", "activity"]
 
-_CODES = {"gold": GOLD_CODES, "silver": SILVER_CODES}
+Codes = Literal["gold", "silver"]
 
 
-def from_csv(
-    adata: AnnData,
-    path: str | Path,
-    *,
-    key_added: str = keys.GOLD,
-    codes: Literal["gold", "silver"] | None = None,
-) -> None:
+def from_csv(adata: AnnData, path: str | Path, *, key_added: str = keys.GOLD, codes: Codes | None = None) -> None:
     """Read labels from a CSV file, one row for each cell and channel.
 
     Parameters
@@ -59,18 +67,10 @@ def from_csv(
 
     Raises
     ------
-    FileNotFoundError
-        If there is no such file.
     KeyError
-        If a region or channel is not in the table.
+        A region or channel is not in the table; of cells that are not, a warning says how many.
     ValueError
-        If the file cannot be read, or is in neither form; if a label is outside the code or a cell has two; if labels
-        for training and for evaluation would be in one region.
-
-    Warns
-    -----
-    UserWarning
-        Says how many cells of the file are not in the table.
+        The file is in neither form, a label is unclear, or a region would be for training and for evaluation.
 
     Examples
     --------
@@ -84,27 +84,19 @@ def from_csv(
     True
     """
     check_table(adata)
+    _check_codes(codes)
     path = Path(path)
     columns = columns_of(path)
-    if {*PLACE, "label"} <= set(columns):
-        table = _own(path)
-    elif has_label_columns(columns):
-        table = _theirs(adata, path, codes)
+    if set(_OURS) <= set(columns):
+        table = read_label_table(path, None)
+    elif _are_theirs(columns):
+        table = _read_theirs(adata, path, codes)
     else:
-        raise ValueError(
-            f"{path} has the columns {columns}; it must have {[*PLACE, 'label']}, or ['fov', 'cell_id', 'channel', "
-            "'activity']."
-        )
+        raise ValueError(f"{path} has the columns {columns}; it must have {_OURS}, or {_THEIRS}.")
     put_labels(adata, table, key_added, str(path))
 
 
-def to_csv(
-    adata: AnnData,
-    path: str | Path,
-    *,
-    layer: str = keys.GOLD,
-    codes: Literal["gold", "silver"] | None = None,
-) -> None:
+def to_csv(adata: AnnData, path: str | Path, *, layer: str = keys.GOLD, codes: Codes | None = None) -> None:
     """Write the labels of a layer to a CSV file that :func:`from_csv` reads, one row for each that is judged.
 
     Parameters
@@ -122,105 +114,144 @@ def to_csv(
     Raises
     ------
     FileExistsError
-        If the file exists.
-    KeyError
-        If the layer does not exist.
+        The file exists.
     ValueError
-        If the code has no number for a state: there is no undetermined in ``"gold"``, nothing likely in ``"silver"``.
+        The code has no number for a state: there is no undetermined in ``"gold"``, nothing likely in ``"silver"``.
     """
     path = Path(path)
     if path.exists():
         raise FileExistsError(f"{path} exists and is left as it is; choose another name, or delete it first.")
-    if codes not in (None, *_CODES):
-        raise ValueError(f"`codes` is {codes!r}; it must be 'gold', 'silver' or None.")
-    labels = read_layer(adata, layer)
-    check_states(labels.ravel(), f"layers[{layer!r}]")
-    cells = cells_of(adata)
+    _check_codes(codes)
+    labels = read_labels(adata, layer)
     rows, columns = np.nonzero(np.isfinite(labels))
-    table = cells.iloc[rows].assign(channel=adata.var_names[columns], label=labels[rows, columns].astype(float))
+    table = places(adata, rows, columns).assign(label=labels[rows, columns].astype(float))
     if codes is not None:
-        number = {label: code for code, label in _CODES[codes].items()}
-        if lacking := sorted(set(table["label"]) - set(number)):
-            words = [WORDS[label] for label in lacking]
-            raise ValueError(f"The code {codes!r} has no number for {listed(words)} of layers[{layer!r}].")
-        fov = adata.obs["fov"].astype(str) if "fov" in adata.obs else cells["region"].str.removesuffix("_labels")
-        table = table.assign(fov=fov.iloc[rows], activity=table["label"].map(number))
-        table = table.rename(columns={"instance_id": "cell_id"})[["fov", "cell_id", "channel", "activity"]]
+        activity = {label: code for code, label in _CODES[codes].items()}
+        if lacking := sorted(set(table["label"]) - set(activity)):
+            raise ValueError(f"The code {codes!r} has no number for {listed(map(WORDS.get, lacking))} of {layer!r}.")
+        table = table.assign(fov=_fovs(adata).iloc[rows], activity=table["label"].map(activity))
+        table = table.rename(columns={"instance_id": "cell_id"})[_THEIRS]
         if "dataset" in adata.obs:
             table.insert(0, "dataset", adata.obs["dataset"].iloc[rows])
     with replacing(path) as (file,):
         without_formulas(table).to_csv(file, index=False)
 
 
-def _own(path: Path) -> pd.DataFrame:
-    text = pd.read_csv(path, usecols=[*PLACE, "label"], dtype=str, keep_default_na=False)
-    text = text.assign(region=with_formulas(text["region"]), channel=with_formulas(text["channel"]))
-    label = text["label"].str.strip().str.casefold()
-    words = {word: str(value) for word, value in STATES.items()} | dict.fromkeys(("", "nan", "na"), "nan")
-    values = pd.to_numeric(label.replace(words), errors="coerce")
-    if unknown := sorted(set(text["label"][values.isna() & ~label.isin(["", "nan", "na"])])):
-        raise ValueError(f"{path} has the label(s) {listed(unknown)}; a label is a number or one of {list(STATES)}.")
-    ids = pd.to_numeric(text["instance_id"], errors="coerce")
-    if (ids % 1 != 0).any():
-        raise ValueError(f"{path} has values of instance_id that are not whole numbers.")
-    return text.assign(label=values.astype(np.float32), instance_id=text["instance_id"].map(_whole))
+def find_label_tables(folders: Sequence[Path], name: str) -> list[Path]:
+    """Find the authors' tables of labels in the first folder that has any; a ValueError if none has."""
+    for folder in folders:
+        if tables := [path for path in sorted(folder.glob("*.csv")) if _is_label_table(path)]:
+            return tables
+    raise ValueError(f"No table of labels for {name!r}: no CSV file with {_THEIRS} in {', '.join(map(str, folders))}.")
 
 
-def _whole(text: str) -> int:
-    # Ids of 64 bit do not fit into floats.
-    return int(text) if text.strip().isdecimal() else int(float(text))
+def _is_label_table(path: Path) -> bool:
+    try:
+        return _are_theirs(pd.read_csv(path, nrows=0).columns)
+    except (ValueError, OSError):
+        # What pandas raises for what is no table is a ValueError.
+        return False
 
 
-def _theirs(adata: AnnData, path: Path, codes: Literal["gold", "silver"] | None) -> pd.DataFrame:
+def _are_theirs(columns: Collection[str]) -> bool:
+    return {"fov", "channel", "activity"} <= set(columns) and not set(_CELL).isdisjoint(columns)
+
+
+def read_label_table(path: Path, codes: Codes | None, datasets: Collection[str] | None = None) -> pd.DataFrame:
+    """Read a table of labels in our form (``codes`` is None) or in that of the paper's authors.
+
+    Parameters
+    ----------
+    path
+        The CSV file.
+    codes
+        What ``activity`` means.
+    datasets
+        Data sets whose rows are read, where there is a column ``dataset``. None takes all.
+
+    Returns
+    -------
+    DataFrame
+        `PLACE` and ``label``; in the form of the authors, of which rows without a label are left out, with ``fov`` for
+        ``region``, and with ``dataset`` where the file has it.
+    """
+    columns = pd.read_csv(path, nrows=0).columns
+    cell, value = ("instance_id", "label") if codes is None else (next(c for c in _CELL if c in columns), "activity")
+    text = ["region", "channel"] if codes is None else [c for c in ("dataset", "fov", "channel") if c in columns]
+    # Categories are read once each: tables of the full data have many millions of rows.
+    table = pd.read_csv(path, usecols=[*text, cell, value], dtype="category", keep_default_na=False)
+    table = table[[*text[:-1], cell, text[-1], value]]
+    table = table.assign(**{name: with_formulas(table[name]) for name in text})
+    if codes is not None and "dataset" in table and datasets is not None:
+        table = table[table["dataset"].isin(list(datasets))]
+    for name, read in ((cell, _whole_number), (value, partial(_label, codes=codes))):
+        column = table[name].cat.remove_unused_categories()
+        values = {entry: read(entry) for entry in column.cat.categories}
+        if wrong := sorted(entry for entry, number in values.items() if number is None):
+            what = "whole numbers" if name == cell else f"one of {sorted(_CODES[codes]) if codes else list(STATES)}"
+            raise ValueError(f"{path} has the values {listed(wrong)} of {name}; they must be {what}.")
+        table[name] = column.map(values).astype(np.int64 if name == cell else np.float32)
+    table = table.rename(columns={cell: "instance_id", value: "label"})
+    if codes is None:
+        return table.astype({"region": str, "channel": str})
+    table = table[table["label"].notna()]
+    if table.empty:
+        raise ValueError(f"{path} has no labels{f' for {listed(datasets)}' if datasets is not None else ''}.")
+    return without_repeats(table, str(path))
+
+
+def _check_codes(codes: str | None) -> None:
     if codes not in (None, *_CODES):
         raise ValueError(f"`codes` is {codes!r}; it must be 'gold', 'silver' or None.")
+
+
+def _whole_number(text: str) -> int | None:
+    # Ids of 64 bit do not fit into floats.
+    if text.strip().isdecimal():
+        return int(text)
+    number = as_number(text)
+    return int(number) if number.is_integer() else None
+
+
+def _label(text: str, codes: Codes | None) -> float | None:
+    """Return the label of a word or number, or of an ``activity``; NaN for missing, None for what is none."""
+    word = text.strip().casefold()
+    if word in ("", "na", "nan"):
+        return float("nan")
+    number = as_number(word)
+    label = STATES.get(word, number) if codes is None else _CODES[codes].get(number, float("nan"))
+    return None if np.isnan(label) else label
+
+
+def _read_theirs(adata: AnnData, path: Path, codes: Codes | None) -> pd.DataFrame:
+    """Read labels and find the region of each: by field of view, and by data set where both sides have it."""
     if codes is None:
         seen = set(pd.read_csv(path, usecols=["activity"])["activity"].dropna())
         if 2 in seen and 3 not in seen:
             raise ValueError(
-                f"{path} has the activity 2, which is 'leaning positive' in a gold standard and 'undetermined' in "
-                "other tables. Pass `codes='gold'` or `codes='silver'`."
+                f"{path} has the activity 2: 'leaning positive' in a gold standard, 'undetermined' in other tables. "
+                "Pass `codes='gold'` or `codes='silver'`."
             )
-        codes = "gold"
-    own = list(adata.obs["dataset"].unique()) if "dataset" in adata.obs else []
-    table = read_labels(path, str(own[0]) if len(own) == 1 else None, _CODES[codes])
-    named = _regions_of(adata, table, path)
-    return pd.DataFrame(
-        {
-            "region": named,
-            "instance_id": table["cell_id"],
-            "channel": table["channel"].astype(str),
-            "label": table["label"],
-        }
-    )
-
-
-def _regions_of(adata: AnnData, table: pd.DataFrame, path: Path) -> pd.Series:
-    """Region of each row: by field of view, and by data set where both sides say it."""
-    region = cells_of(adata)["region"]
-    fov = adata.obs["fov"].astype(str) if "fov" in adata.obs else region.str.removesuffix("_labels")
-    places = pd.DataFrame({"fov": fov, "region": region})
-    by = ["fov"]
-    if "dataset" in table and "dataset" in adata.obs:
-        by.insert(0, "dataset")
-        places["dataset"] = adata.obs["dataset"].astype(str)
-        table.drop(table.index[~table["dataset"].isin(places["dataset"])], inplace=True)
-        if table.empty:
-            raise ValueError(f"{path} has no labels for the data sets {listed(places['dataset'].unique())}.")
-    elif "dataset" in table and table["dataset"].nunique() > 1:
+    regions = pd.DataFrame({"fov": _fovs(adata), "region": cells_of(adata)["region"]})
+    if "dataset" in adata.obs:
+        regions["dataset"] = adata.obs["dataset"].astype(str)
+    table = read_label_table(path, codes or "gold", regions["dataset"].unique() if "dataset" in regions else None)
+    by = [name for name in ("dataset", "fov") if name in table and name in regions]
+    if "dataset" in table and "dataset" not in by and table["dataset"].nunique() > 1:
+        raise ValueError(f"{path} has labels of several data sets; `obs['dataset']` must say of which the cells are.")
+    named = table[by].astype(str)
+    regions = regions[[*by, "region"]].drop_duplicates().merge(named.drop_duplicates(), on=by)
+    if len(twice := regions[regions.duplicated(by, keep=False)]):
         raise ValueError(
-            f"{path} has labels of several data sets, {sorted(table['dataset'].unique())}; `obs['dataset']` must say "
-            "of which one the cells are."
+            f"{path} has labels of field of view {twice['fov'].iloc[0]!r}, which the regions {listed(twice['region'])} "
+            f"share. Add a column 'dataset' to the file and to `obs`, or use the columns {_OURS}."
         )
-    given = table[by].astype(str)
-    places = places.drop_duplicates().merge(given.drop_duplicates(), on=by)
-    if len(twice := places[places.duplicated(by, keep=False)]):
-        one = twice["fov"].iloc[0]
-        raise ValueError(
-            f"{path} has labels of field of view {one!r}, which the regions "
-            f"{listed(sorted(twice.loc[twice['fov'] == one, 'region'].unique()))} share. Add a column 'dataset' to the "
-            "file and to `obs`, or use the columns region, instance_id, channel, label."
-        )
-    found = given.merge(places, on=by, how="left")["region"].set_axis(table.index)
     # A field of view may also be named as its region.
-    return found.fillna(given["fov"])
+    region = named.merge(regions, on=by, how="left")["region"].set_axis(table.index).fillna(named["fov"])
+    return table.assign(region=region, channel=table["channel"].astype(str))[_OURS]
+
+
+def _fovs(adata: AnnData) -> pd.Series:
+    if "fov" in adata.obs:
+        return adata.obs["fov"].astype(str)
+    return cells_of(adata)["region"].str.removesuffix("_labels")

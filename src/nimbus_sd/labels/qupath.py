@@ -1,33 +1,38 @@
-"""Proofreading in QuPath: cells out with their labels, and back when they are corrected."""
+"""Proofreading in QuPath: cells out with their labels as GeoJSON, and back when they are corrected."""
 
 from __future__ import annotations
 
 import json
 import logging
 import re
+import uuid
 import warnings
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import chain, count
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any
 
 import numpy as np
 import pandas as pd
+from anndata import AnnData
+from numpy.typing import NDArray
+from spatialdata import SpatialData
 
 from nimbus_sd import keys
 from nimbus_sd._disk import replacing
 from nimbus_sd._table import as_list, check_table
-from nimbus_sd._table import layer as read_layer
-from nimbus_sd.labels._place import PLACE, cells_of, check_names, check_states, put_labels
-from nimbus_sd.labels._states import listed
-from nimbus_sd.spatial import Region, check_spatialdata, find_regions, not_found, read_polygons
-
-if TYPE_CHECKING:
-    from anndata import AnnData
-    from spatialdata import SpatialData
+from nimbus_sd._text import listed
+from nimbus_sd.labels.layers import PLACE, STATES, WORDS, cells_of, check_names, put_labels, read_labels, rows_of
+from nimbus_sd.spatial import check_spatialdata, find_regions, not_found, read_polygons
 
 logger = logging.getLogger("nimbus_sd")
 
 _ENDING = ".geojson"
+# Blue to orange, sure ones darker (Okabe and Ito 2008, lightened).
+_RGB = ((213, 94, 0), (240, 170, 110), (204, 121, 167), (130, 185, 220), (0, 114, 178))
+_COLORS = dict(zip(STATES, _RGB, strict=True))
+# QuPath keeps ids of objects if they are of this kind; these differ from those of all others.
+_NAMESPACE = uuid.UUID("5e3b0c1a-6f0b-5d34-9a57-6c1f0d6a4b1e")
 
 
 def to_qupath(
@@ -74,16 +79,7 @@ def to_qupath(
     Raises
     ------
     FileExistsError
-        If one of the files exists; nothing is written then.
-    KeyError
-        If the table, the layer, a region or a channel does not exist.
-    ValueError
-        If the layer does not hold labels, or there is nothing to write.
-
-    Warns
-    -----
-    UserWarning
-        Says how many cells of the table have no pixels in the labels.
+        One of the files exists; nothing is written then.
 
     Examples
     --------
@@ -101,35 +97,48 @@ def to_qupath(
     if table_key not in sdata.tables:
         raise not_found("table", [table_key], sdata.tables)
     adata = sdata.tables[table_key]
-    chosen = _chosen(adata, layer, regions, channels) if cells is None else _given(adata, cells)
-    if chosen.empty:
+    labels = None if layer is None else read_labels(adata, layer)
+    table = _all_cells(adata, labels, regions, channels) if cells is None else _given_cells(adata, cells)
+    if table.empty:
         raise ValueError("There is no cell to write.")
-    chosen["label"] = np.nan if layer is None else _labels_at(adata, layer, chosen)
-    folder = Path(folder)
-    files = _files(folder, chosen)
-    if there := [path for path in files.values() if path.exists()]:
+    table["label"] = np.nan
+    if labels is not None:
+        rows = rows_of(adata, table)
+        if (rows < 0).any():
+            raise KeyError(f"`cells` has {(rows < 0).sum()} cells that the table has not.")
+        table["label"] = labels[rows, adata.var_names.get_indexer(table["channel"])]
+    files = _files(Path(folder), table)
+    if existing := [path for path in files.values() if path.exists()]:
         raise FileExistsError(
-            f"{there[0]} exists, and may hold corrections; nothing was written. Choose another folder, or delete "
-            f"{len(there)} such files."
+            f"{listed(map(str, existing))} may hold corrections; nothing was written. Delete them first."
         )
     # Images are paired with regions as they were given, not in the order of the table.
-    given = regions if cells is None and regions is not None else chosen["region"].unique()
-    found = _regions(sdata, image_key, [str(name) for name in as_list(given)])
-    folder.mkdir(parents=True, exist_ok=True)
-    with replacing(*files.values()) as new:
-        place = dict(zip(files, new, strict=True))
-        for name, in_region in chosen.groupby("region", sort=False):
-            polygons = read_polygons(found[str(name)], in_region["instance_id"].unique())
+    names = as_list(regions) if cells is None and regions is not None else list(table["region"].unique())
+    images = [image_key] * len(names) if image_key is None or isinstance(image_key, str) else list(image_key)
+    if len(images) != len(names):
+        raise ValueError(f"`image_key` names {len(images)} images for the {len(names)} regions {names}.")
+    with warnings.catch_warnings():
+        # Outlines are in pixels, so nobody needs to hear that the pixel size is unknown.
+        warnings.simplefilter("ignore", UserWarning)
+        # One by one, for images may have different channels.
+        places = {name: find_regions(sdata, image, name)[0] for image, name in zip(images, names, strict=True)}
+    Path(folder).mkdir(parents=True, exist_ok=True)
+    with replacing(*files.values()) as unfinished:
+        unfinished_of = dict(zip(files, unfinished, strict=True))
+        for name, in_region in table.groupby("region", sort=False):
+            polygons = read_polygons(places[name], in_region["instance_id"].unique())
             outlines = {cell: mapping(polygon) for cell, polygon in polygons}
             if without := sorted(set(in_region["instance_id"]) - set(outlines)):
-                warnings.warn(
-                    f"{len(without)} cells of the table have no pixels in labels {name!r}, such as {without[0]}; they "
-                    "were left out.",
-                    UserWarning,
-                    stacklevel=2,
-                )
-            for channel, part in in_region.groupby("channel", sort=False):
-                _write(place[str(name), str(channel)], part, outlines)
+                message = f"{len(without)} cells of the table have no pixels in labels {name!r}, such as {without[0]}"
+                warnings.warn(f"{message}; they were left out.", UserWarning, stacklevel=2)
+            for channel, rows in in_region.groupby("channel", sort=False):
+                features = [
+                    _feature(f"{name} {cell} {channel}", label, outlines[cell])
+                    for cell, label in zip(rows["instance_id"], rows["label"], strict=True)
+                    if cell in outlines
+                ]
+                content = json.dumps({"type": "FeatureCollection", "features": features})
+                unfinished_of[name, channel].write_text(content, encoding="utf-8")
     logger.info("wrote %d files to %s", len(files), folder)
     return list(files.values())
 
@@ -156,18 +165,10 @@ def from_qupath(adata: AnnData, files: str | Path | Iterable[str | Path], *, key
 
     Raises
     ------
-    FileNotFoundError
-        If there is no such file, or none in a folder.
     KeyError
-        If a region or channel is not in the table.
+        A region or channel is not in the table; of cells that are not, a warning says how many.
     ValueError
-        If a file is no GeoJSON of such cells, or has other classes; if a cell has two states; if labels for training
-        and for evaluation would be in one region. The table is left as it was then.
-
-    Warns
-    -----
-    UserWarning
-        Says how many cells of the files are not in the table.
+        A file is no GeoJSON of such cells, a cell has two states, or a region would be for training and for evaluation.
 
     Examples
     --------
@@ -181,87 +182,96 @@ def from_qupath(adata: AnnData, files: str | Path | Iterable[str | Path], *, key
     >>> bool((adata.to_df("again")["CD3"] == adata.to_df("gold")["CD3"]).all())
     True
     """
-    from nimbus_sd.labels._geojson import read_features
-
     check_table(adata)
-    paths = [Path(files)] if isinstance(files, str | Path) else [Path(one) for one in files]
-    found = {path: sorted(path.glob(f"*{_ENDING}")) if path.is_dir() else [path] for path in paths}
-    if empty := [str(path) for path, own in found.items() if not own]:
-        raise FileNotFoundError(f"There is no {_ENDING} file in {listed(empty)}.")
-    paths = [path for own in found.values() for path in own]
-    rows = [row for path in paths for row in read_features(path)]
+    paths = []
+    for path in map(Path, [files] if isinstance(files, str | Path) else files):
+        inside = sorted(path.glob(f"*{_ENDING}")) if path.is_dir() else [path]
+        if not inside:
+            raise FileNotFoundError(f"There is no {_ENDING} file in {str(path)!r}.")
+        paths += inside
+    rows = [row for path in paths for row in _read_features(path)]
     if not rows:
         raise ValueError(f"There is no cell in {listed(map(str, paths)) or 'an empty list of files'}.")
     source = str(paths[0]) if len(paths) == 1 else f"{len(paths)} files"
     put_labels(adata, pd.DataFrame(rows, columns=[*PLACE, "label"]), key_added, source)
 
 
-def _chosen(
-    adata: AnnData, layer: str | None, regions: str | Sequence[str] | None, channels: str | Sequence[str] | None
+def _all_cells(
+    adata: AnnData, labels: NDArray | None, regions: str | Sequence[str] | None, channels: str | Sequence[str] | None
 ) -> pd.DataFrame:
-    """All cells of some regions in some channels."""
+    """Return where to write labels: all cells of some regions in some channels."""
     cells = cells_of(adata)
     names = list(cells["region"].unique()) if regions is None else as_list(regions)
-    if channels is not None:
-        wanted = as_list(channels)
-    elif layer is None:
-        wanted = [str(name) for name in adata.var_names]
-    else:
-        wanted = [str(name) for name in adata.var_names[np.isfinite(read_layer(adata, layer)).any(axis=0)]]
+    labelled = adata.var_names if labels is None else adata.var_names[np.isfinite(labels).any(axis=0)]
+    wanted = list(labelled) if channels is None else as_list(channels)
     check_names(adata, names, wanted)
-    cells = cells[cells["region"].isin(names)]
-    return cells.merge(pd.Series(wanted, name="channel", dtype=object), how="cross")
+    return cells[cells["region"].isin(names)].merge(pd.Series(wanted, name="channel", dtype=object), how="cross")
 
 
-def _given(adata: AnnData, cells: pd.DataFrame) -> pd.DataFrame:
+def _given_cells(adata: AnnData, cells: pd.DataFrame) -> pd.DataFrame:
     if lacking := [name for name in PLACE if name not in cells]:
         raise KeyError(f"`cells` lacks the columns {lacking}; it must be the result of `labels.draw_cells`.")
     check_names(adata, cells["region"].unique(), cells["channel"].unique())
     return cells[PLACE].reset_index(drop=True)
 
 
-def _labels_at(adata: AnnData, layer: str, chosen: pd.DataFrame) -> np.ndarray:
-    labels = read_layer(adata, layer)
-    check_states(labels.ravel(), f"layers[{layer!r}]")
-    rows = pd.MultiIndex.from_frame(cells_of(adata)).get_indexer(pd.MultiIndex.from_frame(chosen[PLACE[:2]]))
-    if (rows < 0).any():
-        raise KeyError(f"`cells` has {int((rows < 0).sum())} cells that the table has not.")
-    return np.asarray(labels[rows, adata.var_names.get_indexer(chosen["channel"])], np.float32)
-
-
-def _files(folder: Path, chosen: pd.DataFrame) -> dict[tuple[str, str], Path]:
+def _files(folder: Path, table: pd.DataFrame) -> dict[tuple[str, str], Path]:
     """Name a file for each region and channel; channels may have any letters, files may not."""
     files: dict[tuple[str, str], Path] = {}
     taken: set[str] = set()
-    for region, channel in chosen[["region", "channel"]].drop_duplicates().itertuples(index=False):
-        stem = first = region + "." + re.sub(r"[^\w.+-]", "_", channel)
-        number = 1
+    for region, channel in table[["region", "channel"]].drop_duplicates().itertuples(index=False):
+        stem = region + "." + re.sub(r"[^\w.+-]", "_", channel)
         # Names that differ in case only are one file to some systems.
-        while stem.casefold() in taken:
-            number += 1
-            stem = f"{first}_{number}"
+        stem = next(name for name in chain([stem], (f"{stem}_{i}" for i in count(2))) if name.casefold() not in taken)
         taken.add(stem.casefold())
-        files[str(region), str(channel)] = folder / f"{stem}{_ENDING}"
+        files[region, channel] = folder / f"{stem}{_ENDING}"
     return files
 
 
-def _regions(sdata: SpatialData, image_key: str | Sequence[str] | None, names: list[str]) -> dict[str, Region]:
-    images = [image_key] * len(names) if image_key is None or isinstance(image_key, str) else list(image_key)
-    if len(images) != len(names):
-        raise ValueError(f"`image_key` names {len(images)} images for the {len(names)} regions {names}.")
-    with warnings.catch_warnings():
-        # Outlines are in pixels, so nobody needs to hear that the pixel size is unknown.
-        warnings.simplefilter("ignore", UserWarning)
-        # One by one, for images may have different channels.
-        return {name: find_regions(sdata, image, name)[0] for image, name in zip(images, names, strict=True)}
+def _feature(name: str, label: float, outline: Mapping[str, Any]) -> dict[str, Any]:
+    """Describe a cell in one channel; its name holds its place, which all versions of QuPath keep."""
+    properties: dict[str, Any] = {"objectType": "detection", "name": name}
+    if not np.isnan(label):
+        state = WORDS[float(label)]
+        properties["classification"] = {"name": state, "color": list(_COLORS[state])}
+    identity = str(uuid.uuid5(_NAMESPACE, name))
+    return {"type": "Feature", "id": identity, "geometry": outline, "properties": properties}
 
 
-def _write(path: Path, cells: pd.DataFrame, outlines: dict) -> None:
-    from nimbus_sd.labels._geojson import feature
+def _read_features(path: Path) -> list[tuple[str, int, str, float]]:
+    """Read region, cell, channel and label of each object; NaN for those without a class."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{path} is no GeoJSON file: {error}.") from error
+    objects = content.get("features") if isinstance(content, Mapping) else content
+    if not isinstance(objects, list) or not all(isinstance(feature, Mapping) for feature in objects):
+        raise ValueError(f"{path} holds no list of objects; export them from QuPath as a FeatureCollection.")
+    rows, nameless, classes = [], [], set()
+    for number, feature in enumerate(objects, 1):
+        properties = feature.get("properties")
+        properties = properties if isinstance(properties, Mapping) else {}
+        place, state = str(properties.get("name", "")).split(" ", 2), _state(properties.get("classification"))
+        # Names of regions have no blank.
+        if len(place) < 3 or not place[1].isdecimal():
+            nameless.append(number)
+        elif state and state not in STATES:
+            classes.add(state)
+        else:
+            rows.append((place[0], int(place[1]), place[2], STATES.get(state, float("nan"))))
+    if nameless:
+        raise ValueError(
+            f"{path} has {len(nameless)} of {len(objects)} objects without a name such as 'fov1_labels 17 CD3', the "
+            f"first is number {nameless[0]}. Delete what was drawn beside the cells."
+        )
+    if classes:
+        raise ValueError(f"{path} has the class(es) {listed(sorted(classes))}; a class is one of {list(STATES)}.")
+    return rows
 
-    features = [
-        feature(region, cell, channel, label, outlines[cell])
-        for region, cell, channel, label in cells[[*PLACE, "label"]].itertuples(index=False)
-        if cell in outlines
-    ]
-    path.write_text(json.dumps({"type": "FeatureCollection", "features": features}), encoding="utf-8")
+
+def _state(classification: object) -> str:
+    """Read a class as any version of QuPath writes it; empty for none."""
+    if isinstance(classification, Mapping):
+        names = classification.get("names") or classification.get("name")
+        classification = ": ".join(map(str, names)) if isinstance(names, list) else names
+    return " ".join(str(classification or "").casefold().split())

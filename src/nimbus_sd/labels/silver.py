@@ -1,25 +1,37 @@
-"""Silver standard from cell types and what they are positive for."""
+"""Silver standard: labels of all cells from their types and what these are positive for, or from gates."""
 
 from __future__ import annotations
 
+import logging
 import warnings
-from collections.abc import Sequence
-from difflib import get_close_matches
-from typing import TYPE_CHECKING
+from collections.abc import Mapping, Sequence
+from io import StringIO
+from pathlib import Path
+from typing import Any, TypeAlias
 
 import numpy as np
 import pandas as pd
+from anndata import AnnData
 from numpy.typing import NDArray
 
 from nimbus_sd import keys
-from nimbus_sd._table import as_list, clusters_of
-from nimbus_sd.labels._matrix import Matrix, read_matrix
-from nimbus_sd.labels._silver_layer import add_silver, check_silver_key, excluded
-from nimbus_sd.labels._states import listed
+from nimbus_sd._table import as_list, at_or_above, check_table, check_writable, clusters_of, judged
+from nimbus_sd._table import layer as read_layer
+from nimbus_sd._text import columns_of, listed
+from nimbus_sd.labels.layers import as_number, columns_of_channels
 from nimbus_sd.spatial import not_found
 
-if TYPE_CHECKING:
-    from anndata import AnnData
+logger = logging.getLogger("nimbus_sd")
+
+Matrix: TypeAlias = pd.DataFrame | str | Path
+Gates: TypeAlias = Mapping[str, float | tuple[float, float]] | pd.Series | str | Path
+
+_TOOL = "labels.silver"
+_LABELS = {
+    **dict.fromkeys(("+", "pos", "positive", "true"), 1.0),
+    **dict.fromkeys(("-", "\N{MINUS SIGN}", "\N{EN DASH}", "neg", "negative", "false"), 0.0),
+    **dict.fromkeys(("?", "any", "undefined", "undetermined"), 0.5),
+}
 
 
 def silver(
@@ -44,7 +56,7 @@ def silver(
     cell_type_key
         Column of ``obs`` with the types. Cells without one are not judged.
     exclude
-        Markers that get no labels, as those that looked wrong in :func:`check_silver`.
+        Markers that get no labels, such as those that look wrong in :func:`check_silver`.
     key_added
         Name of the layer.
 
@@ -60,15 +72,9 @@ def silver(
     Raises
     ------
     KeyError
-        If a type of the cells is not in the matrix, or a marker is not in the table; likely names are given.
+        A type of the cells is not in the matrix, or a marker is not in the table.
     ValueError
-        If the matrix cannot be read without a doubt (see ``matrix``), has a type or marker twice, or a type that is
-        undetermined for every marker; if ``key_added`` holds something else.
-
-    Warns
-    -----
-    UserWarning
-        Names types of the matrix that no cell has, and markers that are undetermined for every cell.
+        An entry of the matrix has no clear meaning, a name is there twice, or ``key_added`` holds something else.
 
     Examples
     --------
@@ -81,44 +87,200 @@ def silver(
     >>> adata.obs["cell_type"].iloc[0], adata.layers["silver"][0, 2:4].tolist()
     ('CD8 T cell', [1.0, 1.0])
     """
-    table = read_matrix(matrix)
+    table = _read_matrix(matrix)
     types = clusters_of(adata, cell_type_key)
-    check_silver_key(adata, key_added)
+    _check_key(adata, key_added)
     if unknown := [name for name in types.categories if name not in table.index]:
-        raise _no_row(unknown, table, adata, cell_type_key)
-    if missing := [name for name in table.columns if name not in adata.var_names]:
-        raise not_found("channel", missing, adata.var_names, " (markers of the matrix)")
+        advice = "add it, or make the type of these cells missing"
+        if table.index.isin(adata.var_names).all():
+            advice = "its rows are markers: transpose it"
+        raise not_found("row", unknown, table.index, f" in the matrix for a type of obs[{cell_type_key!r}] ({advice})")
+    columns = columns_of_channels(adata, list(table.columns), " (markers of the matrix)")
     if absent := [name for name in table.index if name not in types.categories]:
-        _warn(f"No cell of obs[{cell_type_key!r}] is of the type(s) {listed(absent)} that the matrix has.")
+        warnings.warn(f"No cell is of the type(s) {listed(absent)} that the matrix has.", stacklevel=2)
 
     labels = np.full(adata.shape, np.nan, np.float32)
-    known = np.flatnonzero(types.codes >= 0)
-    of_type = table.loc[types.categories].to_numpy()
-    labels[known[:, None], adata.var_names.get_indexer(table.columns)] = of_type[types.codes[known]]
-    labels[:, excluded(adata, exclude)] = np.nan
-    if says_nothing := _undetermined(adata, labels):
-        _warn(f"Marker(s) {listed(says_nothing)} are undetermined for every cell; `exclude` can name them.")
-    add_silver(adata, key_added, labels, {"cell_type_key": cell_type_key, "exclude": list(as_list(exclude))})
+    typed = np.flatnonzero(types.codes >= 0)
+    labels[typed[:, None], columns] = table.loc[types.categories].to_numpy()[types.codes[typed]]
+    labels[:, columns_of_channels(adata, exclude, " (named in `exclude`)")] = np.nan
+    if len(silent := adata.var_names[np.isfinite(labels).any(axis=0) & ~judged(labels).any(axis=0)]):
+        warnings.warn(f"Marker(s) {listed(silent)} are undetermined for every cell; `exclude` them.", stacklevel=2)
+    _add(adata, key_added, labels, {"cell_type_key": cell_type_key, "exclude": as_list(exclude)})
 
 
-def _no_row(unknown: list[str], table: pd.DataFrame, adata: AnnData, key: str) -> KeyError:
-    near = dict.fromkeys(match for name in unknown for match in get_close_matches(name, table.index))
-    if table.index.isin(adata.var_names).all():
-        advice = "Its rows are markers: transpose it."
+def silver_from_gates(
+    adata: AnnData,
+    gates: Gates,
+    *,
+    layer: str = keys.INTEGRATED,
+    exclude: str | Sequence[str] = (),
+    key_added: str = keys.SILVER,
+) -> None:
+    """Label each cell by one or two gates for each marker, as the paper's Vectra data (Rumberger et al., Methods).
+
+    Parameters
+    ----------
+    adata
+        Cells x channels.
+    gates
+        Marker -> value at and above which a cell is positive and below which it is negative; or a pair of them,
+        ``(lower, upper)``: negative below the lower, positive at and above the upper, between them undetermined. With
+        a lower gate of ``-inf`` no cell is negative, with an upper one of ``inf`` none is positive. Or the path of a
+        CSV file with the columns ``marker`` and ``gate``, or ``marker``, ``lower`` and ``upper``.
+    layer
+        The values that are gated.
+    exclude
+        Markers that get no labels.
+    key_added
+        Name of the layer.
+
+    Returns
+    -------
+    None
+        Sets ``layers[key_added]`` (float32, 1 positive, 0.5 undetermined, 0 negative, NaN without a gate or a value)
+        and ``uns[key_added]``, whose ``params`` hold ``gates``: lower and upper gate (twice the same where there is
+        one) of each of the ``markers``.
+
+    Warns
+    -----
+    UserWarning
+        Names markers that have all cells on one side of a gate, unless it is ``-inf`` or ``inf``.
+
+    Examples
+    --------
+    >>> import nimbus_sd as ns
+    >>> adata = ns.datasets.example().tables["table"]
+    >>> adata.layers["integrated_expression"] = adata.X
+    >>> ns.labels.silver_from_gates(adata, {"CD3": 900.0, "CD8": (600.0, 900.0)})
+    >>> bool(((adata.layers["silver"][:, 2] == 1) == (adata.X[:, 2] >= 900)).all())
+    True
+    """
+    values = read_layer(adata, layer)
+    pairs = _read_gates(gates)
+    _check_key(adata, key_added)
+    columns = columns_of_channels(adata, list(pairs), " (markers of the gates)")
+    labels = np.full(adata.shape, np.nan, np.float32)
+    one_sided = []
+    for i, (name, pair) in zip(columns, pairs.items(), strict=True):
+        measured = np.isfinite(values[:, i])
+        above = [at_or_above(values[measured, i], gate) for gate in pair]
+        labels[measured, i] = np.mean(above, axis=0)
+        for gate, is_above in dict(zip(pair, above, strict=True)).items():
+            if measured.any() and np.isfinite(gate) and is_above.all() == is_above.any():
+                one_sided.append(f"{name!r} (all {'at or above' if is_above[0] else 'below'} {gate:g})")
+    labels[:, columns_of_channels(adata, exclude, " (named in `exclude`)")] = np.nan
+    if one_sided:
+        hint = f"Is it in the units of layers[{layer!r}]?"
+        warnings.warn(f"The gate does not split the cells of {', '.join(one_sided)}. {hint}", stacklevel=2)
+    params = {"layer": layer, "markers": list(pairs), "gates": np.array(list(pairs.values()))}
+    _add(adata, key_added, labels, params | {"exclude": as_list(exclude)})
+
+
+def _check_key(adata: AnnData, key_added: str) -> None:
+    """Refuse a name that cannot be written, or that holds what these tools did not make."""
+    check_table(adata)
+    check_writable(key_added)
+    entry = adata.uns.get(key_added)
+    ours = isinstance(entry, Mapping) and entry.get("tool") == _TOOL
+    if (key_added in adata.layers or key_added in adata.uns) and not ours:
+        raise ValueError(f"`key_added` is {key_added!r}, a result that was not made here; choose another name.")
+
+
+def _add(adata: AnnData, key_added: str, labels: NDArray[np.float32], params: dict[str, Any]) -> None:
+    adata.layers[key_added] = labels
+    adata.uns[key_added] = {"tool": _TOOL, "params": params}
+    called = judged(labels)
+    logger.info("added layers[%r]: %d labels of %d channels", key_added, called.sum(), called.any(axis=0).sum())
+
+
+def _read_matrix(matrix: Matrix) -> pd.DataFrame:
+    """Return the labels of cell types x markers, float32; all that is wrong with the matrix is one ValueError."""
+    table = _texts(matrix)
+    if not table.size:
+        raise ValueError(
+            f"An assignment matrix has cell types as rows and markers as columns; this has {len(table)} types and "
+            f"{table.shape[1]} markers. A CSV file must be separated by commas."
+        )
+    problems = []
+    for names, what in ((table.index, "cell type"), (table.columns, "marker")):
+        problems += [f"the {what} {name!r} is there twice" for name in names[names.duplicated()].unique() if name]
+        problems += [f"a {what} has no name"] * ("" in names)
+    # The authors of the paper write a 2 for undetermined.
+    undetermined = 2.0 if (table.map(as_number) == 2).any(axis=None) else 0.5
+    numbers = {0.0: 0.0, 1.0: 1.0, undetermined: 0.5}
+    labels = table.map(lambda text: _LABELS.get(text.casefold(), numbers.get(as_number(text)))).astype(np.float32)
+    wrong = np.argwhere(labels.isna().to_numpy())
+    for i, j in wrong[:8]:
+        entry = repr(table.iat[i, j]) if table.iat[i, j] else "nothing"
+        problems.append(f"{table.index[i]!r} has {entry} for {table.columns[j]!r}")
+    if len(wrong):
+        allowed = "0, 1 and 2, as there is a 2" if undetermined == 2 else "0, 1 and 0.5"
+        problems.append(f"{len(wrong)} entries are none of 'positive', 'negative', 'undetermined', or {allowed}")
+    if len(silent := labels.index[(labels == 0.5).all(axis=1)]):
+        problems.append(f"{listed(silent)}: undetermined for every marker; delete the row, and these cells' type")
+    if problems:
+        raise ValueError(f"The assignment matrix cannot be used: {'; '.join(problems)}.")
+    return labels
+
+
+def _texts(matrix: Matrix) -> pd.DataFrame:
+    """Return names and entries of a matrix as text without blanks around it."""
+    if isinstance(matrix, str | Path):
+        columns_of(Path(matrix))
+        # Without a header, for pandas would give the second of two equal columns another name.
+        text = StringIO(Path(matrix).read_bytes().decode("utf-8-sig"))
+        rows = pd.read_csv(text, header=None, dtype=str, keep_default_na=False)
+        matrix = rows.iloc[1:, 1:].set_axis(rows.iloc[0, 1:].to_list(), axis=1).set_axis(rows.iloc[1:, 0].to_list())
+    elif not isinstance(matrix, pd.DataFrame):
+        raise TypeError(f"`matrix` is a {type(matrix).__name__}; it must be a DataFrame or the path of a CSV file.")
+    return matrix.map(_text).set_axis(map(_text, matrix.index)).set_axis(map(_text, matrix.columns), axis=1)
+
+
+def _text(value: object) -> str:
+    return "" if value is None or value is pd.NA or value != value else str(value).strip()
+
+
+def _read_gates(gates: Gates) -> dict[str, tuple[float, float]]:
+    """Return the lower and the upper gate of each marker; where there is one, it is both."""
+    if isinstance(gates, str | Path):
+        given = _gates_of_file(Path(gates))
+    elif isinstance(gates, Mapping | pd.Series):
+        given = [(str(name), gate) for name, gate in gates.items()]
     else:
-        advice = "Add the rows, or make the type of these cells missing."
-    hint = f" Did you mean {listed(near)}?" if near else ""
-    return KeyError(
-        f"The matrix has no row for {listed(unknown)} of obs[{key!r}]; it has {listed(table.index)}.{hint} {advice}"
-    )
+        raise TypeError(
+            f"`gates` is a {type(gates).__name__}; it must be a mapping or Series such as {{'CD3': 900}} or "
+            "{'CD3': (600, 900)}, or the path of a CSV file."
+        )
+    names = [name for name, _ in given]
+    if twice := sorted({name for name in names if names.count(name) > 1}):
+        raise ValueError(f"`gates` names {listed(twice)} more than once.")
+    if not names:
+        raise ValueError("`gates` names no marker.")
+    pairs = {name: pair for name, gate in given if (pair := _pair(gate))}
+    if wrong := {name: gate for name, gate in given if name not in pairs}:
+        raise ValueError(
+            f"The gate of {listed(wrong)} is no number and no pair of numbers, lower <= upper, which may be -inf and "
+            f"inf; the first is {next(iter(wrong.values()))!r}."
+        )
+    return pairs
 
 
-def _undetermined(adata: AnnData, labels: NDArray[np.float32]) -> list[str]:
-    """Name the channels that are judged, but never as positive or negative."""
-    known = np.isfinite(labels)
-    nothing = known.any(axis=0) & ~(known & (labels != 0.5)).any(axis=0)
-    return [str(name) for name in adata.var_names[nothing]]
+def _gates_of_file(path: Path) -> list[tuple[str, Any]]:
+    columns = columns_of(path)
+    form = {"marker", "gate", "lower", "upper"} & set(columns)
+    if form not in ({"marker", "gate"}, {"marker", "lower", "upper"}):
+        raise ValueError(f"{path} has {listed(columns)}; it must have 'marker', 'gate' or 'marker', 'lower', 'upper'.")
+    table = pd.read_csv(path)
+    gates = table["gate"] if "gate" in form else zip(table["lower"], table["upper"], strict=True)
+    return list(zip(table["marker"].astype(str).str.strip(), gates, strict=True))
 
 
-def _warn(message: str) -> None:
-    warnings.warn(message, UserWarning, stacklevel=3)
+def _pair(gate: Any) -> tuple[float, float] | None:
+    """Return the lower and the upper gate; None if it is neither a number nor two in order."""
+    try:
+        numbers = np.asarray(gate, float)
+    except (TypeError, ValueError):
+        return None
+    if numbers.ndim == 0:
+        return (float(numbers), float(numbers)) if np.isfinite(numbers) else None
+    return (float(numbers[0]), float(numbers[1])) if numbers.shape == (2,) and numbers[0] <= numbers[1] else None

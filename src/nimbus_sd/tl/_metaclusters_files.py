@@ -13,8 +13,7 @@ from typing import Any, NamedTuple
 
 import pandas as pd
 
-from nimbus_sd._csv import columns_of
-from nimbus_sd._text import with_formulas
+from nimbus_sd._text import columns_of, with_formulas
 
 HEADER = {"format": "nimbus_sd.metaclusters", "version": 1}
 # What can be done, with the names of what is given; those in the plural are lists.

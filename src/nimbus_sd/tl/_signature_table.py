@@ -11,7 +11,7 @@ from typing import TypeAlias
 import numpy as np
 import pandas as pd
 
-from nimbus_sd._csv import columns_of
+from nimbus_sd._text import columns_of
 from nimbus_sd.tl._results import AMBIGUOUS, UNASSIGNED, check_name
 
 Signatures: TypeAlias = pd.DataFrame | str | Path | None

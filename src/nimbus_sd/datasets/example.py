@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from spatialdata import SpatialData
 
 from nimbus_sd.simulate import Detector, Marker, Segmentation, simulate
-
-if TYPE_CHECKING:
-    from spatialdata import SpatialData
 
 _PANEL = {
     "DAPI": (Marker("nucleus", 1.0, spread=0.25, dim_share=0.0, unspecific=0.01), Detector(gain=800, background=0.03)),
