@@ -206,7 +206,7 @@ def _paint(
     cos, sin = np.cos(direction), np.sin(direction)
 
     # 1 on the outline of a cell's ellipse.
-    def squared_distance(cell: int | NDArray, dy: NDArray, dx: NDArray, scale: float | NDArray = 1.0) -> NDArray:
+    def squared_distance(cell: np.intp | NDArray, dy: NDArray, dx: NDArray, scale: float | NDArray = 1.0) -> NDArray:
         along = (dx * cos[cell] + dy * sin[cell]) / (long_axis[cell] * scale)
         across = (dy * cos[cell] - dx * sin[cell]) / (short_axis[cell] * scale)
         return along * along + across * across
