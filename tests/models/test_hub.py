@@ -1,4 +1,4 @@
-"""The published weights from a stand-in for the Hugging Face hub."""
+"""The published weights, and models that users share, from a stand-in for the Hugging Face hub."""
 
 import hashlib
 import io
@@ -6,13 +6,15 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 import torch
-from huggingface_hub import constants, hf_hub_download
+from huggingface_hub import HfApi, constants, hf_hub_download
 from standin_hub import FIRST, SECOND, Handler
 
-from nimbus_sd.models import UNet, hub, load
+from nimbus_sd.models import PUBLISHED, UNet, hub, load, push, save
 
 REPOSITORY = hub.REPOSITORY
 
@@ -37,16 +39,12 @@ def test_highest_number_is_taken_and_written_down(standin):
     assert model.card.sha256 == hashlib.sha256(standin.server.commits[FIRST]["V10.pt"]).hexdigest()
     assert model.card.source == REPOSITORY
 
-    asked = len(standin.server.requests)
-    assert asked > 0
-    assert load("nimbus").card == model.card
-    assert len(standin.server.requests) == asked
-
-
-def test_needs_no_connection_afterwards(standin):
-    first = load("nimbus")
+    # From now on no connection is needed but for an update.
     standin.stop()
-    assert load("nimbus").card == first.card
+    assert load("nimbus").card == model.card
+    with pytest.raises(ConnectionError, match="could not be fetched"):
+        load("nimbus", update=True)
+    assert load("nimbus").card == model.card
 
 
 def test_newer_version_only_on_request(standin):
@@ -57,14 +55,6 @@ def test_newer_version_only_on_request(standin):
     newer = load("nimbus", update=True)
     assert (newer.card.root_filters, newer.card.revision) == (4, f"V11.pt@{SECOND}")
     assert load("nimbus").card == newer.card
-
-
-def test_update_without_a_connection_is_an_error_and_changes_nothing(standin):
-    first = load("nimbus")
-    standin.stop()
-    with pytest.raises(ConnectionError, match="could not be fetched"):
-        load("nimbus", update=True)
-    assert load("nimbus").card == first.card
 
 
 def test_recorded_version_is_downloaded_again_after_the_cache_was_emptied(standin, tmp_path):
@@ -88,9 +78,9 @@ def test_unreadable_record_is_looked_up_again(standin, tmp_path, caplog):
 def test_a_cached_file_that_changed_is_refused_and_downloaded_again(standin, monkeypatch, stated):
     if not stated:
         # A mirror that says nothing of sha256: the file counts as it came first.
-        monkeypatch.setattr(hub, "_latest_on_hub", lambda *_: hub.Version("V10.pt", FIRST))
+        version = {"file": "V10.pt", "commit": FIRST, "sha256": None}
+        monkeypatch.setattr(hub, "_look_up", lambda *_, **__: version)
     first = load("nimbus")
-    assert hub.fetch()[1].sha256 == first.card.sha256
     path = hub.fetch()[0]
     path.resolve().write_bytes(checkpoint(3))
     with pytest.raises(ValueError, match=rf"V10\.pt is damaged.* must be {first.card.sha256}.*call again"):
@@ -109,10 +99,10 @@ def test_a_first_download_is_compared_with_what_the_hub_states_and_with_what_is_
 
 
 def test_a_record_of_an_earlier_release_gets_a_sha256(standin, tmp_path):
-    _, version = hub.fetch()
+    first = load("nimbus")
     (record,) = (tmp_path / "assets").rglob("*.json")
-    record.write_text(json.dumps({"file": version.file, "commit": version.commit}))
-    assert hub.fetch()[1] == version and version.sha256 in record.read_text()
+    record.write_text(json.dumps({"file": "V10.pt", "commit": FIRST}))
+    assert load("nimbus").card == first.card and first.card.sha256 in record.read_text()
 
 
 @pytest.mark.parametrize("offline", [False, True])
@@ -165,3 +155,106 @@ def test_environment_variables(standin, tmp_path):
     assert f"V10.pt@{FIRST}" in found and str(tmp_path / "home") in found
     standin.stop()
     assert fetch(HF_HUB_OFFLINE="1") == found
+
+
+CARD = replace(PUBLISHED, name="mine", root_filters=2, depth=2, training={"seed": 3}, boundary="cell")
+
+
+@pytest.fixture
+def mine(tmp_path):
+    path = tmp_path / "mine.safetensors"
+    return path, save(UNet(2, 2), CARD, path)
+
+
+@pytest.fixture
+def hub_api(monkeypatch):
+    """The hub's side of an upload: what it was asked for, and the files that it got."""
+    got = {}
+    monkeypatch.setattr(HfApi, "create_repo", lambda self, name, **settings: got.update(repository=name, **settings))
+
+    def commit(self, name, operations, commit_message):
+        got["files"] = {}
+        for one in operations:
+            with one.as_file() as file:
+                got["files"][one.path_in_repo] = file.read()
+        return SimpleNamespace(oid=FIRST)
+
+    monkeypatch.setattr(HfApi, "create_commit", commit)
+    return got
+
+
+def test_what_is_pushed_is_what_is_loaded(mine, hub_api, serve_hub):
+    path, card = mine
+    name = push(path, "me/mine")
+    assert name == f"hf:me/mine@{FIRST}"
+    assert (hub_api["repository"], hub_api["private"], hub_api["exist_ok"]) == ("me/mine", True, True)
+    standin = serve_hub("models", "me/mine", hub_api["files"])
+    for given in (name, "hf:me/mine"):
+        found = load(given)
+        assert found.card == replace(card, revision=name) and found.card.training == {"seed": 3}
+        for key, value in load(path).network.state_dict().items():
+            assert torch.equal(found.network.state_dict()[key], value)
+    standin.stop()
+    assert load(name).card == load("hf:me/mine").card == replace(card, revision=name)
+
+
+def test_without_a_revision_the_first_commit_is_kept_to(mine, hub_api, serve_hub, tmp_path):
+    path, card = mine
+    push(path, "me/mine")
+    standin = serve_hub("models", "me/mine", hub_api["files"])
+    assert load("hf:me/mine").card.revision == f"hf:me/mine@{FIRST}"
+    save(UNet(2, 2), replace(CARD, name="other"), tmp_path / "other.safetensors")
+    push(tmp_path / "other.safetensors", "me/mine")
+    standin.server.commits[SECOND] = hub_api["files"]
+    assert load("hf:me/mine").card == replace(card, revision=f"hf:me/mine@{FIRST}")
+    assert load("hf:me/mine@main").card.name == "other"
+    newer = load("hf:me/mine", update=True).card
+    assert (newer.name, newer.revision) == ("other", f"hf:me/mine@{SECOND}")
+    assert load("hf:me/mine").card == newer
+
+
+@pytest.mark.parametrize("cached", [False, True])
+def test_offline(mine, hub_api, serve_hub, monkeypatch, caplog, cached):
+    path, card = mine
+    name = push(path, "me/mine")
+    standin = serve_hub("models", "me/mine", hub_api["files"])
+    if cached:
+        for file in ("model.safetensors", "model.json"):
+            hf_hub_download("me/mine", file, endpoint=standin.url)
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    if cached:
+        assert load("hf:me/mine").card == replace(card, revision=name)
+        assert "may not be the latest" in caplog.text
+    else:
+        with pytest.raises(ConnectionError, match=r"'hf:me/mine' could not be .*HF_HUB_OFFLINE.*Give the path"):
+            load("hf:me/mine")
+
+
+def test_what_the_hub_does_not_hold_is_one_error(serve_hub):
+    serve_hub("models", "me/mine", {"README.md": b"#"})
+    with pytest.raises(ConnectionError, match=r"model 'hf:me/mine' could not be fetched"):
+        load("hf:me/mine")
+
+
+def test_an_upload_that_is_refused_is_one_error(mine, monkeypatch):
+    def refused(self, *_, **__):
+        raise RuntimeError("401: who are you?")
+
+    monkeypatch.setattr(HfApi, "create_repo", refused)
+    with pytest.raises(ConnectionError, match=r"'me/mine' could not be written to .*who are you.*hf auth login"):
+        push(mine[0], "me/mine")
+
+
+@pytest.mark.parametrize("name", ["mine", "me/mine/too", "https://x/y", ""])
+def test_names_that_are_none_are_refused(mine, name):
+    with pytest.raises(ValueError, match="no repository of the hub"):
+        push(mine[0], name)
+    with pytest.raises(ValueError, match="no repository of the hub"):
+        load(f"hf:{name}")
+
+
+def test_a_model_without_its_card_is_not_pushed(mine):
+    path, _ = mine
+    path.with_suffix(".json").unlink()
+    with pytest.raises(FileNotFoundError, match=r"mine\.json does not exist"):
+        push(path, "me/mine")

@@ -211,7 +211,11 @@ def _read_published_layout(path: Path, card: Card) -> Model:
         if not isinstance(key, str) or not dense:
             raise ValueError(f"{path} must be a state dict, tensors by name; its entry {key!r} is not one.")
     network, sha256 = _network(tensors, card.padding, str(path)), hashlib.sha256(data).hexdigest()
-    architecture: dict[str, Any] = {"root_filters": network.root_filters, "depth": network.depth, "patch": network.patch}
+    architecture: dict[str, Any] = {
+        "root_filters": network.root_filters,
+        "depth": network.depth,
+        "patch": network.patch,
+    }
     return Model(replace(card, **architecture, sha256=sha256), network)
 
 

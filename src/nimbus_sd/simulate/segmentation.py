@@ -7,7 +7,7 @@ from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import ndimage, stats
+from scipy import ndimage
 from skimage.segmentation import expand_labels
 
 from nimbus_sd.simulate.detector import Detector
@@ -167,7 +167,8 @@ def truth(stained: Stain, tissue: Tissue, detector: Detector, cells: NDArray[np.
     background = np.bincount(owner, stained.other.ravel(), minlength=n) / area + detector.background
     noise = ((level + background) / detector.gain + detector.read_noise**2) / np.maximum(pixels, 1)
     seen = np.setdiff1d(owner, 0)
-    spread = float(stats.median_abs_deviation(background[seen]) * 1.4826) if seen.size else 0.0
+    differences = np.abs(background[seen] - np.median(background[seen])) if seen.size else np.zeros(1)
+    spread = 1.4826 * np.median(differences)
     positives = np.intersect1d(seen, np.flatnonzero(stained.positive))
     typical = float(np.median(level[positives])) if positives.size else 0.0
     limit = _DETECTABLE * np.sqrt(noise + (_BACKGROUND_DOUBT * background) ** 2 + spread**2)

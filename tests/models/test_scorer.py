@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from nimbus_sd.models import Scorer, load
-from nimbus_sd.models.views import VIEWS
+from nimbus_sd.models.scorer import VIEWS
 
 SQUARE, WIDE = (24, 24), (16, 28)
 
@@ -48,33 +48,17 @@ def test_views_are_the_eight_of_the_square():
     assert all(torch.equal(view.undo(view.of(x)), x) for view in VIEWS)
 
 
+@pytest.mark.parametrize("views", [1, 8])
 @pytest.mark.parametrize("shape", [SQUARE, WIDE])
-def test_one_view_is_the_network(model, shape):
+def test_scores_are_the_mean_of_a_plain_loop(model, shape, views):
     images, interior = data(shape)
-    scores = Scorer(model, device="cpu", tta=False)(images, interior)
-    assert scores.dtype == np.float32 and scores.shape == images.shape
-    expected = np.stack([plain(model, image, interior) for image in images])
-    assert np.ptp(expected) > 0.01
-    np.testing.assert_allclose(scores, expected, atol=1e-5)
-
-
-@pytest.mark.parametrize("shape", [SQUARE, WIDE])
-def test_eight_views_are_the_mean_of_a_plain_loop(model, shape):
-    images, interior = data(shape)
-    scores = Scorer(model, device="cpu", tta=True)(images, interior)
+    scorer = Scorer(model, device="cpu", tta=views == 8)
+    scores = scorer(images, interior)
+    assert scores.dtype == np.float32 and scores.shape == images.shape and np.ptp(scores) > 0.01
     for image, score in zip(images, scores, strict=True):
-        views = [undo(plain(model, of(image), of(interior))) for of, undo in SYMMETRY]
-        np.testing.assert_allclose(score, np.mean(views, axis=0), atol=1e-5)
-
-
-@pytest.mark.parametrize("shape", [SQUARE, WIDE])
-def test_eight_views_commute_with_the_symmetry(model, shape):
-    images, interior = data(shape, channels=1)
-    scorer = Scorer(model, device="cpu", tta=True)
-    score = scorer(images, interior)[0]
-    for of, _ in SYMMETRY:
-        turned = scorer(np.ascontiguousarray(of(images[0]))[None], of(interior))[0]
-        np.testing.assert_allclose(turned, of(score), atol=1e-6)
+        expected = [undo(plain(model, of(image), of(interior))) for of, undo in SYMMETRY[:views]]
+        np.testing.assert_allclose(score, np.mean(expected, axis=0), atol=1e-5)
+    assert np.array_equal(scorer(images, interior), scores)
 
 
 @pytest.mark.parametrize("tta", [False, True])
@@ -86,12 +70,6 @@ def test_batch_size_and_other_channels_do_not_matter(model, shape, tta):
         scorer = Scorer(model, device="cpu", tta=tta, batch_size=batch_size)
         np.testing.assert_allclose(scorer(images, interior), expected, atol=1e-6)
         np.testing.assert_allclose(scorer(images[2:3], interior), expected[2:3], atol=1e-6)
-
-
-def test_same_bytes_each_time(model):
-    images, interior = data(WIDE)
-    scorer = Scorer(model, device="cpu")
-    assert np.array_equal(scorer(images, interior), scorer(images, interior))
 
 
 def test_batch_fits_the_budget_without_changing_scores(model, monkeypatch):
@@ -196,11 +174,9 @@ def test_other_parameters_are_refused(model, wrong, message):
     ("images", "interior", "message"),
     [
         (np.zeros((1, 8, 8)), np.zeros((8, 8), bool), "images must be float32"),
-        (np.zeros((8, 8), np.float32), np.zeros((8, 8), bool), "images must be float32"),
         (np.zeros((1, 8, 8), np.float32), np.zeros((8, 12), bool), r"interior must be .*\(8, 8\)"),
         (np.zeros((1, 8, 8), np.float32), np.zeros((8, 8), int), "interior must be bool or float32"),
-        (np.zeros((1, 8, 10), np.float32), np.zeros((8, 10), bool), "multiples of 4 of at least 8"),
-        (np.zeros((1, 8, 4), np.float32), np.zeros((8, 4), bool), "multiples of 4 of at least 8"),
+        (np.zeros((1, 8, 10), np.float32), np.zeros((8, 10), bool), "multiples of 4 and at least 8"),
     ],
 )
 def test_other_arrays_are_refused(model, images, interior, message):
