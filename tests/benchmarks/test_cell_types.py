@@ -66,9 +66,9 @@ def test_scores_are_those_of_one_call_and_are_kept(tiny, tmp_path, monkeypatch):
 def test_every_layer_is_judged_by_every_algorithm(tiny):
     table = tiny.tables["table"]
     rng = np.random.default_rng(0)
-    copies = rng.integers(table.n_obs, size=200)
+    copies = rng.integers(table.n_obs, size=300)
     adata = AnnData(
-        obs=table.obs.iloc[copies][["cell_type"]].set_axis(np.arange(200).astype(str)),
+        obs=table.obs.iloc[copies][["cell_type"]].set_axis(np.arange(300).astype(str)),
         var=pd.DataFrame(index=table.var_names),
         layers={"nimbus": table.layers["gold"][copies], "integrated_expression": np.asarray(table.X)[copies]},
     )

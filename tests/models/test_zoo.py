@@ -200,5 +200,5 @@ def test_safetensors_that_do_not_fit(model, tmp_path, caplog):
         load(path)
     assert "tuned.json names no sha256 of its weights" in caplog.text
     card_path.write_text("{}")
-    with pytest.raises(ValueError, match=r"tuned\.json lacks name"):
+    with pytest.raises(ValueError, match=r"tuned\.json: missing .* 'name'"):
         load(path)

@@ -5,7 +5,7 @@ import math
 import re
 import sys
 from collections.abc import Mapping
-from dataclasses import MISSING, asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field
 from importlib.resources import files
 from importlib.resources.abc import Traversable
 from pathlib import Path
@@ -118,7 +118,7 @@ class Card:
 
     def to_json(self) -> str:
         """Return the card as JSON text. :meth:`from_json` reads it back."""
-        return json.dumps(asdict(self) | {"figures": dict(self.figures)}, indent=2) + "\n"
+        return json.dumps(asdict(self), indent=2) + "\n"
 
     @classmethod
     def from_json(cls, text: str | bytes, where: str = "card") -> "Card":
@@ -129,15 +129,11 @@ class Card:
             raise ValueError(f"{where} is not valid JSON ({error}).") from error
         if not isinstance(content, dict):
             raise ValueError(f"{where} holds no JSON object; a card is an object with the keys of Card.")
-        keys = {f.name: f.default is MISSING and f.default_factory is MISSING for f in fields(cls)}
-        if missing := [key for key, required in keys.items() if required and key not in content]:
-            raise ValueError(f"{where} lacks {', '.join(missing)}.")
-        if unknown := sorted(set(content) - set(keys)):
-            raise ValueError(f"{where} has unknown keys {', '.join(unknown)}; there are {', '.join(keys)}.")
         try:
             return cls(**content)
-        except ValueError as error:
-            raise ValueError(f"{where}: {error}") from error
+        except (TypeError, ValueError) as error:
+            # A key that is missing or unknown is a TypeError.
+            raise ValueError(f"{where}: {str(error).removeprefix('Card.__init__() ')}") from error
 
     def write(self, path: str | Path) -> None:
         """Write the card as a JSON file."""
