@@ -58,24 +58,16 @@ def test_regions_are_found_with_their_pixel_size(pixel_size, no_warning):
     assert [region.pixel_size for region in regions] == pytest.approx([pixel_size] * 2)
 
 
-def test_each_segmented_cell_has_a_row(sdata):
+def test_each_segmented_cell_has_a_row_with_its_mean_intensity(sdata):
     table = sdata["table"]
     assert list(table.var_names) == list(PANEL)
-    for region in ("fov1_labels", "fov2_labels"):
-        rows = table.obs["region"] == region
-        ids = table.obs["instance_id"][rows]
-        np.testing.assert_array_equal(ids, np.unique(sdata[region])[1:])
-        assert list(table.obs_names[rows]) == [f"{region}_{i}" for i in ids]
-    attrs = table.uns["spatialdata_attrs"]
-    assert (attrs["region_key"], attrs["instance_key"]) == ("region", "instance_id")
-    assert sorted(attrs["region"]) == ["fov1_labels", "fov2_labels"]
-
-
-def test_x_is_the_mean_intensity(sdata):
-    table = sdata["table"]
-    image, labels = sdata["fov2"].values, sdata["fov2_labels"].values
-    row = table.obs_names.get_loc("fov2_labels_7")
-    np.testing.assert_allclose(table.X[row], image[:, labels == 7].mean(axis=1), rtol=1e-6)
+    assert table.uns["spatialdata_attrs"]["region"] == ["fov1_labels", "fov2_labels"]
+    for name in sdata.labels:
+        rows = table[table.obs["region"] == name]
+        image, labels, ids = sdata[name.removesuffix("_labels")].values, sdata[name].values, rows.obs["instance_id"]
+        np.testing.assert_array_equal(ids, np.unique(labels)[1:])
+        assert list(rows.obs_names) == [f"{name}_{i}" for i in ids]
+        np.testing.assert_allclose(rows.X[6], image[:, labels == 7].mean(axis=1), rtol=1e-6)
 
 
 def test_gold_follows_the_cell_types(sdata):

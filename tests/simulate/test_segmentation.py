@@ -192,6 +192,9 @@ def test_positive_negative_and_undetermined(squares):
     states = truth(stained, squares, CLEAR, one_to_one(6))
     assert states.dtype == np.float32
     np.testing.assert_array_equal(states, [0, 1, 1, 0.5, 0.5, 0, 0])
+    # Rows are those of the segmentation.
+    cells = np.array([[0, 0], [6, 0], [5, 0], [3, 0], [3, 0], [1, 0]])
+    np.testing.assert_array_equal(truth(stained, squares, CLEAR, cells), [0, 0, 0, 0.5, 0.5, 1])
 
 
 def test_the_detection_limit_follows_noise_and_background(squares):
@@ -233,12 +236,6 @@ def test_merged_cells_of_different_state_are_undetermined(squares):
     stained = lit(squares, [1.0, 1.0, 1e-4, 0, 0, 0], [True, True, True, False, False, False])
     cells = np.array([[0, 0], [1, 2], [1, 4], [4, 1], [4, 5], [1, 3], [3, 4], [3, 3], [2, 0]])
     np.testing.assert_array_equal(truth(stained, squares, CLEAR, cells), [0, 1, 0.5, 0.5, 0, 0.5, 0.5, 0.5, 1])
-
-
-def test_rows_follow_the_segmentation(squares):
-    stained = lit(squares, [1, 0, 1, 0, 1, 0], [True, False] * 3)
-    cells = np.array([[0, 0], [6, 0], [5, 0], [5, 0], [1, 0]])
-    np.testing.assert_array_equal(truth(stained, squares, CLEAR, cells), [0, 0, 1, 1, 1])
 
 
 def test_cells_without_the_stained_part_are_undetermined(geometry):

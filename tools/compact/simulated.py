@@ -207,15 +207,15 @@ def training_tiles(
             images.append(expose(stained.signal, tissue, detector, rng))
             states.append(truth(stained, tissue, detector, cells))
         factor = level_factor(images, [labels for labels, _ in masks], pixel_size) * float(np.exp(rng.normal(0, 0.1)))
-        for image, (labels, _), known in zip(images, masks, states, strict=True):
+        for image, (labels, _), truths in zip(images, masks, states, strict=True):
             scaled = normalize(image[None], np.array([factor]))
-            area = np.maximum(np.bincount(labels.ravel(), minlength=len(known)), 1)
-            expression = np.bincount(labels.ravel(), image.ravel(), minlength=len(known)) / area / factor
+            area = np.maximum(np.bincount(labels.ravel(), minlength=len(truths)), 1)
+            expression = np.bincount(labels.ravel(), image.ravel(), minlength=len(truths)) / area / factor
             yield TrainingTile(
                 resize_image(scaled, grid, index, (0, 0))[0],
                 resize_labels(interior(labels), grid, index, (0, 0)),
                 resize_labels(labels, grid, index, (0, 0)),
-                known,
+                truths,
                 expression.astype(np.float32),
             )
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.random import Generator
 from numpy.typing import NDArray
 from scipy import fft, ndimage
 
@@ -69,9 +70,7 @@ class Detector:
     quantum: float = 0.0
 
 
-def expose(
-    expected: NDArray[np.float32], tissue: Tissue, detector: Detector, rng: np.random.Generator
-) -> NDArray[np.float32]:
+def expose(expected: NDArray[np.float32], tissue: Tissue, detector: Detector, rng: Generator) -> NDArray[np.float32]:
     """Take an image.
 
     Parameters
@@ -124,7 +123,7 @@ def expose(
     return np.maximum(image, 0)
 
 
-def _autofluorescence(tissue: Tissue, rng: np.random.Generator) -> NDArray[np.float32]:
+def _autofluorescence(tissue: Tissue, rng: Generator) -> NDArray[np.float32]:
     """Background around 1: smooth over tens of um, textured, lower outside of cells and on glass."""
     um = 1 / tissue.pixel_size
     field = rng.uniform(0.1, 0.7) * smooth_field(rng, tissue.shape, rng.uniform(25, 120) * um)
@@ -148,7 +147,7 @@ def _wide_blur(light: NDArray[np.float32], sigma: float) -> NDArray[np.float32]:
     return np.asarray(wide[: light.shape[0], : light.shape[1]], np.float32)
 
 
-def _clumps(shape: tuple[int, int], count: int, um: float, rng: np.random.Generator) -> NDArray[np.float32]:
+def _clumps(shape: tuple[int, int], count: int, um: float, rng: Generator) -> NDArray[np.float32]:
     """Bright aggregates, debris and red cells, 1 to 8 um wide."""
     light = np.zeros(shape, np.float32)
     for _ in range(min(count, 200)):
@@ -163,7 +162,7 @@ def _clumps(shape: tuple[int, int], count: int, um: float, rng: np.random.Genera
     return light
 
 
-def _dots(shape: tuple[int, int], count: int, um: float, rng: np.random.Generator) -> NDArray[np.float32]:
+def _dots(shape: tuple[int, int], count: int, um: float, rng: Generator) -> NDArray[np.float32]:
     """Bright dots, all of one width, anywhere."""
     light = np.zeros(shape, np.float32)
     height = np.exp(rng.normal(rng.uniform(-0.7, 1.0), 0.4, count))
@@ -172,7 +171,7 @@ def _dots(shape: tuple[int, int], count: int, um: float, rng: np.random.Generato
     return np.asarray(ndimage.gaussian_filter(light, sigma) * 2 * np.pi * max(sigma, 0.4) ** 2, np.float32)
 
 
-def _shading(shape: tuple[int, int], strength: float, rng: np.random.Generator) -> NDArray[np.float32]:
+def _shading(shape: tuple[int, int], strength: float, rng: Generator) -> NDArray[np.float32]:
     """Vignetting, and at times a stitching seam or stripes."""
     y, x = (np.linspace(-1, 1, n, dtype=np.float32) for n in shape)
     fall = strength * rng.uniform(0, 1)
@@ -185,7 +184,7 @@ def _shading(shape: tuple[int, int], strength: float, rng: np.random.Generator) 
     return gain.astype(np.float32)
 
 
-def _seam(image: NDArray[np.float32], pixels: int, rng: np.random.Generator) -> NDArray[np.float32]:
+def _seam(image: NDArray[np.float32], pixels: int, rng: Generator) -> NDArray[np.float32]:
     """Shift the part right of a seam along it, as stitching that is off by some pixels does."""
     image = image.copy()
     at = int(rng.integers(image.shape[1]))
@@ -193,13 +192,13 @@ def _seam(image: NDArray[np.float32], pixels: int, rng: np.random.Generator) -> 
     return image
 
 
-def _defocus(image: NDArray[np.float32], sigma: float, um: float, rng: np.random.Generator) -> NDArray[np.float32]:
+def _defocus(image: NDArray[np.float32], sigma: float, um: float, rng: Generator) -> NDArray[np.float32]:
     """Blur in patches some 40 um wide: tissue that does not lie flat."""
     patches = np.clip(smooth_field(rng, image.shape, 40 * um) + rng.uniform(-1, 0.5), 0, 1)
     return image + patches * (ndimage.gaussian_filter(image, sigma * um, mode="nearest", truncate=3) - image)
 
 
-def _fold(tissue: Tissue, strength: float, rng: np.random.Generator) -> NDArray[np.float32]:
+def _fold(tissue: Tissue, strength: float, rng: Generator) -> NDArray[np.float32]:
     """Factor by which signal grows along a line where the tissue lies doubled; 1 on glass."""
     wander = smooth_field(rng, tissue.shape, 60 / tissue.pixel_size)
     wide = rng.uniform(0.05, 0.25)

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Literal, get_args
 
 import numpy as np
+from numpy.random import Generator
 from numpy.typing import NDArray
 
 from nimbus_sd.simulate.tissue import Tissue, smooth_field
@@ -87,11 +88,11 @@ class Stain:
 
     @property
     def signal(self) -> NDArray[np.float32]:
-        """All expected signal, float32 (y, x): what :func:`expose` takes."""
+        """Return the sum of both, float32 (y, x), as :func:`expose` takes it."""
         return self.specific + self.other
 
 
-def stain(tissue: Tissue, marker: Marker, rng: np.random.Generator, positive: NDArray[np.bool_] | None = None) -> Stain:
+def stain(tissue: Tissue, marker: Marker, rng: Generator, positive: NDArray[np.bool_] | None = None) -> Stain:
     """Stain a tissue.
 
     Parameters
@@ -138,7 +139,7 @@ def stain(tissue: Tissue, marker: Marker, rng: np.random.Generator, positive: ND
     return Stain(positive, specific, other.astype(np.float32))
 
 
-def _draw_positive(tissue: Tissue, marker: Marker, rng: np.random.Generator) -> NDArray[np.bool_]:
+def _draw_positive(tissue: Tissue, marker: Marker, rng: Generator) -> NDArray[np.bool_]:
     """Pick the marker's share of cells: a smooth field and the compartment make clusters, noise scatters them."""
     n = tissue.n_cells + 1
     place = tissue.at_centres(smooth_field(rng, tissue.shape, rng.uniform(25, 120) / tissue.pixel_size))
@@ -155,7 +156,7 @@ def _draw_positive(tissue: Tissue, marker: Marker, rng: np.random.Generator) -> 
     return positive
 
 
-def _pattern(tissue: Tissue, marker: Marker, rng: np.random.Generator) -> NDArray[np.float32]:
+def _pattern(tissue: Tissue, marker: Marker, rng: Generator) -> NDArray[np.float32]:
     """Relative signal of a positive cell at each pixel, about 1 where it is brightest."""
     in_cell = (tissue.owner > 0).astype(np.float32)
     um = 1 / tissue.pixel_size

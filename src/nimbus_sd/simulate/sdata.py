@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
+from numpy.random import Generator
 from numpy.typing import NDArray
 
 from nimbus_sd import keys
@@ -32,7 +33,7 @@ def simulate(
     pixel_size: float = 0.5,
     radius: float = 5.0,
     segmentation: Segmentation | None = None,
-    rng: int | np.random.Generator = 0,
+    rng: int | Generator = 0,
 ) -> SpatialData:
     """Simulate regions of one tissue: cell types decide which cells are positive, markers and detectors how they look.
 
@@ -129,7 +130,7 @@ def _check(panel: Mapping[str, object], types: Types, n_regions: int) -> None:
         raise KeyError(f"`types` names {unknown}, but the panel has only {list(panel)}.")
 
 
-def _assign_types(tissue: Tissue, types: Types, rng: np.random.Generator) -> NDArray[np.int64]:
+def _assign_types(tissue: Tissue, types: Types, rng: Generator) -> NDArray[np.int64]:
     """Give each cell a type. Neighbours are often alike, as each type prefers places of its own."""
     preference = [
         np.log(share)

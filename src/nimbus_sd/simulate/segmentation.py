@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
+from numpy.random import Generator
 from numpy.typing import NDArray
 from scipy import ndimage
 from skimage.segmentation import expand_labels
@@ -51,9 +52,7 @@ class Segmentation:
     grid: float = 0.0
 
 
-def segment(
-    tissue: Tissue, segmentation: Segmentation, rng: np.random.Generator
-) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
+def segment(tissue: Tissue, segmentation: Segmentation, rng: Generator) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
     """Segment a tissue.
 
     Parameters
@@ -98,9 +97,7 @@ def _expand(labels: NDArray[np.int32], distance: float) -> NDArray[np.int32]:
     return np.asarray(expand_labels(labels, distance)) if labels.any() else labels
 
 
-def _displace(
-    labels: NDArray[np.int32], segmentation: Segmentation, um: float, rng: np.random.Generator
-) -> NDArray[np.int32]:
+def _displace(labels: NDArray[np.int32], segmentation: Segmentation, um: float, rng: Generator) -> NDArray[np.int32]:
     source = []
     for position, offset, n in zip(np.indices(labels.shape, np.float32), segmentation.shift, labels.shape, strict=True):
         field = segmentation.wobble * um * smooth_field(rng, labels.shape, rng.uniform(2, 6) * um) + offset * um
@@ -109,7 +106,7 @@ def _displace(
 
 
 def _split(
-    labels: NDArray[np.int32], tissue: Tissue, cells: NDArray[np.int64], share: float, rng: np.random.Generator
+    labels: NDArray[np.int32], tissue: Tissue, cells: NDArray[np.int64], share: float, rng: Generator
 ) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
     """Cut cells in two along a line through their centre; the second half gets a new number."""
     n = len(cells)
@@ -124,9 +121,7 @@ def _split(
     return np.where(second_half, new[labels], labels).astype(np.int32), np.concatenate([cells, cells[cut]])
 
 
-def _merge(
-    labels: NDArray[np.int32], cells: NDArray[np.int64], share: float, rng: np.random.Generator
-) -> NDArray[np.int32]:
+def _merge(labels: NDArray[np.int32], cells: NDArray[np.int64], share: float, rng: Generator) -> NDArray[np.int32]:
     """Join pairs of cells that touch; the second column of ``cells`` is filled in place."""
     if not share:
         return labels

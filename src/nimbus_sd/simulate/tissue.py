@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.random import Generator
 from numpy.typing import NDArray
 from scipy import ndimage
 
@@ -12,7 +13,7 @@ from scipy import ndimage
 _LYMPHOID = 0.45
 
 
-def smooth_field(rng: np.random.Generator, shape: tuple[int, int], wavelength: float) -> NDArray[np.float32]:
+def smooth_field(rng: Generator, shape: tuple[int, int], wavelength: float) -> NDArray[np.float32]:
     """Draw a random field of unit variance whose features are about ``wavelength`` pixels wide."""
     coarse = [max(2, int(np.ceil(n / wavelength)) + 3) for n in shape]
     noise = rng.standard_normal(coarse).astype(np.float32)
@@ -88,7 +89,7 @@ class Tissue:
 def draw_tissue(
     shape: tuple[int, int],
     pixel_size: float,
-    rng: np.random.Generator,
+    rng: Generator,
     *,
     radius: float | None = None,
     density: float | None = None,
@@ -146,7 +147,7 @@ def edge_distance(labels: NDArray[np.int32], inside: NDArray[np.bool_]) -> NDArr
 
 
 def _place(
-    field: tuple[float, float], radius: float, density: float, rng: np.random.Generator
+    field: tuple[float, float], radius: float, density: float, rng: Generator
 ) -> tuple[NDArray, NDArray, NDArray, NDArray, NDArray]:
     """Put cell centres on a jittered hexagonal grid whose compartments differ in size, shape and density."""
     step = radius * rng.uniform(1.55, 1.9)
@@ -191,7 +192,7 @@ def _paint(
     pixel_size: float,
     cells: tuple[NDArray, NDArray, NDArray, NDArray],
     nucleus: float | None,
-    rng: np.random.Generator,
+    rng: Generator,
 ) -> tuple[NDArray[np.int32], NDArray[np.int32], NDArray[np.float32], NDArray[np.bool_]]:
     """Give each pixel to the cell in which it lies deepest; the second deepest lies under it. Then draw nuclei."""
     centre, radii, stretch, direction = cells
