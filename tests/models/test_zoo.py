@@ -198,7 +198,7 @@ def test_safetensors_that_do_not_fit(model, tmp_path, caplog):
     assert "names no sha256" not in caplog.text
     with pytest.raises(ValueError, match="not a readable safetensors file"):
         load(path)
-    assert "tuned.json names no sha256 of its weights" in caplog.text
+    assert "tuned.safetensors names no sha256 of its weights" in caplog.text
     card_path.write_text("{}")
     with pytest.raises(ValueError, match=r"tuned\.json: missing .* 'name'"):
         load(path)

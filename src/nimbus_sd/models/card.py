@@ -6,8 +6,6 @@ import re
 import sys
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
-from importlib.resources import files
-from importlib.resources.abc import Traversable
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -171,6 +169,6 @@ def _is_json(value: Any) -> bool:
         return False
 
 
-WEIGHTS: Traversable = files("nimbus_sd.models") / "weights"
+WEIGHTS = Path(__file__).parent / "weights"
 #: Card of the published Nimbus model, with the figures that its authors report.
-PUBLISHED = Card.from_json((WEIGHTS / "nimbus.json").read_bytes(), "nimbus.json")
+PUBLISHED = Card.read(WEIGHTS / "nimbus.json")

@@ -108,8 +108,7 @@ class Scorer:
                 UserWarning,
                 stacklevel=2,
             )
-        dtype = getattr(torch, self.precision)
-        self._network = _fold(model.network).to(self.device, dtype)
+        self._network = _fold(model.network).to(self.device, getattr(torch, self.precision))
         # The logits decide on the last digits of a score, so the last layer keeps its full precision.
         self._network.final_conv.float().register_forward_pre_hook(_to_float32)
 

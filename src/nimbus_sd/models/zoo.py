@@ -7,7 +7,6 @@ import textwrap
 import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from importlib.resources.abc import Traversable
 from math import isqrt
 from pathlib import Path
 from typing import Any
@@ -30,12 +29,7 @@ ALLOWED = (
 
 _FLOATS = (torch.float32, torch.float64, torch.float16, torch.bfloat16)
 # A file that takes the same input as the published model, without claims on quality and license.
-_UNKNOWN_ORIGIN: Mapping[str, Any] = {
-    "description": "Weights in the layout of the published Nimbus model.",
-    "license": "not stated",
-    "trained_on": "not stated",
-    "figures": {},
-}
+_UNKNOWN_ORIGIN: Mapping[str, Any] = {"license": "not stated", "trained_on": "not stated", "figures": {}}
 # In a zip archive's entry.
 _FOLDER = 0x10
 
@@ -59,13 +53,11 @@ def load(model: str | Path, *, update: bool = False) -> Model:
         - ``"compact"``: bundled with this package; trained on real and simulated tissue, not the published model.
         - ``"nimbus"``: the published weights, downloaded once from the Hugging Face hub.
         - a path to ``<name>.safetensors``, with its card ``<name>.json`` in the same folder.
-        - ``"hf:<owner>/<repository>"``, at ``@<revision>`` where wanted: a model that somebody shared with
-          :func:`push`. Without a revision, the commit found at the first call is kept to.
+        - ``"hf:<owner>/<repository>[@<revision>]"``: a model that somebody shared with :func:`push`.
         - a path to ``<name>.pt``, a bare state dict in the layout of the published weights, as ``torch.save`` writes
           it since torch 1.6. It is read with the published card, its architecture taken from the shapes.
     update
-        For ``"nimbus"`` and ``"hf:<owner>/<repository>"``: look up the latest version instead of using the one found
-        at the first call.
+        Look up the latest version on the hub; else the version found at the first call is kept to.
 
     Returns
     -------
@@ -91,8 +83,8 @@ def load(model: str | Path, *, update: bool = False) -> Model:
             f"update=True is for model='nimbus' and 'hf:<owner>/<repository>' without a revision; it was {name!r}."
         )
     if name == "compact":
-        (bundled,) = (file.name for file in WEIGHTS.iterdir() if file.name.endswith(".safetensors"))
-        loaded = _read_safetensors(WEIGHTS / bundled, WEIGHTS / f"{Path(bundled).stem}.json")
+        (path,) = WEIGHTS.glob("*.safetensors")
+        loaded = _read_safetensors(path)
         note = "trained on real and simulated tissue, this is not the published Nimbus model"
     elif name == "nimbus":
         path, version = hub.fetch(update=update)
@@ -100,14 +92,16 @@ def load(model: str | Path, *, update: bool = False) -> Model:
         note = f"the published Nimbus model, {version}"
     elif name.startswith(hub.PREFIX):
         path, revision = hub.pull(name, update=update)
-        loaded = _read_safetensors(path, path.with_suffix(".json"))
+        loaded = _read_safetensors(path)
         loaded = replace(loaded, card=replace(loaded.card, revision=revision))
         note = f"from {revision}"
     elif path.suffix == ".safetensors":
-        loaded = _read_safetensors(path, path.with_suffix(".json"))
+        loaded = _read_safetensors(path)
         note = f"from {path}"
     elif path.suffix == ".pt":
-        loaded = _read_published_layout(path, replace(PUBLISHED, name=path.stem, source=path.name, **_UNKNOWN_ORIGIN))
+        text = "Weights in the layout of the published Nimbus model."
+        card = replace(PUBLISHED, name=path.stem, description=text, source=path.name, **_UNKNOWN_ORIGIN)
+        loaded = _read_published_layout(path, card)
         note = f"from {path}, read with the published card"
     else:
         raise ValueError(f"model={name!r} is not known. Give {ALLOWED}.")
@@ -174,28 +168,27 @@ def read_archive(data: bytes, where: str) -> Any:
         raise ValueError(f"{where} is damaged or holds more than tensors; it was not loaded.") from error
 
 
-def _read_safetensors(weights: Traversable, description: Traversable) -> Model:
-    for path in (weights, description):
-        if not path.is_file():
+def _read_safetensors(path: Path) -> Model:
+    for file in (path, path.with_suffix(".json")):
+        if not file.is_file():
             raise FileNotFoundError(
-                f"{path} does not exist. A model is two files in one folder, <name>.safetensors with the weights "
+                f"{file} does not exist. A model is two files in one folder, <name>.safetensors with the weights "
                 f"and <name>.json with the card; nimbus_sd.models.save writes both."
             )
-    card = Card.from_json(description.read_bytes(), where=str(description))
-    data = weights.read_bytes()
+    card, data = Card.read(path.with_suffix(".json")), path.read_bytes()
     sha256 = hashlib.sha256(data).hexdigest()
     if card.sha256 is None:
-        logger.warning("%s names no sha256 of its weights: damage to them would go unseen.", description)
+        logger.warning("The card of %s names no sha256 of its weights: damage to them would go unseen.", path)
     elif sha256 != card.sha256:
-        raise ValueError(f"{weights} is not the file of its card: sha256 is {sha256}, the card says {card.sha256}.")
+        raise ValueError(f"{path} is not the file of its card: sha256 is {sha256}, the card says {card.sha256}.")
     try:
         tensors = safetensors.torch.load(data)
     except SafetensorError as error:
-        raise ValueError(f"{weights} is not a readable safetensors file ({error}).") from error
-    network = _network(tensors, card.padding, str(weights))
+        raise ValueError(f"{path} is not a readable safetensors file ({error}).") from error
+    network = _network(tensors, card.padding, str(path))
     built, on_card = ((x.root_filters, x.depth, x.patch) for x in (network, card))
     if built != on_card:
-        raise ValueError(f"{weights} has (root_filters, depth, patch) = {built}; its card says {on_card}.")
+        raise ValueError(f"{path} has (root_filters, depth, patch) = {built}; its card says {on_card}.")
     return Model(replace(card, sha256=sha256), network)
 
 
