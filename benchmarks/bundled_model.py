@@ -9,13 +9,18 @@ from __future__ import annotations
 
 import argparse
 import hashlib
+import sys
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
-from nimbus_sd.simulate import PLATFORMS, Look, draw_look, draw_tissue, expose, segment, stain, truth
+from nimbus_sd.simulate import draw_tissue, expose, segment, stain, truth
+
+sys.path.append(str(Path(__file__).parents[1] / "tools" / "compact"))
+
+from looks import PLATFORMS, Look, draw_look
 
 SEED, N_IMAGES, SHAPE = 20261124, 200, (400, 400)
 CHECKSUMS = Path(__file__).with_name("bundled_model_images.sha256")
@@ -43,7 +48,7 @@ def simulated_image(number: int, mask: str | None = None) -> tuple[np.ndarray, n
         tissue = draw_tissue(SHAPE, look.pixel_size, rng, radius=look.radius, density=look.density)
         labels, cells = segment(tissue, look.segmentation, rng)
         stained = stain(tissue, look.marker, rng)
-        image = expose(stained.own + stained.rest, tissue, look.detector, rng)
+        image = expose(stained.signal, tissue, look.detector, rng)
         known = truth(stained, tissue, look.detector, cells)
         if (known[1:] == 1).sum() >= 5 and (known[1:] == 0).sum() >= 5:
             levels = image * (look.detector.gain if look.detector.counting else 4000)

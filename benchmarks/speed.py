@@ -35,17 +35,16 @@ def prepare(folder: Path, side: int) -> None:
     import torch
 
     from nimbus_sd.models import UNet
-    from nimbus_sd.simulate import draw_detector, draw_marker, draw_segmentation, draw_tissue, expose, segment, stain
+    from nimbus_sd.simulate import Detector, Marker, Segmentation, draw_tissue, expose, segment, stain
 
     rng = np.random.default_rng(0)
     tissue = draw_tissue((side, side), PIXEL_SIZE, rng, radius=5.0)
-    labels, _ = segment(tissue, draw_segmentation(rng), rng)
+    labels, _ = segment(tissue, Segmentation(), rng)
     (folder / "fov").mkdir(parents=True)
     (folder / "masks").mkdir()
     factors, images = {}, []
     for i in range(CHANNELS):
-        stained = stain(tissue, draw_marker(rng), rng)
-        image = expose(stained.own + stained.rest, tissue, draw_detector(rng), rng)
+        image = expose(stain(tissue, Marker("membrane", 0.3), rng).signal, tissue, Detector(), rng)
         images.append(np.clip(image * 4000, 0, 65535).astype(np.uint16))
         factors[f"M{i}"] = max(1.0, float(np.quantile(images[-1], 0.999)))
         tifffile.imwrite(folder / "fov" / f"M{i}.tiff", images[-1])

@@ -7,31 +7,16 @@ import numpy as np
 import pandas as pd
 import pytest
 from anndata import AnnData
+from command_line import done, refused
 from sklearn.metrics import precision_recall_fscore_support, recall_score
 from standin_pan_m import LAYOUT, gold_standard
-from typer.testing import CliRunner
 
 import nimbus_sd as ns
-from nimbus_sd.cli import app
 from nimbus_sd.datasets.pan_m import GOLD_STANDARD
 from nimbus_sd.models import PUBLISHED
 
 METRICS = ["precision", "recall", "specificity", "f1"]
 pytestmark = pytest.mark.filterwarnings("ignore:With a pixel size")
-
-
-def call(*arguments: object) -> tuple[int, str, str]:
-    result = CliRunner().invoke(app, ["benchmark", *map(str, arguments), "--no-progress"])
-    assert result.exception is None or isinstance(result.exception, SystemExit), result.exception
-    return result.exit_code, result.stdout, result.stderr
-
-
-def refused(*arguments: object) -> str:
-    code, out, messages = call(*arguments)
-    assert (code, out) == (2, ""), messages
-    error = [line for line in messages.splitlines() if not line.startswith("Model ")]
-    assert len(error) == 1 and error[0].startswith("Error: "), messages
-    return error[0]
 
 
 @pytest.fixture(scope="module")
@@ -72,8 +57,8 @@ def by_hand(adata: AnnData, likely: bool) -> tuple[list[float], list[float], int
 @pytest.mark.parametrize("likely", [False, True])
 def test_whole_protocol(serve_hub, archive, scored, small, tmp_path, likely):
     hub = serve_hub("datasets", GOLD_STANDARD, {"gold_standard_labelled.zip": archive.read_bytes()})
-    code, out, messages = call("--model", small, "--out", tmp_path / "x.csv", *(["--likely"] if likely else []))
-    assert code == 0, messages
+    options = ["--out", tmp_path / "x.csv", *(["--likely"] if likely else [])]
+    out, _ = done("benchmark", "--model", small, *options, "--no-progress")
     first, lines = out.splitlines()[0], [line.split() for line in out.splitlines()]
     assert "at least 0.5" in first and "5 data sets" in first and ("counted" if likely else "left out") in first
     table = pd.read_csv(tmp_path / "x.csv", index_col="dataset")
@@ -99,8 +84,8 @@ def test_whole_protocol(serve_hub, archive, scored, small, tmp_path, likely):
 
 def test_data_sets_by_name_and_a_copy_by_hand(serve_hub, archive, small):
     serve_hub("datasets", GOLD_STANDARD, {}).stop()
-    code, out, messages = call("--model", small, "--dataset", "vectra_pancreas", "--folder", archive)
-    assert code == 0, messages
+    options = ("--dataset", "vectra_pancreas", "--folder", archive, "--no-progress")
+    out, messages = done("benchmark", "--model", small, *options)
     names = [line.split()[0] for line in out.splitlines()[4:] if line.strip()]
     assert names == ["vectra_pancreas", "mean", "published"]
     assert "1 data set," in out
@@ -109,25 +94,26 @@ def test_data_sets_by_name_and_a_copy_by_hand(serve_hub, archive, small):
 
 def test_bad_input_is_one_line(serve_hub, archive, small, tmp_path):
     hub = serve_hub("datasets", GOLD_STANDARD, {"README.md": b"#"})
-    assert "must end in .csv" in refused("--out", tmp_path / "x.xlsx")
-    assert "no folder" in refused("--out", tmp_path / "no" / "x.csv")
     (tmp_path / "x.csv").touch()
-    assert "--overwrite" in refused("--out", tmp_path / "x.csv")
-    assert "model='compat' is not known" in refused("--model", "compat")
-    for model in (small, "nimbus"):
-        said = refused("--model", model, "--dataset", "breast")
-        assert "no data set 'breast'; there are codex_colon, mibi_breast" in said
+
+    def error(*options: object) -> str:
+        return refused("benchmark", *options, "--no-progress")
+
+    assert "must end in .csv" in error("--out", tmp_path / "x.xlsx")
+    assert "no folder" in error("--out", tmp_path / "no" / "x.csv")
+    assert "--overwrite" in error("--out", tmp_path / "x.csv")
+    assert "model='compat' is not known" in error("--model", "compat")
+    unknown = "no data set 'breast'; there are codex_colon, mibi_breast"
+    assert unknown in error("--model", small, "--dataset", "breast")
     assert not hub.server.requests
-    assert "holds no zip archive, but 'README.md'" in refused("--model", small)
-    assert "no data set 'breast'; there are codex_colon" in refused(
-        "--model", small, "--dataset", "breast", "--folder", archive
-    )
-    assert "There is no " in refused("--model", small, "--folder", tmp_path / "nowhere")
-    assert "`pixel_size` is -1" in refused("--model", small, "--folder", archive, "--pixel-size", "-1")
+    assert unknown in error("--model", small, "--dataset", "breast", "--folder", archive)
+    assert "holds no zip archive, but 'README.md'" in error("--model", small)
+    assert "There is no " in error("--model", small, "--folder", tmp_path / "nowhere")
+    assert "`pixel_size` is -1" in error("--model", small, "--folder", archive, "--pixel-size", "-1")
 
 
 def test_no_hub_says_how_to_place_the_file_by_hand(serve_hub, small):
     hub = serve_hub("datasets", GOLD_STANDARD, {})
     hub.stop()
-    said = refused("--model", small)
+    said = refused("benchmark", "--model", small)
     assert f"download the zip archive from {hub.url}/datasets/{GOLD_STANDARD}" in said and "(--folder)" in said

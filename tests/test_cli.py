@@ -16,29 +16,13 @@ import pandas as pd
 import psutil
 import pytest
 import tifffile
+from command_line import call, done, refused
 from spatialdata import SpatialData, read_zarr
-from typer.testing import CliRunner
 
 import nimbus_sd
-from nimbus_sd.cli import app
 
 CHANNELS = ["DAPI", "CD3", "CD20"]
-COMMANDS = ("demo", "predict", "convert", "report", "benchmark")
-
-
-def call(*arguments: object) -> tuple[int, str, str]:
-    """Run a command; its exit code, output and messages."""
-    result = CliRunner().invoke(app, [str(argument) for argument in arguments])
-    assert result.exception is None or isinstance(result.exception, SystemExit), result.exception
-    return result.exit_code, result.stdout, result.stderr
-
-
-def refused(*arguments: object) -> str:
-    """Run a command that must end with 2 and one line; that line."""
-    code, out, messages = call(*arguments)
-    assert (code, out) == (2, ""), messages
-    assert messages.count("\n") == 1 and messages.startswith("Error: "), messages
-    return messages
+NIMBUS_SD = Path(sys.executable).with_name("nimbus-sd")
 
 
 def files(folder: Path) -> dict[str, str]:
@@ -51,11 +35,8 @@ def tiffs(tissue, tmp_path_factory) -> Path:
     """An image of 0.5 um per pixel with its mask, and a mask that is too small."""
     folder = tmp_path_factory.mktemp("tiffs")
     image, labels = tissue((64, 72), 3)
-    metadata = {
-        "axes": "CYX",
-        "Channel": {"Name": CHANNELS},
-        **{"PhysicalSizeX": 0.5, "PhysicalSizeXUnit": "µm", "PhysicalSizeY": 0.5, "PhysicalSizeYUnit": "µm"},
-    }
+    metadata = {"axes": "CYX", "Channel": {"Name": CHANNELS}}
+    metadata |= {f"PhysicalSize{axis}": 0.5 for axis in "XY"} | {f"PhysicalSize{axis}Unit": "µm" for axis in "XY"}
     tifffile.imwrite(folder / "tumour.ome.tif", image, metadata=metadata)
     tifffile.imwrite(folder / "mask.tif", labels)
     tifffile.imwrite(folder / "small_mask.tif", labels[:50])
@@ -64,18 +45,16 @@ def tiffs(tissue, tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="module")
 def converted(tiffs) -> Path:
-    code, out, messages = call("convert", tiffs / "tumour.ome.tif", tiffs / "mask.tif", "--out", tiffs / "plain.zarr")
-    assert (code, messages) == (0, "")
-    assert out == f"Wrote 1 image(s) and 1 mask(s) to {tiffs / 'plain.zarr'}.\n"
-    return tiffs / "plain.zarr"
+    store = tiffs / "plain.zarr"
+    out, messages = done("convert", tiffs / "tumour.ome.tif", tiffs / "mask.tif", "--out", store)
+    assert (out, messages) == (f"Wrote 1 image(s) and 1 mask(s) to {store}.\n", "")
+    return store
 
 
 @pytest.fixture(scope="module")
 def scored(converted, small) -> Path:
-    store = converted.with_name("scored.zarr")
-    shutil.copytree(converted, store)
-    code, out, messages = call("predict", store, "--model", small, "--no-progress")
-    assert code == 0, messages
+    store = Path(shutil.copytree(converted, converted.with_name("scored.zarr")))
+    out, _ = done("predict", store, "--model", small, "--no-progress")
     n = len(np.unique(read_zarr(store)["tumour_labels"])) - 1
     assert out == f"Wrote {n} cells x 3 channels to table 'table' of {store}.\n"
     return store
@@ -110,51 +89,70 @@ def test_convert_takes_channel_names_and_which_mask_is_meant(tissue, tmp_path):
         tifffile.imwrite(tmp_path / "masks" / f"a_{kind}.tif", mask)
     source = ["convert", tmp_path / "images", tmp_path / "masks", "--out", tmp_path / "x.zarr"]
     assert "mask_pattern" in refused(*source)
-    code, _, messages = call(*source, "--mask-pattern", "{fov}_cell.tif", "--channel", "CD3", "--channel", "CD8")
-    assert code == 0, messages
+    done(*source, "--mask-pattern", "{fov}_cell.tif", "--channel", "CD3", "--channel", "CD8")
     sdata = read_zarr(tmp_path / "x.zarr")
     assert list(sdata["a"].coords["c"].values) == ["CD3", "CD8"]
     np.testing.assert_array_equal(sdata["a_labels"], labels)
 
 
-def test_predict_writes_the_table(scored):
-    table = read_zarr(scored)["table"]
-    assert list(table.var_names) == CHANNELS
-    scores = table.layers["nimbus"]
-    assert np.isfinite(scores).all() and scores.min() >= 0 and scores.max() <= 1 and scores.std() > 0
-    assert table.uns["nimbus"]["model"] == "small"
+@pytest.mark.parametrize(
+    ("image", "mask", "out", "said"),
+    [
+        ("tumour.ome.tif", "small_mask.tif", "x.zarr", ("64 x 72", "50 x 72")),
+        ("tumour.ome.tif", "mask.tif", "plain.zarr", ("exists already",)),
+        ("tumour.ome.tif", "mask.tif", "new/store", ("must end in .zarr",)),
+        ("nowhere.tif", "mask.tif", "x.zarr", ("nowhere.tif does not exist",)),
+        ("notes.tif", "mask.tif", "x.zarr", ("notes.tif cannot be read",)),
+    ],
+)
+def test_convert_refuses(tiffs, converted, image, mask, out, said):
+    (tiffs / "notes.tif").write_text("no picture")
+    before = files(tiffs)
+    message = refused("convert", tiffs / image, tiffs / mask, "--out", tiffs / out)
+    assert all(text in message for text in said), message
+    assert files(tiffs) == before and not (tiffs / "new").exists()
+
+
+def test_convert_leaves_nothing_behind_where_writing_fails(tiffs, tmp_path, monkeypatch):
+    write = SpatialData.write
+
+    def half(self, path, *args, **kwargs):
+        write(self, path, *args, **kwargs)
+        raise OSError("No space left on device")
+
+    out = tmp_path / "new" / "x.zarr"
+    command = ("convert", tiffs / "tumour.ome.tif", tiffs / "mask.tif", "--out", out)
+    with monkeypatch.context() as patch:
+        patch.setattr(SpatialData, "write", half)
+        assert "No space left" in refused(*command)
+    assert not list(out.parent.iterdir())
+    done(*command)
+    assert [path.name for path in out.parent.iterdir()] == ["x.zarr"]
 
 
 def test_predict_takes_names_channels_and_keys(store, small):
     names = ["--image", "tumour", "--labels", "tumour_labels", "--channel", "CD20", "--channel", "DAPI"]
-    code, _, messages = call(
-        "predict", store, *names, "--model", small, "--table", "cells", "--key", "mine", "--no-tta", "--no-progress"
-    )
-    assert code == 0, messages
+    keys = ["--table", "cells", "--key", "mine"]
+    # Without a table, --overwrite has nothing to do.
+    done("predict", store, *names, *keys, "--model", small, "--no-tta", "--no-progress", "--overwrite")
     sdata = read_zarr(store)
-    assert list(sdata.tables) == ["cells"]
-    assert list(sdata["cells"].var_names) == ["CD20", "DAPI"]
-    assert sdata["cells"].uns["mine"]["views"] == 1
-    assert "mine" in sdata["cells"].layers
+    assert list(sdata.tables) == ["cells"] and list(sdata["cells"].var_names) == ["CD20", "DAPI"]
+    assert sdata["cells"].uns["mine"]["views"] == 1 and "mine" in sdata["cells"].layers
 
 
-def test_predict_takes_what_messages_tell_of(store, small, tmp_path):
+def test_predict_takes_factors_sizes_and_a_checkpoint(store, small, tmp_path):
     factors = pd.DataFrame({"factor": [90.0, 120.0, 100.0]}, index=pd.Index(["CD20", "DAPI", "CD3"], name="channel"))
     factors.to_csv(tmp_path / "factors.csv")
-    options = ["--normalization", tmp_path / "factors.csv", "--tile-size", 16, "--batch-size", 1]
-    checkpoint = tmp_path / "checkpoint"
-    code, _, messages = call(
-        "predict", store, "--model", small, *options, "--precision", "float32", "--checkpoint", checkpoint, "--no-tta"
-    )
-    assert code == 0, messages
+    options = ["--normalization", tmp_path / "factors.csv", "--tile-size", 16, "--batch-size", 1, "--no-tta"]
+    options += ["--precision", "float32", "--checkpoint", tmp_path / "checkpoint"]
+    done("predict", store, "--model", small, *options)
     table = read_zarr(store)["table"]
     assert table.uns["nimbus"]["normalization"] == "given" and table.uns["nimbus"]["precision"] == "float32"
     assert table.varm["nimbus_normalization"]["factor"].to_dict() == factors["factor"].to_dict()
     # 32 x 36 model pixels in cores of 16.
-    assert len(list(checkpoint.glob("tile-*.npz"))) == 6
-    expected = nimbus_sd.predict(
-        read_zarr(store), model=small, normalization=factors, tta=False, pixel_size=0.5, progress=False
-    )
+    assert len(list((tmp_path / "checkpoint").glob("tile-*.npz"))) == 6
+    settings = {"model": small, "normalization": factors, "tta": False, "pixel_size": 0.5, "progress": False}
+    expected = nimbus_sd.predict(read_zarr(store), **settings)
     np.testing.assert_allclose(table.layers["nimbus"], expected.layers["nimbus"], atol=1e-5)
 
 
@@ -168,63 +166,46 @@ def test_predict_takes_what_messages_tell_of(store, small, tmp_path):
         ("channel,factor\nCD3\n", "line 2 has more or fewer values"),
     ],
 )
-def test_factors_that_do_not_do(store, small, tmp_path, content, said):
+def test_factors_that_do_not_do(converted, small, tmp_path, content, said):
     (tmp_path / "factors.csv").write_text(content)
-    command = ("predict", store, "--model", small, "--normalization", tmp_path / "factors.csv", "--no-progress")
-    code, _, messages = call(*command)
-    assert code == 2 and said in messages.splitlines()[-1]
+    factors = ("--normalization", tmp_path / "factors.csv")
+    assert said in refused("predict", converted, "--model", small, *factors, "--no-progress")
 
 
-def test_log_and_warnings_are_single_lines(store, small, tmp_path):
-    code, _, messages = call(
-        "predict", store, "--model", small, "--pixel-size", "7", "--out", tmp_path / "x.csv", "--no-progress"
-    )
-    assert code == 0
-    lines = messages.splitlines()
-    assert all(line.startswith(("Warning: ", "Model ", "added ")) for line in lines), messages
+def test_log_and_warnings_are_single_lines(converted, small, tmp_path):
+    options = ("--pixel-size", "7", "--out", tmp_path / "x.csv", "--no-progress")
+    lines = done("predict", converted, "--model", small, *options)[1].splitlines()
+    assert all(line.startswith(("Warning: ", "Model ", "added ")) for line in lines), lines
     (size,) = (line for line in lines if "which is implausible" in line)
     assert size.startswith("Warning: With a pixel size of 7 um the median cell of 'tumour_labels' is")
     (model,) = (line for line in lines if line.startswith("Model "))
     assert "Model small: from" in model
-    # Said once, however often a command is run.
     assert len(set(lines)) == len(lines)
 
 
-@pytest.mark.parametrize("suffix", ["h5ad", "csv"])
-def test_out_leaves_the_store_alone(scored_store, small, tmp_path, suffix):
-    before = files(scored_store)
-    out = tmp_path / f"cells.{suffix}"
-    code, text, messages = call(
-        "predict", scored_store, "--model", small, "--out", out, "--no-progress", "--key", "again"
-    )
-    assert code == 0, messages
-    assert files(scored_store) == before
-    assert text.rstrip().endswith(f"to {out}.")
-    table = read_zarr(scored_store)["table"]
-    if suffix == "h5ad":
-        found = ad.read_h5ad(out)
-        np.testing.assert_array_equal(found.layers["again"], table.layers["nimbus"])
-        assert list(found.obs_names) == list(table.obs_names)
-    else:
-        found = pd.read_csv(out, index_col=0)
-        assert list(found.columns) == ["region", "instance_id", "area", *CHANNELS]
-        np.testing.assert_allclose(found[CHANNELS], table.layers["nimbus"], rtol=1e-5)
-        assert found.index.tolist() == table.obs_names.tolist()
-
-
-def test_a_csv_may_have_channels_that_are_columns_of_obs(scored_store, small, tmp_path):
+def test_out_leaves_the_store_alone(scored_store, small, tmp_path):
     sdata = read_zarr(scored_store)
     sdata["table"].obs["CD3"] = "gated"
-    rewrite(sdata, "table")
-    code, _, messages = call("predict", scored_store, "--model", small, "--out", tmp_path / "x.csv", "--no-progress")
-    assert code == 0, messages
-    found = pd.read_csv(tmp_path / "x.csv", index_col=0)
-    assert set(found["CD3"]) == {"gated"} and found["CD3_nimbus"].between(0, 1).all()
-
-
-def rewrite(sdata: SpatialData, name: str) -> None:
-    sdata.delete_element_from_disk(name)
-    sdata.write_element(name)
+    sdata.delete_element_from_disk("table")
+    sdata.write_element("table")
+    before, table = files(scored_store), sdata["table"]
+    outs = [tmp_path / f"cells.{suffix}" for suffix in ("h5ad", "csv")]
+    for out in outs:
+        command = ("predict", scored_store, "--model", small, "--out", out, "--key", "again", "--no-progress")
+        assert done(*command)[0].rstrip().endswith(f"to {out}.")
+        # A file that is there is kept unless told otherwise.
+        out.write_text("mine")
+        assert "exists already; pass --overwrite" in refused(*command)
+        assert out.read_text() == "mine"
+        done(*command, "--overwrite")
+    assert files(scored_store) == before
+    written, cells = ad.read_h5ad(outs[0]), pd.read_csv(outs[1], index_col=0)
+    np.testing.assert_array_equal(written.layers["again"], table.layers["nimbus"])
+    assert list(written.obs_names) == list(cells.index) == list(table.obs_names)
+    # A channel that is named as a column of obs gets the layer's name behind it.
+    scores = ["DAPI", "CD3_again", "CD20"]
+    assert list(cells.columns) == ["region", "instance_id", "area", "CD3", *scores] and set(cells["CD3"]) == {"gated"}
+    np.testing.assert_allclose(cells[scores], table.layers["nimbus"], rtol=1e-5)
 
 
 def test_an_existing_table_is_kept_unless_told_otherwise(scored_store, small):
@@ -237,45 +218,40 @@ def test_an_existing_table_is_kept_unless_told_otherwise(scored_store, small):
 def test_overwrite_joins_and_keeps_the_rest(scored_store, small):
     sdata = read_zarr(scored_store)
     table = sdata["table"]
+    scores = table.layers["nimbus"]
+    assert np.isfinite(scores).all() and scores.min() >= 0 and scores.max() <= 1 and scores.std() > 0
     table.obs["cell_type"] = pd.Categorical(["T", *["B"] * (table.n_obs - 1)])
     table.layers["gold"] = np.ones(table.shape, np.float32)
     table.uns["notes"] = "seen by Ana"
     sdata.tables["table"] = table[::-1].copy()
-    rewrite(sdata, "table")
+    sdata.delete_element_from_disk("table")
+    sdata.write_element("table")
     others = {name: digest for name, digest in files(scored_store).items() if name.startswith(("images", "labels"))}
 
-    code, _, messages = call(
-        "predict", scored_store, "--model", small, "--key", "again", "--overwrite", "--no-progress"
-    )
-    assert code == 0, messages
+    done("predict", scored_store, "--model", small, "--key", "again", "--overwrite", "--no-progress")
     back = read_zarr(scored_store)
     assert list(back.tables) == ["table"]
-    found = back["table"]
-    assert list(found.obs_names) == list(table.obs_names[::-1])
-    assert found.obs["cell_type"].tolist() == table.obs["cell_type"][::-1].tolist()
-    assert set(found.layers) >= {"nimbus", "again", "gold", "integrated_expression"}
-    np.testing.assert_array_equal(found.layers["nimbus"], table.layers["nimbus"][::-1])
-    np.testing.assert_array_equal(found.layers["again"], found.layers["nimbus"])
-    assert (found.layers["gold"] == 1).all() and found.uns["notes"] == "seen by Ana"
+    joined = back["table"]
+    assert list(joined.obs_names) == list(table.obs_names[::-1])
+    assert joined.obs["cell_type"].tolist() == table.obs["cell_type"][::-1].tolist()
+    assert set(joined.layers) >= {"nimbus", "again", "gold", "integrated_expression"}
+    np.testing.assert_array_equal(joined.layers["nimbus"], scores[::-1])
+    np.testing.assert_array_equal(joined.layers["again"], joined.layers["nimbus"])
+    assert (joined.layers["gold"] == 1).all() and joined.uns["notes"] == "seen by Ana"
     now = files(scored_store)
     assert {name: now[name] for name in others} == others
 
 
-def test_overwrite_without_a_table_writes_one(store, small):
-    code, _, messages = call("predict", store, "--model", small, "--overwrite", "--no-progress")
-    assert code == 0, messages
-    assert list(read_zarr(store).tables) == ["table"]
-
-
 def test_no_table_is_lost_where_writing_fails(scored_store, small, monkeypatch):
     before = files(scored_store)
-    monkeypatch.setattr("nimbus_sd.io.tables.put_folder", lambda *_: (_ for _ in ()).throw(OSError("No space left")))
     command = ("predict", scored_store, "--model", small, "--key", "again", "--overwrite", "--no-progress")
-    code, _, messages = call(*command)
+    with monkeypatch.context() as patch:
+        patch.setattr("nimbus_sd.io.tables.put_folder", lambda *_: (_ for _ in ()).throw(OSError("No space left")))
+        code, _, messages = call(*command)
     assert code == 2 and messages.endswith("Error: No space left\n")
     assert files(scored_store) == before
-    monkeypatch.undo()
-    assert call(*command)[0] == 0 and {"nimbus", "again"} <= set(read_zarr(scored_store)["table"].layers)
+    done(*command)
+    assert {"nimbus", "again"} <= set(read_zarr(scored_store)["table"].layers)
 
 
 @pytest.mark.parametrize("step", ["put_folder", "_consolidate"])
@@ -283,42 +259,35 @@ def test_the_same_command_goes_through_after_a_kill(store, small, monkeypatch, s
     """Also where the table was in its place already, which is no reason to ask for --overwrite."""
     from nimbus_sd.io import tables
 
+    command = ("predict", store, "--model", small, "--no-progress")
     with monkeypatch.context() as patch:
         patch.setattr(tables, step, lambda *_: (_ for _ in ()).throw(SystemExit(137)))
         patch.setattr(tables.shutil, "rmtree", lambda path, *_, **__: path.name == "new.zarr" and rmtree(path))
-        assert call("predict", store, "--model", small, "--no-progress")[0] == 137
+        assert call(*command)[0] == 137
     assert (store / ".nimbus-sd").exists()
-    assert call("predict", store, "--model", small, "--no-progress")[0] == 0
+    done(*command)
     assert list(read_zarr(store).tables) == ["table"] and not (store / ".nimbus-sd").exists()
-    assert "--overwrite" in refused("predict", store, "--model", small, "--no-progress")
+    assert "--overwrite" in refused(*command)
 
 
-def test_a_store_that_cannot_be_written_is_said_before_the_work(store, small, tmp_path, monkeypatch):
-    monkeypatch.setattr("os.access", lambda path, mode: (path, mode) != (store, os.W_OK))
-    message = refused("predict", store, "--model", small, "--no-progress")
-    assert f"{store} cannot be written to" in message and "--out" in message
-    assert call("predict", store, "--model", small, "--no-progress", "--out", tmp_path / "x.csv")[0] == 0
+def test_a_store_that_cannot_be_written_is_said_before_the_work(converted, small, tmp_path, monkeypatch):
+    monkeypatch.setattr("os.access", lambda path, mode: (path, mode) != (converted, os.W_OK))
+    message = refused("predict", converted, "--model", small, "--no-progress")
+    assert f"{converted} cannot be written to" in message and "--out" in message
+    done("predict", converted, "--model", small, "--no-progress", "--out", tmp_path / "x.csv")
 
 
 def test_a_checkpoint_goes_on_after_an_error_that_tells_of_it(store, small, tmp_path):
     folder = tmp_path / "checkpoint"
     folder.mkdir()
-    unfinished = folder / "tile-0000000.npz.unfinished"
     # The device on which every write finds no space.
-    unfinished.symlink_to("/dev/full")
+    (folder / "tile-0000000.npz.unfinished").symlink_to("/dev/full")
     command = ("predict", store, "--model", small, "--no-progress", "--checkpoint", folder)
     code, _, messages = call(*command)
     assert code == 2 and "No space left on device" in messages
     assert messages.splitlines()[-1].endswith(f"0 of 1 tiles are kept in '{folder}': the same call goes on from there.")
-    assert call(*command)[0] == 0
+    done(*command)
     assert (folder / "tile-0000000.npz").exists()
-
-
-def _wait_until_idle(pid: int) -> None:
-    process, before = psutil.Process(pid), None
-    while (used := process.cpu_times()[:2]) != before:
-        before = used
-        time.sleep(1)
 
 
 @pytest.mark.slow
@@ -328,12 +297,16 @@ def test_ctrl_c_stops_within_seconds_and_says_how_to_go_on(store, small, tmp_pat
     folder.mkdir()
     # Whoever opens it waits for a reader.
     os.mkfifo(folder / "tile-0000000.npz.unfinished")
-    command = [Path(sys.executable).with_name("nimbus-sd"), "predict", store, "--model", small, "--checkpoint", folder]
+    command = [NIMBUS_SD, "predict", store, "--model", small, "--checkpoint", folder]
     with subprocess.Popen([*map(str, command)], stderr=subprocess.PIPE, text=True) as process:
         while not (folder / "inputs.json").exists():
             assert process.poll() is None
             time.sleep(0.05)
-        _wait_until_idle(process.pid)
+        used, before = psutil.Process(process.pid).cpu_times(), None
+        while used[:2] != before:
+            before = used[:2]
+            time.sleep(1)
+            used = psutil.Process(process.pid).cpu_times()
         process.send_signal(signal.SIGINT)
         try:
             _, messages = process.communicate(timeout=60)
@@ -343,23 +316,6 @@ def test_ctrl_c_stops_within_seconds_and_says_how_to_go_on(store, small, tmp_pat
     assert messages.splitlines()[-1].startswith("Stopped. 0 of 1 tiles are kept in") and "Traceback" not in messages
 
 
-def test_missing_store(tmp_path):
-    assert "nowhere.zarr" in refused("predict", tmp_path / "nowhere.zarr")
-
-
-def test_something_else_than_a_store(tiffs, tmp_path):
-    assert "mask.tif cannot be read as a SpatialData store" in refused("predict", tiffs / "mask.tif")
-    (tmp_path / "empty.zarr").mkdir()
-    assert "cannot be read as a SpatialData store" in refused("predict", tmp_path / "empty.zarr")
-
-
-def test_unknown_channel_names_the_nearest(store, small):
-    before = files(store)
-    message = refused("predict", store, "--model", small, "--channel", "CD02", "--no-progress")
-    assert "No channel 'CD02'" in message and "Did you mean 'CD20'" in message
-    assert files(store) == before
-
-
 @pytest.mark.parametrize(
     "options, said",
     [
@@ -367,128 +323,112 @@ def test_unknown_channel_names_the_nearest(store, small):
         (["--out", "no/such/folder/x.csv"], "no folder no/such/folder"),
         (["--image", "tumor"], "Did you mean 'tumour'"),
         (["--labels", "cells"], "No labels element 'cells'; there is: 'tumour_labels'"),
+        (["--channel", "CD02"], "Did you mean 'CD20'"),
         (["--pixel-size", "-1"], "`pixel_size` is -1"),
         (["--model", "compat"], "model='compat' is not known"),
         (["--model", "nowhere.pt"], "nowhere.pt does not exist"),
         (["--table", "my table"], "must consist of letters"),
         (["--key", "gold"], "kept for something else"),
         (["--normalization", "nowhere.csv"], "nowhere.csv"),
+        (["--tile-size", "0"], "`tile_size` is 0"),
+        (["--batch-size", "0"], "batch_size=0"),
     ],
     ids=lambda value: value[0] + " " + value[1] if isinstance(value, list) else "",
 )
-def test_bad_input_is_named_before_any_work(store, options, said):
-    before = files(store)
-    assert said in refused("predict", store, "--no-progress", *options)
-    assert files(store) == before
+def test_bad_input_is_named_before_any_work(converted, options, said):
+    before = files(converted)
+    assert said in refused("predict", converted, "--no-progress", *options)
+    assert files(converted) == before
 
 
-@pytest.mark.parametrize("option, said", [("--tile-size", "`tile_size` is 0"), ("--batch-size", "batch_size=0")])
-def test_sizes_of_zero_are_refused_after_the_model_was_named(store, small, option, said):
-    before = files(store)
-    code, _, messages = call("predict", store, "--model", small, "--no-progress", option, 0)
-    assert code == 2 and messages.splitlines()[-1].startswith("Error: ") and said in messages.splitlines()[-1]
-    assert files(store) == before
-
-
-def test_an_error_of_many_lines_is_one_line(store, monkeypatch):
+@pytest.mark.parametrize("command", ["predict", "report"])
+def test_what_is_no_store_is_one_line(converted, tiffs, tmp_path, monkeypatch, command):
+    out = () if command == "predict" else ("--out", tmp_path / "x.html")
+    (tmp_path / "empty.zarr").mkdir()
+    assert "There is no " in refused(command, tmp_path / "nowhere.zarr", *out)
+    for path in (tiffs / "mask.tif", tmp_path / "empty.zarr"):
+        assert f"{path.name} cannot be read as a SpatialData store" in refused(command, path, *out)
     monkeypatch.setattr("spatialdata.read_zarr", lambda path: (_ for _ in ()).throw(ValueError("first\n  second\n")))
-    assert refused("predict", store).endswith("store: first second\n")
+    assert refused(command, converted, *out).endswith("store: first second")
 
 
 EVIL = "\x1b]0;mine\x07\x9b31m\u202e"
 
 
-def test_names_cannot_steer_the_terminal(store, tmp_path, small, monkeypatch):
+def test_names_cannot_steer_the_terminal(store, tmp_path, small):
     for command in (("predict", tmp_path / EVIL), ("predict", store, "--model", tmp_path / f"{EVIL}.pt")):
         assert r"\x1b]0;mine\x07\x9b31m\u202e" in refused(*command, "--no-progress")
     sdata = read_zarr(store)
     sdata.set_channel_names("tumour", [EVIL, "=1+1", "CD20"], write=True)
     out = tmp_path / f"{EVIL}.csv"
-    code, text, messages = call("predict", store, "--model", small, "--out", out, "--no-progress")
-    assert code == 0, messages
-    assert not set(EVIL) & set("\x1b\x07\x9b\u202e") & set(text + messages) and r"\x1b" in text
+    text = "".join(done("predict", store, "--model", small, "--out", out, "--no-progress"))
+    assert not set(EVIL) & set("\x1b\x07\x9b\u202e") & set(text) and r"\x1b" in text
     assert out.read_text("utf-8").splitlines()[0].endswith(",'=1+1,CD20")
 
 
-def test_a_mask_of_another_shape(tiffs, tmp_path):
-    message = refused("convert", tiffs / "tumour.ome.tif", tiffs / "small_mask.tif", "--out", tmp_path / "x.zarr")
-    assert "64 x 72" in message and "50 x 72" in message
-    assert not (tmp_path / "x.zarr").exists()
-
-
-def test_convert_does_not_overwrite(tiffs, converted):
-    before = files(converted)
-    message = refused("convert", tiffs / "tumour.ome.tif", tiffs / "mask.tif", "--out", converted)
-    assert "exists already" in message
-    assert files(converted) == before
-
-
-def test_convert_writes_stores_that_end_in_zarr(tiffs, tmp_path):
-    message = refused("convert", tiffs / "tumour.ome.tif", tiffs / "mask.tif", "--out", tmp_path / "new" / "store")
-    assert "must end in .zarr" in message and not (tmp_path / "new").exists()
-
-
-def test_convert_says_which_file_is_missing_or_unreadable(tiffs, tmp_path):
-    out = tmp_path / "x.zarr"
-    assert "nowhere.tif does not exist" in refused("convert", tiffs / "nowhere.tif", tiffs / "mask.tif", "--out", out)
-    (tmp_path / "notes.tif").write_text("no picture")
-    assert "notes.tif cannot be read" in refused("convert", tmp_path / "notes.tif", tiffs / "mask.tif", "--out", out)
-    assert not out.exists()
-
-
-def test_convert_leaves_nothing_behind_where_writing_fails(tiffs, tmp_path, monkeypatch):
-    write = SpatialData.write
-
-    def half(self, path, *args, **kwargs):
-        write(self, path, *args, **kwargs)
-        raise OSError("No space left on device")
-
-    monkeypatch.setattr(SpatialData, "write", half)
-    out = tmp_path / "new" / "x.zarr"
-    assert "No space left" in refused("convert", tiffs / "tumour.ome.tif", tiffs / "mask.tif", "--out", out)
-    assert not list(out.parent.iterdir())
-    monkeypatch.undo()
-    assert call("convert", tiffs / "tumour.ome.tif", tiffs / "mask.tif", "--out", out)[0] == 0
-    assert [path.name for path in out.parent.iterdir()] == ["x.zarr"]
-
-
 @pytest.fixture(scope="module")
-def shown(tmp_path_factory) -> tuple[Path, str, str]:
-    """A demo in a folder that holds an older one; its folder, output and messages."""
-    folder = tmp_path_factory.mktemp("demo")
-    (folder / "example.png").write_text("an older picture")
-    SpatialData().write(folder / "example.zarr")
-    code, out, messages = call("demo", "--out", folder, "--no-progress")
-    assert code == 0, messages
-    return folder, out, messages
-
-
-def test_demo_writes_store_and_picture_in_place_of_older_ones(shown):
-    folder, out, _ = shown
-    assert sorted(path.name for path in folder.iterdir()) == ["example.png", "example.zarr"]
-    assert (folder / "example.png").read_bytes().startswith(b"\x89PNG")
-    sdata = read_zarr(folder / "example.zarr")
-    assert sorted(sdata.images) == ["fov1", "fov2"]
+def with_labels(scored) -> Path:
+    """A store with scores under another name, and as labels which cells are brighter than the median."""
+    store = Path(shutil.copytree(scored, scored.with_name("labelled.zarr")))
+    sdata = read_zarr(store)
     table = sdata["table"]
+    table.layers["mine"], mean = table.layers.pop("nimbus"), table.layers["integrated_expression"]
+    table.uns["mine"] = table.uns.pop("nimbus")
+    table.layers["gold"] = (mean > np.median(mean, axis=0)).astype(np.float32)
+    sdata["cells"] = table
+    sdata.write_element("cells")
+    sdata.delete_element_from_disk("table")
+    return store
+
+
+def test_report_writes_one_file_about_the_table(with_labels, tmp_path):
+    out = tmp_path / "run.html"
+    command = ("report", with_labels, "--out", out, "--layer", "mine", "--table-key", "cells")
+    assert done(*command)[0] == f"Wrote {out}.\n"
+    assert [path.name for path in tmp_path.iterdir()] == ["run.html"]
+    text, n = out.read_text("utf-8"), read_zarr(with_labels)["cells"].n_obs
+    assert f"{n} cells of 1 region" in text and "<th>CD3</th>" in text
+    # With the images, so with crops; and with the labels that the table has.
+    assert "Examples" in text and "Against the labels" in text
+    out.write_text("mine")
+    assert "exists already; pass --overwrite" in refused(*command)
+    assert out.read_text() == "mine"
+    done(*command, "--overwrite")
+    assert out.read_text("utf-8").startswith("<!")
+
+
+@pytest.mark.parametrize(
+    "options, said",
+    [
+        ([], "has no table 'table'; there is: 'cells'. Pass its name with --table-key"),
+        (["--table", "cells"], "'nimbus'"),
+        (["--out", "run.pdf"], "must end in .html"),
+        (["--out", "no/such/run.html"], "no folder no/such"),
+    ],
+)
+def test_report_refuses(with_labels, tmp_path, monkeypatch, options, said):
+    monkeypatch.chdir(tmp_path)
+    assert said in refused("report", with_labels, "--out", "run.html", *options)
+    assert not list(tmp_path.iterdir())
+
+
+def test_demo_writes_store_and_picture_in_place_of_older_ones(tmp_path):
+    (tmp_path / "example.png").write_text("an older picture")
+    SpatialData().write(tmp_path / "example.zarr")
+    out, messages = done("demo", "--out", tmp_path, "--no-progress")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["example.png", "example.zarr"]
+    assert (tmp_path / "example.png").read_bytes().startswith(b"\x89PNG")
+    table = read_zarr(tmp_path / "example.zarr")["table"]
     assert {"gold", "nimbus", "integrated_expression"} <= set(table.layers)
-    assert np.isfinite(table.layers["nimbus"]).all()
-    assert f"Wrote {folder / 'example.zarr'}" in out and str(folder / "example.png") in out
-
-
-def test_demo_prints_a_table_and_how_long_steps_took(shown):
-    _, out, messages = shown
+    assert f"Wrote {tmp_path / 'example.zarr'}" in out and str(tmp_path / "example.png") in out
     lines = out.splitlines()
     assert sum(line.endswith(" s]") for line in lines) == 3
-    header = next(line for line in lines if "share positive" in line)
-    assert "F1 of scores at 0.5" in header and "F1 of mean intensity, Otsu" in header
     rows = {line.split()[0]: line.split()[1:] for line in lines if line[:1].isalnum() and len(line.split()) == 5}
-    baselines = {name: [float(one) for one in rows.pop(name)] for name in list(rows) if name.endswith("_expression")}
+    baselines = {name: [*map(float, rows.pop(name))] for name in list(rows) if name.endswith("_expression")}
     assert set(baselines) == {"integrated_expression", "arcsinh_expression"}
     (rules,) = [line.split() for line in lines if "oracle" in line and "mixture" in line]
     assert all(row[rules.index("oracle")] == max(row) > 0.5 for row in baselines.values())
-    assert {"DAPI", "CD45", "CD3", "CD8", "CD20", "CD68", "PanCK", "Ki67", "mean"} == set(rows)
-    assert all(row[0].isdigit() for row in rows.values())
-    assert float(rows["CD20"][3]) > 0.8
+    assert {*table.var_names, "mean"} == set(rows) and float(rows["CD20"][3]) > 0.8
     # What a model was trained on, said once.
     assert messages.count("trained on real and simulated tissue") == 1
 
@@ -501,33 +441,16 @@ def test_demo_refuses_a_folder_with_other_files(tmp_path):
     refused("demo", "--out", tmp_path / "thesis.docx")
 
 
-def test_help_names_the_commands():
-    code, out, _ = call("--help")
-    assert code == 0 and all(f" {command} " in out for command in COMMANDS)
-    for command in COMMANDS:
-        code, out, _ = call(command, "--help")
-        assert code == 0 and "--out" in out
+def test_help_and_version():
+    commands = ("demo", "predict", "convert", "report", "benchmark")
+    assert all(f" {command} " in done("--help")[0] for command in commands)
+    assert all("--out" in done(command, "--help")[0] for command in commands)
+    assert done("--version")[0].strip() == nimbus_sd.__version__
 
 
 def test_the_installed_command(tmp_path):
     """As a user runs it: the exit code and one line on stderr reach the shell."""
-    command = Path(sys.executable).with_name("nimbus-sd")
-    done = subprocess.run(
-        [command, "predict", tmp_path / "nowhere.zarr"], capture_output=True, text=True, timeout=120, check=False
-    )
-    assert (done.returncode, done.stdout) == (2, "")
-    assert done.stderr == f"Error: There is no {tmp_path / 'nowhere.zarr'}.\n"
-
-
-def test_a_file_that_is_there_is_kept_unless_told_otherwise(scored_store, small, tmp_path):
-    out = tmp_path / "cells.csv"
-    out.write_text("mine")
-    assert "exists already; pass --overwrite" in refused("predict", scored_store, "--model", small, "--out", out)
-    assert out.read_text() == "mine"
-    code, *_ = call("predict", scored_store, "--model", small, "--out", out, "--overwrite", "--no-progress")
-    assert code == 0 and out.read_text().startswith(",region")
-
-
-def test_the_version_is_that_of_the_package():
-    code, text, _ = call("--version")
-    assert code == 0 and text.strip() == nimbus_sd.__version__
+    command = [NIMBUS_SD, "predict", tmp_path / "nowhere.zarr"]
+    run = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    assert (run.returncode, run.stdout) == (2, "")
+    assert run.stderr == f"Error: There is no {tmp_path / 'nowhere.zarr'}.\n"

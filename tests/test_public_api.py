@@ -21,12 +21,11 @@ PUBLIC = {
             silver silver_from_gates silver_noise to_csv to_qupath""",
         ".metrics": """calibration_curve calibration_error compare_baselines confounder_information confounders
             find_threshold image_statistics marker_metrics pr_curve roc_curve score_shape threshold_curve""",
-        ".models": "PUBLISHED Card Model Scorer UNet architecture load push save",
+        ".models": "Card Model Scorer UNet load push save",
         ".pl": """calibration_curve cells check_silver cluster_gallery clusters compare_baselines compare_clusterings
             comparison composition confounder_information disagreement image marker_metrics merging
             metacluster_suggestion pr_curve report roc_curve score_matrix score_shape som_stars threshold_curve""",
-        ".simulate": """PLATFORMS Detector Look Marker Segmentation Stain Tissue TrainingTile draw_detector draw_look
-            draw_marker draw_segmentation draw_tissue expose segment simulate stain training_tiles truth""",
+        ".simulate": "Detector Marker Segmentation Tissue draw_tissue expose segment simulate stain truth",
         ".tl": """Metaclusters adapt calibrate call_positive cell_features cell_types check_signatures cluster_checks
             flowsom leiden map_to_som signatures suggest_types""",
         ".train": """FINE_TUNE LAPTOP PAPER Augmentation FineTuned Recipe Selection Store build_store fine_tune left_out

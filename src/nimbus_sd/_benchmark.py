@@ -30,18 +30,9 @@ def benchmark(
 ) -> pd.DataFrame:
     """Score the gold standard with a model and compare with the labels.
 
-    Parameters
-    ----------
-    model, tta, device
-        As in `predict`.
-    datasets, folder
-        As in `pan_m_gold_standard`.
-    pixel_size
-        Taken for that of all images, in um. The paper halved all of them, as if they were of 0.5 um.
-    likely
-        Whether labels that only lean to one side count. They do not in the paper's figures.
-    progress
-        Show progress bars.
+    ``pixel_size`` is taken for that of all images: the paper halved all of them, as if they were of 0.5 um. ``likely``
+    counts labels that only lean to one side, which the paper's figures do not. All else is as in `predict` and
+    `pan_m_gold_standard`.
 
     Returns
     -------

@@ -11,26 +11,11 @@ def benchmark():
     return module("bundled_model")
 
 
-def test_the_checksums_of_all_images_are_fixed(benchmark):
-    lines = benchmark.CHECKSUMS.read_text().splitlines()
-    assert [line.split()[1] for line in lines] == [*map(str, range(benchmark.N_IMAGES))]
-    digests = {line.split()[0] for line in lines}
-    assert len(digests) == benchmark.N_IMAGES and {len(digest) for digest in digests} == {64}
-
-
 @pytest.mark.parametrize("number", range(3))
 def test_images_are_those_that_were_fixed(benchmark, number):
-    digest, name = benchmark.CHECKSUMS.read_text().splitlines()[number].split()
-    assert name == str(number)
-    assert benchmark.checksum(number) == digest
-
-
-def test_an_image_has_positive_and_negative_cells(benchmark):
-    image, labels, known, _ = benchmark.simulated_image(0)
-    assert image.shape == labels.shape == (400, 400) and image.dtype == np.uint16
-    assert len(known) == labels.max() + 1
-    assert set(np.unique(known)) <= {0, 0.5, 1}
-    assert (known[1:] == 1).sum() >= 5 and (known[1:] == 0).sum() >= 5
+    lines = benchmark.CHECKSUMS.read_text().splitlines()
+    assert len(lines) == len(set(lines)) == benchmark.N_IMAGES
+    assert f"{benchmark.checksum(number)}  {number}" == lines[number]
 
 
 def test_f1_and_the_best_f1_are_those_of_all_thresholds(benchmark):

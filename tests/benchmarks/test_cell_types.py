@@ -11,11 +11,7 @@ import nimbus_sd as ns
 cell_types = module("cell_types")
 
 
-def test_the_design_is_that_of_the_issue():
-    assert len(cell_types.TYPES) == 15 and len(cell_types.MARKERS) == 30
-    assert sum(share for share, _ in cell_types.TYPES.values()) == pytest.approx(100)
-    assert len(cell_types.RARE) == 3 and {cell_types.TYPES[name][0] for name in cell_types.RARE} == {0.5}
-    # Signatures of the package tell each type from the others on this panel.
+def test_signatures_of_the_package_tell_the_types_from_each_other():
     with pytest.warns(UserWarning, match="no scores of the marker"):
         told = ns.tl.check_signatures(None, cell_types.MARKERS, missing="skip")
     assert set(cell_types.TYPES) <= set(told.index)
@@ -35,16 +31,6 @@ def test_clusters_are_named_by_more_than_half_of_their_cells():
     assert np.isnan(cell_types.figures(types, clusters, named, [])["recall of rare"])
 
 
-def test_margins_are_above_the_better_layer_of_expression():
-    rows = [
-        {"data": "x", "seed": 0, "algorithm": algorithm, "layer": layer, "ARI": value}
-        for algorithm in ("leiden", "flowsom")
-        for layer, value in (("nimbus", 0.8), ("integrated_expression", 0.5), ("arcsinh_z", 0.7))
-    ]
-    rows.append({"data": "x", "seed": 0, "algorithm": "signatures", "layer": "arcsinh_otsu", "ARI": 0.99})
-    assert cell_types.margins(pd.DataFrame(rows)).to_numpy() == pytest.approx(np.full((2, 1), 0.1))
-
-
 @pytest.fixture(scope="module")
 def tiny():
     return cell_types.cohort(0, 2, 96)
@@ -62,10 +48,8 @@ def test_scores_are_those_of_one_call_and_are_kept(tiny, tmp_path, monkeypatch):
     assert len(list(tmp_path.glob("*.npy"))) == 2 and not list(tmp_path.glob("*.part"))
     expected = ns.predict(few, table_key="all", progress=False)
     assert list(expected.obs_names) == list(adata.obs_names)
-    np.testing.assert_allclose(adata.layers["nimbus"], expected.layers["nimbus"], atol=1e-5)
-    np.testing.assert_allclose(
-        adata.layers["integrated_expression"], expected.layers["integrated_expression"], rtol=1e-5
-    )
+    for layer in ("nimbus", "integrated_expression"):
+        np.testing.assert_allclose(adata.layers[layer], expected.layers[layer], rtol=1e-5, atol=1e-5)
 
     def not_again(*_, **__):
         raise AssertionError("scored again")
@@ -82,17 +66,20 @@ def test_scores_are_those_of_one_call_and_are_kept(tiny, tmp_path, monkeypatch):
 def test_every_layer_is_judged_by_every_algorithm(tiny):
     table = tiny.tables["table"]
     rng = np.random.default_rng(0)
-    copies = rng.integers(table.n_obs, size=400)
+    copies = rng.integers(table.n_obs, size=300)
     adata = AnnData(
-        obs=table.obs.iloc[copies][["cell_type"]].set_axis(np.arange(400).astype(str)),
+        obs=table.obs.iloc[copies][["cell_type"]].set_axis(np.arange(300).astype(str)),
         var=pd.DataFrame(index=table.var_names),
         layers={"nimbus": table.layers["gold"][copies], "integrated_expression": np.asarray(table.X)[copies]},
     )
     adata.layers["nimbus"] += rng.uniform(-0.05, 0.05, adata.shape).astype(np.float32)
     np.clip(adata.layers["nimbus"], 0, 1, out=adata.layers["nimbus"])
     given = {"channels": cell_types.MARKERS, "rare": cell_types.RARE, "seed": 3}
-    found = pd.DataFrame(cell_types.compare(adata, **given, resolutions=[0.3, 1], attempts=True)).assign(data="x")
-    assert len(found) == 6 * 3 + 2 and set(found["seed"]) == {3}
+    found = pd.DataFrame(cell_types.compare(adata, **given, resolutions=[1], attempts=True)).assign(data="x")
+    assert len(found) == 6 * 2 + 2 and set(found["seed"]) == {3}
     assert found["ARI"].between(-0.5, 1).all() and found["assigned"].between(0, 1).all()
     np.testing.assert_allclose(adata.layers["arcsinh_z"].mean(axis=0), 0, atol=1e-4)
+    index = found.pivot(index="algorithm", columns="layer", values="ARI").loc["flowsom"]
+    margin = index["nimbus"] - index[["integrated_expression", "arcsinh_z"]].max()
+    assert cell_types.margins(found).xs("flowsom", level="algorithm")["nimbus"].item() == pytest.approx(margin)
     assert set(cell_types.margins(found).columns) == {"nimbus", "scores_logit", "scores_called", "scores_stretched"}

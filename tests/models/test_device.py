@@ -49,15 +49,9 @@ def test_copies_to_cuda_are_pinned_and_asynchronous_and_no_others(copies, array)
         tensor = to_device(array, device)
         assert tensor.dtype == torch.float32
         np.testing.assert_array_equal(tensor.numpy(), array)
+        assert not np.shares_memory(tensor.numpy(), array)
     # Without pinned memory below it, a copy that nobody waits for could read what is overwritten already.
     assert copies == [("cuda", True, True), ("cpu", False, False), ("mps", False, False)]
-
-
-def test_copies_are_copies():
-    array = np.zeros((2, 3), np.float32)
-    tensor = to_device(array, CPU)
-    array[:] = 1
-    np.testing.assert_array_equal(to_host(tensor), np.zeros((2, 3)))
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
@@ -69,11 +63,10 @@ def test_there_and_back_on_cuda():
 FORKED = """
 import os
 import numpy as np, torch
-from nimbus_sd.models import PUBLISHED, Model, Scorer, UNet
-from dataclasses import replace
+from nimbus_sd.models import Scorer, load
 
 torch.set_num_threads(2)
-model = Model(replace(PUBLISHED, name="random", root_filters=4, depth=3), UNet(4, 3).eval())
+model = load("compact")
 inputs = np.random.default_rng(0).random((2, 64, 64), np.float32), np.ones((64, 64), bool)
 before = Scorer(model, device="cpu", tta=False)(*inputs)
 if child := os.fork():

@@ -5,16 +5,14 @@ import pytest
 import torch
 from torch.nn import functional
 
-from nimbus_sd.models import UNet, architecture
+from nimbus_sd.models import UNet, load
 
 
 def test_same_scores_as_the_published_implementation(reference):
     state = torch.load(reference / "unet_root8_random.pt", weights_only=True, map_location="cpu")
     io = np.load(reference / "unet_root8_io.npz")
-    root_filters, depth, patch = architecture(state)
-    network = UNet(root_filters, depth, patch=patch).eval()
-    network.load_state_dict(state, strict=True)
-    assert list(network.state_dict()) == list(state)
+    network = load(reference / "unet_root8_random.pt").network
+    assert list(network.state_dict()) == list(state) and (network.root_filters, network.depth) == (8, 5)
 
     with torch.inference_mode():
         scores = network(torch.from_numpy(io["input"])).sigmoid().numpy()
@@ -47,16 +45,17 @@ def test_published_size_and_names():
 
 
 @pytest.mark.parametrize(("root_filters", "depth", "patch"), [(1, 2, 1), (3, 3, 1), (2, 5, 1), (3, 3, 2), (2, 2, 3)])
-@pytest.mark.parametrize("padding", ["reflect", "zeros"])
-def test_shape_gradient_and_architecture(root_filters, depth, padding, patch):
-    network = UNet(root_filters, depth, padding, patch)
+def test_shape_gradient_and_architecture(root_filters, depth, patch, tmp_path):
+    network = UNet(root_filters, depth, "zeros", patch)
     stride = network.stride
     assert stride == patch * 2 ** (depth - 1)
     logits = network(torch.rand(2, 2, 2 * stride, 3 * stride))
     assert logits.shape == (2, 1, 2 * stride, 3 * stride)
     logits.square().mean().backward()
     assert all(p.grad is not None and p.grad.isfinite().all() for p in network.parameters())
-    assert architecture(network.state_dict()) == (root_filters, depth, patch)
+    torch.save(network.state_dict(), tmp_path / "x.pt")
+    card = load(tmp_path / "x.pt").card
+    assert (card.root_filters, card.depth, card.patch) == (root_filters, depth, patch)
 
 
 def test_patches_give_the_first_level_every_pixel():
@@ -99,17 +98,3 @@ def test_other_shapes_are_refused(network, shape):
 def test_other_parameters_are_refused(wrong):
     with pytest.raises(ValueError, match=next(iter(wrong))):
         UNet(**wrong)
-
-
-def test_architecture_names_what_is_wrong(network):
-    state = network.state_dict()
-    with pytest.raises(ValueError, match=r"contracting_layers\.0\.conv2d_0\.weight.* is missing"):
-        architecture({"encoder.weight": torch.zeros(1)})
-    with pytest.raises(ValueError, match=r"lack final_conv\.bias"):
-        architecture({key: value for key, value in state.items() if key != "final_conv.bias"})
-    with pytest.raises(ValueError, match=r"unknown head\.weight"):
-        architecture(state | {"head.weight": torch.zeros(1)})
-    with pytest.raises(ValueError, match=r"'final_conv\.weight' has shape \(2, 4, 1, 1\)"):
-        architecture(state | {"final_conv.weight": torch.zeros(2, 4, 1, 1)})
-    with pytest.raises(ValueError, match="not a 2-D convolution"):
-        architecture(state | {"contracting_layers.0.conv2d_0.weight": torch.zeros(())})

@@ -58,24 +58,16 @@ def test_regions_are_found_with_their_pixel_size(pixel_size, no_warning):
     assert [region.pixel_size for region in regions] == pytest.approx([pixel_size] * 2)
 
 
-def test_each_segmented_cell_has_a_row(sdata):
+def test_each_segmented_cell_has_a_row_with_its_mean_intensity(sdata):
     table = sdata["table"]
     assert list(table.var_names) == list(PANEL)
-    for region in ("fov1_labels", "fov2_labels"):
-        rows = table.obs["region"] == region
-        ids = table.obs["instance_id"][rows]
-        np.testing.assert_array_equal(ids, np.unique(sdata[region])[1:])
-        assert list(table.obs_names[rows]) == [f"{region}_{i}" for i in ids]
-    attrs = table.uns["spatialdata_attrs"]
-    assert (attrs["region_key"], attrs["instance_key"]) == ("region", "instance_id")
-    assert sorted(attrs["region"]) == ["fov1_labels", "fov2_labels"]
-
-
-def test_x_is_the_mean_intensity(sdata):
-    table = sdata["table"]
-    image, labels = sdata["fov2"].values, sdata["fov2_labels"].values
-    row = table.obs_names.get_loc("fov2_labels_7")
-    np.testing.assert_allclose(table.X[row], image[:, labels == 7].mean(axis=1), rtol=1e-6)
+    assert table.uns["spatialdata_attrs"]["region"] == ["fov1_labels", "fov2_labels"]
+    for name in sdata.labels:
+        rows = table[table.obs["region"] == name]
+        image, labels, ids = sdata[name.removesuffix("_labels")].values, sdata[name].values, rows.obs["instance_id"]
+        np.testing.assert_array_equal(ids, np.unique(labels)[1:])
+        assert list(rows.obs_names) == [f"{name}_{i}" for i in ids]
+        np.testing.assert_allclose(rows.X[6], image[:, labels == 7].mean(axis=1), rtol=1e-6)
 
 
 def test_gold_follows_the_cell_types(sdata):
@@ -84,6 +76,7 @@ def test_gold_follows_the_cell_types(sdata):
     assert set(np.unique(gold)) <= {0, 0.5, 1}
     kinds = table.obs["cell_type"]
     assert set(kinds.cat.categories) == set(TYPES)
+    assert (kinds == "B cell").sum() > 2 * (kinds == "macrophage").sum(), "frequencies of 2 and 0.5"
     for name, (_, markers) in TYPES.items():
         assert (kinds == name).sum() > 5
         for marker in ("CD3", "CD20", "CD68"):
@@ -98,15 +91,6 @@ def test_gold_follows_the_cell_types(sdata):
 def test_a_marker_of_no_type_has_a_prevalence_of_its_own(sdata):
     gold = sdata["table"].to_df(layer="gold")["Ki67"]
     assert 0.2 < (gold > 0).mean() < 0.4
-
-
-def test_frequencies_are_respected():
-    types = {"rare": (0.05, ("CD3",)), "common": (1.0, ())}
-    shares = [
-        (simulate(PANEL, types, shape=(128, 128), rng=seed)["table"].obs["cell_type"] == "rare").mean()
-        for seed in range(3)
-    ]
-    assert 0 < np.mean(shares) < 0.25
 
 
 def test_counting_detectors_give_counts_and_cameras_grey_levels(sdata):
@@ -128,19 +112,6 @@ def test_merged_cells_of_different_types_are_undetermined():
     plain = draw(n_regions=1, segmentation=Segmentation(wobble=0.0))["table"]
     undetermined = (plain.to_df(layer="gold")[["CD3", "CD20"]].to_numpy() == 0.5).mean()
     assert (gold == 0.5).mean() > undetermined + 0.05
-
-
-@pytest.mark.filterwarnings("ignore")
-def test_it_survives_writing_and_reading(sdata, tmp_path):
-    sdata.write(tmp_path / "simulated.zarr")
-    back = sd.read_zarr(tmp_path / "simulated.zarr")
-    for name in ("fov1", "fov1_labels", "fov2", "fov2_labels"):
-        np.testing.assert_array_equal(back[name], sdata[name])
-    assert list(back["fov1"].coords["c"].values) == list(PANEL)
-    np.testing.assert_array_equal(back["table"].layers["gold"], sdata["table"].layers["gold"])
-    np.testing.assert_array_equal(back["table"].X, sdata["table"].X)
-    assert back["table"].obs["cell_type"].tolist() == sdata["table"].obs["cell_type"].tolist()
-    assert [region.pixel_size for region in find_regions(back)] == [0.5, 0.5]
 
 
 def test_an_image_in_which_nothing_was_segmented_has_an_empty_table():

@@ -16,9 +16,9 @@ import pandas as pd
 from corpus import PIXEL_SIZE, Field, fields
 from numpy.typing import NDArray
 from silver import Silver, read_gates, read_judged, silver, without_noise
+from simulated import training_tiles
 
 from nimbus_sd.pixels import OTSU_LEVELS, SQUARE_UM, Histogram, square_means
-from nimbus_sd.simulate import training_tiles
 
 #: Files of simulated tiles, 12 each; their side in pixels of 0.5 um; share with an extra stain of all nuclei.
 FILES, SIDE, COUNTERSTAIN, SEED = 220, 288, 0.15, 7_000_000

@@ -21,24 +21,15 @@ if hasattr(os, "register_at_fork"):
 
 
 def find_device(device: str | torch.device) -> torch.device:
-    """Choose a device: for ``"auto"`` CUDA, else MPS, else the CPU.
-
-    Raises
-    ------
-    ValueError
-        It is not known, or not there.
-    """
-    available = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
-    if device == "auto":
-        return torch.device(next(kind for kind, there in available.items() if there))
-    there = [kind for kind in available if available[kind]]
+    """Choose a device: for ``"auto"`` CUDA, else MPS, else the CPU."""
+    counts = {"cuda": torch.cuda.device_count(), "mps": int(torch.backends.mps.is_available()), "cpu": 1}
+    available = [kind for kind, count in counts.items() if count]
     try:
-        chosen = torch.device(device)
+        chosen = torch.device(available[0] if device == "auto" else device)
     except RuntimeError as error:
-        raise ValueError(f"device={device!r} is not known. Give 'auto' or one of {there}.") from error
-    count = {"cuda": torch.cuda.device_count()}.get(chosen.type, 1)
-    if chosen.type not in there or (chosen.index or 0) >= count:
-        raise ValueError(f"device={str(device)!r} is not there. Give 'auto' or one of {there}.")
+        raise ValueError(f"device={device!r} is not known. Give 'auto' or one of {available}.") from error
+    if (chosen.index or 0) >= counts.get(chosen.type, 0):
+        raise ValueError(f"device={str(device)!r} is not there. Give 'auto' or one of {available}.")
     return chosen
 
 
@@ -76,7 +67,7 @@ def to_host(tensor: Tensor) -> NDArray[np.float32]:
 
 
 def is_out_of_memory(error: RuntimeError) -> bool:
-    """Tell whether an error, which is of a class of its own for CUDA only, says that memory is full."""
+    """Tell whether a device's memory was too small; PyTorch has a class of errors for CUDA only."""
     signs = ("out of memory", "can't allocate memory", "not enough memory", "alloc_failed")
     return isinstance(error, torch.cuda.OutOfMemoryError) or any(sign in str(error).lower() for sign in signs)
 
@@ -85,7 +76,4 @@ def reproducible(device: torch.device) -> AbstractContextManager[None]:
     """Make cuDNN give the same bytes each time, and no TensorFloat-32, whose scores differ in the third digit."""
     if device.type != "cuda":
         return nullcontext()
-    flags: AbstractContextManager[None] = torch.backends.cudnn.flags(
-        enabled=True, benchmark=False, deterministic=True, allow_tf32=False
-    )
-    return flags
+    return torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True, allow_tf32=False)

@@ -3,10 +3,7 @@
 The state dict has the layout of the published Nimbus model, so that its weights load by name.
 """
 
-from collections.abc import Mapping
-from itertools import count
-from math import isqrt
-from typing import Literal
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor, nn
@@ -15,20 +12,21 @@ from torch.nn.functional import pixel_shuffle, pixel_unshuffle
 Padding = Literal["reflect", "zeros"]
 
 IN_CHANNELS = 2
-MIN_DEPTH, MAX_DEPTH = 2, 8
-MAX_PATCH = 8
+MAX_DEPTH, MAX_PATCH = 8, 8
+
+
+def check_architecture(root_filters: object, depth: object, padding: object, patch: object) -> None:
+    """Raise a ValueError if there is no :class:`UNet` of these parameters."""
+    limits = {"root_filters": (root_filters, 1, 2**16), "depth": (depth, 2, MAX_DEPTH), "patch": (patch, 1, MAX_PATCH)}
+    for name, (value, low, high) in limits.items():
+        if not isinstance(value, int) or isinstance(value, bool) or not low <= value <= high:
+            raise ValueError(f"{name} is {value!r}; it must be a whole number from {low} to {high}.")
+    if padding not in get_args(Padding):
+        raise ValueError(f"padding is {padding!r}; it must be one of {', '.join(get_args(Padding))}.")
 
 
 class Block(nn.Module):
-    """Two 3x3 convolutions around which the input passes through a 1x1 convolution.
-
-    Parameters
-    ----------
-    in_channels, out_channels
-        Widths of the input and of the output.
-    padding
-        How an image is continued by one pixel on each side before a 3x3 convolution.
-    """
+    """Two 3x3 convolutions around which the input passes through a 1x1 convolution."""
 
     def __init__(self, in_channels: int, out_channels: int, padding: Padding) -> None:
         super().__init__()
@@ -71,13 +69,8 @@ class UNet(nn.Module):
     padding
         ``"reflect"`` (as published) or ``"zeros"``, before each 3x3 convolution.
     patch
-        Side of the squares of pixels that the first level works on as one: 2 gives it four times the image for
-        about the same work. The published model has 1.
-
-    Raises
-    ------
-    ValueError
-        If a parameter is outside of what is allowed.
+        Side of the squares of pixels that the first level takes as one, from 1 to 8: with 2, an image takes about a
+        quarter of the work. The published model has 1.
 
     Examples
     --------
@@ -89,18 +82,9 @@ class UNet(nn.Module):
 
     def __init__(self, root_filters: int = 16, depth: int = 5, padding: Padding = "reflect", patch: int = 1) -> None:
         super().__init__()
-        if root_filters < 1:
-            raise ValueError(f"root_filters={root_filters}: give a whole number of at least 1.")
-        if not MIN_DEPTH <= depth <= MAX_DEPTH:
-            raise ValueError(f"depth={depth}: give a whole number from {MIN_DEPTH} to {MAX_DEPTH}.")
-        if padding not in ("reflect", "zeros"):
-            raise ValueError(f"padding={padding!r}: give 'reflect' or 'zeros'.")
-        if not 1 <= patch <= MAX_PATCH:
-            raise ValueError(f"patch={patch}: give a whole number from 1 to {MAX_PATCH}.")
-        self.root_filters = root_filters
-        self.depth = depth
+        check_architecture(root_filters, depth, padding, patch)
+        self.root_filters, self.depth, self.patch = root_filters, depth, patch
         self.padding: Padding = padding
-        self.patch = patch
 
         widths = [root_filters * 2**level for level in range(depth)]
         self.contracting_layers = nn.ModuleList()
@@ -129,11 +113,6 @@ class UNet(nn.Module):
         Returns
         -------
         (B, 1, H, W) logits. Their sigmoid is the confidence.
-
-        Raises
-        ------
-        ValueError
-            If ``x`` has another shape.
         """
         stride = self.stride
         if x.ndim != 4 or x.shape[1] != IN_CHANNELS or any(n % stride or n < 2 * stride for n in x.shape[2:]):
@@ -143,65 +122,13 @@ class UNet(nn.Module):
             )
         skips = []
         x = pixel_unshuffle(x, self.patch)
-        for block, pool in zip(self.contracting_layers[::2], self.contracting_layers[1::2], strict=True):
-            skips.append(block(x))
-            x = pool(skips[-1])
+        for layer in self.contracting_layers:
+            x = layer(x)
+            if isinstance(layer, Block):
+                skips.append(x)
         x = self.bottle_neck(x)
-        stages = (self.expanding_layers[start::3] for start in range(3))
-        for upsample, relu, block in zip(*stages, strict=True):
-            x = block(torch.cat([skips.pop(), relu(upsample(x))], dim=1))
+        for layer in self.expanding_layers:
+            if isinstance(layer, Block):
+                x = torch.cat([skips.pop(), x], dim=1)
+            x = layer(x)
         return pixel_shuffle(self.final_conv(x), self.patch)
-
-
-def architecture(state_dict: Mapping[str, Tensor]) -> tuple[int, int, int]:
-    """Read ``(root_filters, depth, patch)`` of a :class:`UNet` off the shapes of its state dict.
-
-    Parameters
-    ----------
-    state_dict
-        Tensors by name, in the published layout.
-
-    Returns
-    -------
-    root_filters, depth, patch
-
-    Raises
-    ------
-    ValueError
-        If the names or shapes are not those of a :class:`UNet`. The message names some of them.
-
-    Examples
-    --------
-    >>> architecture(UNet(root_filters=4, depth=3).state_dict())
-    (4, 3, 1)
-    """
-    first = "contracting_layers.0.conv2d_0.weight"
-    if first not in state_dict:
-        raise ValueError(f"These are not weights of a Nimbus network: {first!r} is missing.")
-    if state_dict[first].ndim != 4:
-        raise ValueError(f"These are not weights of a Nimbus network: {first!r} is not a 2-D convolution.")
-    root_filters = state_dict[first].shape[0]
-    patch = isqrt(state_dict[first].shape[1] // IN_CHANNELS)
-    if not 1 <= patch <= MAX_PATCH:
-        raise ValueError(
-            f"These are not weights of a Nimbus network: {first!r} takes {state_dict[first].shape[1]} channels."
-        )
-    poolings = next(k for k in count() if f"contracting_layers.{2 * k}.conv2d_0.weight" not in state_dict)
-    with torch.device("meta"):
-        expected = UNet(root_filters, poolings + 1, patch=patch).state_dict()
-
-    built = f"a Nimbus network with {root_filters} root filters and depth {poolings + 1}"
-    for problem, keys in (
-        ("lack", [key for key in expected if key not in state_dict]),
-        ("have the unknown", [key for key in state_dict if key not in expected]),
-    ):
-        if keys:
-            named = ", ".join(keys[:3]) + (f" and {len(keys) - 3} more" if len(keys) > 3 else "")
-            raise ValueError(f"These look like weights of {built}, but they {problem} {named}.")
-    for key, value in expected.items():
-        if state_dict[key].shape != value.shape:
-            raise ValueError(
-                f"These look like weights of {built}, but {key!r} has shape {tuple(state_dict[key].shape)} "
-                f"instead of {tuple(value.shape)}."
-            )
-    return root_filters, poolings + 1, patch

@@ -1,11 +1,13 @@
 """The zoo: reading and writing models, i.e. weights together with their card."""
 
 import hashlib
+import io
 import logging
+import textwrap
+import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from importlib.resources import files
-from importlib.resources.abc import Traversable
+from math import isqrt
 from pathlib import Path
 from typing import Any
 
@@ -16,19 +18,20 @@ from torch import Tensor
 
 from nimbus_sd._disk import replacing
 from nimbus_sd.models import hub
-from nimbus_sd.models.archive import read_archive
-from nimbus_sd.models.card import PUBLISHED, Card
-from nimbus_sd.models.unet import UNet, architecture
+from nimbus_sd.models.card import PUBLISHED, WEIGHTS, Card
+from nimbus_sd.models.unet import IN_CHANNELS, MAX_DEPTH, Padding, UNet
 
-BUNDLED: Traversable = files("nimbus_sd.models") / "weights"
 ALLOWED = (
     "'compact' (bundled), 'nimbus' (published, from the hub), a path to .safetensors "
     "with a .json card beside it, 'hf:<owner>/<repository>' (shared on the hub), or a path to a .pt in the layout of "
     "the published weights"
 )
 
-_ARCHITECTURE = ("root_filters", "depth", "patch", "padding")
 _FLOATS = (torch.float32, torch.float64, torch.float16, torch.bfloat16)
+# A file that takes the same input as the published model, without claims on quality and license.
+_UNKNOWN_ORIGIN: Mapping[str, Any] = {"license": "not stated", "trained_on": "not stated", "figures": {}}
+# In a zip archive's entry.
+_FOLDER = 0x10
 
 logger = logging.getLogger("nimbus_sd")
 
@@ -50,13 +53,11 @@ def load(model: str | Path, *, update: bool = False) -> Model:
         - ``"compact"``: bundled with this package; trained on real and simulated tissue, not the published model.
         - ``"nimbus"``: the published weights, downloaded once from the Hugging Face hub.
         - a path to ``<name>.safetensors``, with its card ``<name>.json`` in the same folder.
-        - ``"hf:<owner>/<repository>"``, at ``@<revision>`` where wanted: a model that somebody shared with
-          :func:`push`. Without a revision, the commit found at the first call is kept to.
+        - ``"hf:<owner>/<repository>[@<revision>]"``: a model that somebody shared with :func:`push`.
         - a path to ``<name>.pt``, a bare state dict in the layout of the published weights, as ``torch.save`` writes
           it since torch 1.6. It is read with the published card, its architecture taken from the shapes.
     update
-        For ``"nimbus"`` and ``"hf:<owner>/<repository>"``: look up the latest version instead of using the one found
-        at the first call.
+        Look up the latest version on the hub; else the version found at the first call is kept to.
 
     Returns
     -------
@@ -67,8 +68,6 @@ def load(model: str | Path, *, update: bool = False) -> Model:
     ValueError
         If ``model`` is none of the above, or a file is damaged or holds something else. Weights of the hub are
         compared with the sha256 that the hub stated, or that they had, at the first download.
-    FileNotFoundError
-        If the file or its card does not exist.
     ConnectionError
         For models of the hub, if the weights are not in the cache and it cannot be reached.
 
@@ -78,35 +77,34 @@ def load(model: str | Path, *, update: bool = False) -> Model:
     >>> model.card.pixel_size
     0.5
     """
-    shared = str(model).startswith(hub.PREFIX)
-    if update and model != "nimbus" and not (shared and "@" not in str(model)):
+    name, path = str(model), Path(model).expanduser()
+    if update and name != "nimbus" and (not name.startswith(hub.PREFIX) or "@" in name):
         raise ValueError(
-            "update=True is for model='nimbus' and 'hf:<owner>/<repository>' without a revision; it was "
-            f"{str(model)!r}."
+            f"update=True is for model='nimbus' and 'hf:<owner>/<repository>' without a revision; it was {name!r}."
         )
-    if str(model) == "compact":
-        (name,) = (file.name for file in BUNDLED.iterdir() if file.name.endswith(".safetensors"))
-        loaded = _read_safetensors(BUNDLED / name, BUNDLED / f"{Path(name).stem}.json")
+    if name == "compact":
+        (path,) = WEIGHTS.glob("*.safetensors")
+        loaded = _read_safetensors(path)
         note = "trained on real and simulated tissue, this is not the published Nimbus model"
-    elif model == "nimbus":
+    elif name == "nimbus":
         path, version = hub.fetch(update=update)
         loaded = _read_published_layout(path, replace(PUBLISHED, revision=str(version)))
         note = f"the published Nimbus model, {version}"
-    elif shared:
-        path, revision = hub.pull(str(model), update=update)
-        loaded = _read_safetensors(path, path.with_suffix(".json"))
+    elif name.startswith(hub.PREFIX):
+        path, revision = hub.pull(name, update=update)
+        loaded = _read_safetensors(path)
         loaded = replace(loaded, card=replace(loaded.card, revision=revision))
         note = f"from {revision}"
-    elif Path(model).suffix == ".safetensors":
-        path = Path(model).expanduser()
-        loaded = _read_safetensors(path, path.with_suffix(".json"))
+    elif path.suffix == ".safetensors":
+        loaded = _read_safetensors(path)
         note = f"from {path}"
-    elif Path(model).suffix == ".pt":
-        path = Path(model).expanduser()
-        loaded = _read_published_layout(path, _card_of_stranger(path))
+    elif path.suffix == ".pt":
+        text = "Weights in the layout of the published Nimbus model."
+        card = replace(PUBLISHED, name=path.stem, description=text, source=path.name, **_UNKNOWN_ORIGIN)
+        loaded = _read_published_layout(path, card)
         note = f"from {path}, read with the published card"
     else:
-        raise ValueError(f"model={str(model)!r} is not known. Give {ALLOWED}.")
+        raise ValueError(f"model={name!r} is not known. Give {ALLOWED}.")
     logger.info("Model %s: %s (sha256 %s...).", loaded.card.name, note, (loaded.card.sha256 or "")[:8])
     return loaded
 
@@ -121,26 +119,22 @@ def save(model: Model | UNet, card: Card, path: str | Path, *, half: bool = Fals
     card
         Its card. ``sha256`` is filled in.
     path
-        ``<name>.safetensors``. The card becomes ``<name>.json`` in the same folder.
+        ``<name>.safetensors``; the card becomes ``<name>.json`` in the same folder.
     half
         Round the weights of convolutions to 16 bits: a file of half the size. A model is float32 once loaded.
 
     Returns
     -------
     The card as written. ``load(path)`` gives back the model.
-
-    Raises
-    ------
-    ValueError
-        If ``path`` has another ending, or the card tells of another architecture than the network's.
     """
     path = Path(path).expanduser()
     if path.suffix != ".safetensors":
         raise ValueError(f"Weights are written to a path that ends in .safetensors; {str(path)!r} does not.")
     network = model.network if isinstance(model, Model) else model
-    told, built = (tuple(getattr(x, k) for k in _ARCHITECTURE) for x in (card, network))
-    if told != built:
-        raise ValueError(f"The card says {', '.join(_ARCHITECTURE)} = {told}, the network has {built}.")
+    keys = ("root_filters", "depth", "patch", "padding")
+    on_card, built = (tuple(getattr(x, key) for key in keys) for x in (card, network))
+    if on_card != built:
+        raise ValueError(f"The card says {', '.join(keys)} = {on_card}, the network has {built}.")
     tensors = {
         key: (value.half() if half and value.ndim == 4 else value).detach().cpu().contiguous()
         for key, value in network.state_dict().items()
@@ -153,86 +147,96 @@ def save(model: Model | UNet, card: Card, path: str | Path, *, half: bool = Fals
     return card
 
 
-def _read_safetensors(weights: Traversable, description: Traversable) -> Model:
-    for path in (weights, description):
-        if not path.is_file():
+def read_archive(data: bytes, where: str) -> Any:
+    """Read what ``torch.save`` wrote: checksums first, then tensors on the CPU and plain values, nothing else."""
+    try:
+        with zipfile.ZipFile(io.BytesIO(data)) as archive:
+            # torch takes an entry that is marked as a folder for empty, whatever it holds.
+            marked = (entry.filename for entry in archive.infolist() if entry.external_attr & _FOLDER)
+            damaged = archive.testzip() or next(marked, None)
+    except Exception as error:
+        # Damaged and hostile files make zipfile and the unpickler raise almost anything.
+        raise ValueError(
+            f"{where} is damaged or not a zip archive, as torch.save writes it since torch 1.6. Older forms hold no "
+            "checksums and are not read: load such a file with torch, and save it anew."
+        ) from error
+    if damaged:
+        raise ValueError(f"{where} is damaged: {damaged!r} in it is not what was written. Get the file anew.")
+    try:
+        return torch.load(io.BytesIO(data), weights_only=True, map_location="cpu")
+    except Exception as error:
+        raise ValueError(f"{where} is damaged or holds more than tensors; it was not loaded.") from error
+
+
+def _read_safetensors(path: Path) -> Model:
+    for file in (path, path.with_suffix(".json")):
+        if not file.is_file():
             raise FileNotFoundError(
-                f"{path} does not exist. A model is two files in one folder, <name>.safetensors with the weights "
+                f"{file} does not exist. A model is two files in one folder, <name>.safetensors with the weights "
                 f"and <name>.json with the card; nimbus_sd.models.save writes both."
             )
-    card = Card.from_json(description.read_bytes(), where=str(description))
-    data = weights.read_bytes()
-    found = hashlib.sha256(data).hexdigest()
+    card, data = Card.read(path.with_suffix(".json")), path.read_bytes()
+    sha256 = hashlib.sha256(data).hexdigest()
     if card.sha256 is None:
-        logger.warning("%s names no sha256 of its weights: damage to them would go unseen.", description)
-    if card.sha256 is not None and found != card.sha256:
-        raise ValueError(f"{weights} is not the file of its card: sha256 is {found}, the card says {card.sha256}.")
+        logger.warning("The card of %s names no sha256 of its weights: damage to them would go unseen.", path)
+    elif sha256 != card.sha256:
+        raise ValueError(f"{path} is not the file of its card: sha256 is {sha256}, the card says {card.sha256}.")
     try:
         tensors = safetensors.torch.load(data)
     except SafetensorError as error:
-        raise ValueError(f"{weights} is not a readable safetensors file ({error}).") from error
-    return _assemble(tensors, replace(card, sha256=found), str(weights))
+        raise ValueError(f"{path} is not a readable safetensors file ({error}).") from error
+    network = _network(tensors, card.padding, str(path))
+    built, on_card = ((x.root_filters, x.depth, x.patch) for x in (network, card))
+    if built != on_card:
+        raise ValueError(f"{path} has (root_filters, depth, patch) = {built}; its card says {on_card}.")
+    return Model(replace(card, sha256=sha256), network)
 
 
-def _read_published_layout(path: Path, base: Card) -> Model:
+def _read_published_layout(path: Path, card: Card) -> Model:
     if not path.is_file():
         raise FileNotFoundError(f"{path} does not exist. Give {ALLOWED}.")
     data = path.read_bytes()
-    tensors = _tensors(read_archive(data, str(path)), str(path))
-    root_filters, depth, patch = _architecture(tensors, str(path))
-    sha256 = hashlib.sha256(data).hexdigest()
-    card = replace(base, root_filters=root_filters, depth=depth, patch=patch, sha256=sha256)
-    return _assemble(tensors, card, str(path))
-
-
-def _card_of_stranger(path: Path) -> Card:
-    """Return the published card for a file of unknown origin: same input, no claims on quality and license."""
-    return replace(
-        PUBLISHED,
-        name=path.stem,
-        license="not stated",
-        description="Weights in the layout of the published Nimbus model.",
-        trained_on="not stated",
-        source=path.name,
-        figures={},
-    )
-
-
-def _tensors(content: Any, where: str) -> Mapping[str, Tensor]:
-    """Check that a file held a plain dictionary of dense tensors."""
-    if not isinstance(content, Mapping):
-        raise ValueError(f"{where} holds a {type(content).__name__}; it must be a state dict, tensors by name.")
-    for key, value in content.items():
+    tensors = read_archive(data, str(path))
+    if not isinstance(tensors, Mapping):
+        raise ValueError(f"{path} holds a {type(tensors).__name__}; it must be a state dict, tensors by name.")
+    for key, value in tensors.items():
         dense = isinstance(value, Tensor) and value.layout == torch.strided and value.device.type == "cpu"
         if not isinstance(key, str) or not dense:
-            raise ValueError(f"{where} must be a state dict, tensors by name; its entry {key!r} is not one.")
-    return content
+            raise ValueError(f"{path} must be a state dict, tensors by name; its entry {key!r} is not one.")
+    network, sha256 = _network(tensors, card.padding, str(path)), hashlib.sha256(data).hexdigest()
+    architecture: dict[str, Any] = {
+        "root_filters": network.root_filters,
+        "depth": network.depth,
+        "patch": network.patch,
+    }
+    return Model(replace(card, **architecture, sha256=sha256), network)
 
 
-def _architecture(tensors: Mapping[str, Tensor], where: str) -> tuple[int, int, int]:
-    try:
-        return architecture(tensors)
-    except ValueError as error:
-        raise ValueError(f"{where}: {error}") from error
-
-
-def _assemble(tensors: Mapping[str, Tensor], card: Card, where: str) -> Model:
-    found = _architecture(tensors, where)
-    told = (card.root_filters, card.depth, card.patch)
-    if found != told:
-        raise ValueError(f"{where} has (root_filters, depth, patch) = {found}; its card says {told}.")
-    full = {}
+def _network(tensors: Mapping[str, Tensor], padding: Padding, where: str) -> UNet:
+    """Build the network that these are the weights of, its architecture read off their shapes."""
+    levels = [f"contracting_layers.{2 * level}.conv2d_0.weight" for level in range(MAX_DEPTH)]
+    if levels[0] not in tensors or tensors[levels[0]].ndim != 4:
+        raise ValueError(
+            f"{where} holds no weights of a Nimbus network: {levels[0]!r} is missing or no 2-D convolution."
+        )
+    root_filters, in_channels, *_ = tensors[levels[0]].shape
+    depth, patch = 1 + sum(key in tensors for key in levels), isqrt(in_channels // IN_CHANNELS)
+    weights = {}
     for key, given in tensors.items():
         # Only the count of batches, which nothing uses, is of integers.
         if given.dtype not in _FLOATS and not (given.dtype == torch.int64 and key.endswith("num_batches_tracked")):
             raise ValueError(f"{where}: {key!r} is of {given.dtype}; weights must be of one of {_FLOATS}.")
-        full[key] = value = given.float() if given.is_floating_point() else given
+        weights[key] = value = given.float() if given.is_floating_point() else given
         if not bool(torch.isfinite(value).all()):
             raise ValueError(f"{where}: {key!r} holds values that are not finite as float32.")
         if key.endswith("running_var") and bool((value < 0).any()):
             raise ValueError(f"{where}: {key!r} holds negative variances.")
-    # Random weights, only to be overwritten, would take as long as reading those of a file.
-    with torch.device("meta"):
-        network = UNet(card.root_filters, card.depth, card.padding, card.patch)
-    network.load_state_dict(full, strict=True, assign=True)
-    return Model(card=card, network=network.eval())
+    try:
+        # Random weights, only to be overwritten, would take as long as reading those of a file.
+        with torch.device("meta"):
+            network = UNet(root_filters, depth, padding, patch)
+        network.load_state_dict(weights, strict=True, assign=True)
+    except (ValueError, RuntimeError) as error:
+        reason = textwrap.shorten(str(error), 400)
+        raise ValueError(f"{where} does not hold the weights of a Nimbus network: {reason}") from error
+    return network.eval()

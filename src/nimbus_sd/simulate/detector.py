@@ -1,15 +1,14 @@
-"""From expected signal to an image: optics, background, noise and the damage that real images have."""
+"""Detection: from expected signal to an image, with optics, background, noise and the damage of real images."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.random import Generator
 from numpy.typing import NDArray
-from scipy import ndimage
+from scipy import fft, ndimage
 
-from nimbus_sd.simulate import damage
-from nimbus_sd.simulate.marker import Marker
 from nimbus_sd.simulate.tissue import Tissue, smooth_field
 
 
@@ -20,43 +19,33 @@ class Detector:
     Parameters
     ----------
     counting
-        Ion counting (MIBI, IMC) instead of a camera.
+        Whether ions are counted (MIBI, IMC) instead of light measured by a camera.
     gain
         Counts, or photons, at level 1.
     blur
         Sigma of the point spread.
-    tail
-        Share of light in a weak halo of ``tail_width`` (sigma).
-    background
-        Smooth autofluorescence.
-    read_noise
-        Standard deviation of the camera's noise.
-    clumps
-        Aggregates per 100 x 100 um.
-    dots
-        Bright dots under 1 um, per 100 x 100 um.
+    tail, tail_width
+        Share of light in a weak halo, and its sigma.
+    background, read_noise
+        Smooth autofluorescence, and the standard deviation of the camera's noise.
+    clumps, dots
+        Number of aggregates, and of bright dots under 1 um, per 100 x 100 um.
     hot
         Share of hot pixels.
     shading
         Strength of vignetting, seams and stripes.
-    cutoff
-        Level up to which the lab's pipeline has set pixels to 0.
-    subtract
-        Level that the lab's pipeline has subtracted.
-    shift
-        Registration shift (y, x).
+    cutoff, subtract
+        Level up to which the lab's pipeline has set pixels to 0, and level that it has subtracted.
+    shift, seam
+        Registration shift (y, x), and pixels by which a stitching is off.
     defocus
         Sigma of a further blur, in patches.
     fold
-        Share by which light grows along a fold of the tissue.
+        Share by which signal grows along a fold of the tissue.
     edge
         Level of stain gathered at the tissue's edge.
-    seam
-        Pixels by which a stitching is off.
-    compression
-        Level to which a lossy compression rounds.
-    quantum
-        Step between grey levels, where an image was stored with few of them.
+    compression, quantum
+        Level to which a lossy compression rounds, and step between grey levels where few were stored.
     """
 
     counting: bool = False
@@ -81,111 +70,40 @@ class Detector:
     quantum: float = 0.0
 
 
-def draw_detector(rng: np.random.Generator, marker: Marker | None = None) -> Detector:
-    """Draw a way of taking images at random: the variety that the bundled model is trained on.
-
-    Parameters
-    ----------
-    rng
-        Source of all randomness.
-    marker
-        What is seen; sets limits to the background of a camera's image. What glows unspecifically in cells glows
-        between them too, at a fifth or more of that level. Where nobody is positive it is nearly as bright or brighter,
-        and where all are it is under a third of their signal, or nobody could tell the two kinds of image apart.
-    """
-    shift = rng.normal(0, rng.choice([0.0, 0.8]), 2).clip(-2.5, 2.5)
-    fold = float(rng.choice([0.0, rng.uniform(0.3, 1.5)], p=[0.95, 0.05]))
-    edge = float(rng.choice([0.0, rng.uniform(0.1, 0.8)], p=[0.85, 0.15]))
-    clumps = float(rng.choice([0.0, np.exp(rng.uniform(np.log(0.05), np.log(4)))], p=[0.4, 0.6]))
-    if rng.random() < 0.3:
-        return Detector(
-            counting=True,
-            gain=float(np.exp(rng.uniform(np.log(0.3), np.log(12)))),
-            blur=float(rng.uniform(0.15, 0.5)),
-            tail=0.0,
-            background=float(rng.choice([0.0, np.exp(rng.uniform(np.log(0.002), np.log(0.08)))])),
-            clumps=clumps / 4,
-            hot=float(rng.choice([0.0, 3e-4])),
-            cutoff=float(rng.choice([0.0, 0.05])),
-            shift=(float(shift[0]), float(shift[1])),
-            fold=fold,
-            edge=edge,
-        )
-    # At times the background is as bright as the signal itself.
-    background = float(rng.uniform(0.4, 1.1) if rng.random() < 0.12 else np.exp(rng.uniform(np.log(0.01), np.log(0.4))))
-    if marker:
-        glow = marker.unspecific * float(rng.uniform(0.2, 1))
-        background = max(background, 4 * glow if marker.prevalence == 0 else glow)
-        if marker.prevalence > 0.8:
-            background = min(background, 0.3)
-    haze = rng.random() < 0.2
-    return Detector(
-        gain=float(np.exp(rng.uniform(np.log(15), np.log(3000)))),
-        blur=float(rng.uniform(0.25, 1.2)),
-        tail=float(rng.uniform(0.2, 0.5) if haze else rng.uniform(0.0, 0.2)),
-        tail_width=float(rng.uniform(2.5, 9)),
-        background=background,
-        read_noise=float(np.exp(rng.uniform(np.log(0.001), np.log(0.05)))),
-        clumps=clumps,
-        dots=float(rng.choice([0.0, np.exp(rng.uniform(np.log(5), np.log(300)))], p=[0.75, 0.25])),
-        hot=float(rng.choice([0.0, 2e-4], p=[0.8, 0.2])),
-        shading=float(rng.choice([0.0, rng.uniform(0.05, 0.3)])),
-        cutoff=float(rng.choice([0.0, rng.uniform(0.02, 0.2)], p=[0.85, 0.15])),
-        subtract=float(rng.choice([0.0, background * rng.uniform(0.5, 1.2)], p=[0.6, 0.4])),
-        shift=(float(shift[0]), float(shift[1])),
-        defocus=float(rng.choice([0.0, rng.uniform(0.5, 2.0)], p=[0.85, 0.15])),
-        fold=fold,
-        edge=edge,
-        seam=int(rng.integers(1, 4)) if rng.random() < 0.05 else 0,
-        quantum=float(rng.choice([0.0, np.exp(rng.uniform(np.log(0.004), np.log(0.05)))], p=[0.75, 0.25])),
-        compression=float(rng.choice([0.0, rng.uniform(0.01, 0.08)], p=[0.92, 0.08])),
-    )
-
-
-def expose(
-    expected: NDArray[np.float32], tissue: Tissue, detector: Detector, rng: np.random.Generator
-) -> NDArray[np.float32]:
+def expose(expected: NDArray[np.float32], tissue: Tissue, detector: Detector, rng: Generator) -> NDArray[np.float32]:
     """Take an image.
 
     Parameters
     ----------
     expected
-        Signal per pixel, shape (y, x), from :class:`~nimbus_sd.simulate.Stain` (``own + rest``).
-    tissue
-        The geometry that it was drawn on.
-    detector
-        How the image is taken.
-    rng
-        Source of all randomness.
+        Signal per pixel, shape (y, x): ``signal`` of what :func:`~nimbus_sd.simulate.stain` returns.
+    tissue, detector, rng
+        The tissue that was stained, how the image is taken, and the source of all randomness.
 
     Returns
     -------
-    float32 array of shape (y, x), not negative, in units of the typical positive signal (or counts over ``gain``).
+    float32 array of shape (y, x), at least 0, in units of the typical positive signal (or counts over ``gain``).
     """
-    um = 1 / tissue.pixel_size
-    shape = tissue.shape
+    um, shape = 1 / tissue.pixel_size, tissue.shape
     light = expected + detector.background * _autofluorescence(tissue, rng)
     if detector.fold:
-        light = light * damage.fold(tissue, detector.fold, rng)
+        light = light * _fold(tissue, detector.fold, rng)
     if detector.edge:
-        light = light + damage.edge_glow(tissue, detector.edge)
-    clumps = rng.poisson(detector.clumps * shape[0] * shape[1] / (100 * um) ** 2)
-    if clumps:
-        light = light + damage.clumps(shape, clumps, um, rng)
-    dots = rng.poisson(detector.dots * shape[0] * shape[1] / (100 * um) ** 2)
-    if dots:
-        light = light + damage.dots(shape, dots, um, rng)
+        light = light + _edge_glow(tissue, detector.edge)
+    for density, draw in ((detector.clumps, _clumps), (detector.dots, _dots)):
+        if count := rng.poisson(density * shape[0] * shape[1] / (100 * um) ** 2):
+            light = light + draw(shape, count, um, rng)
     sharp = ndimage.gaussian_filter(light, detector.blur * um, mode="nearest", truncate=3)
     if detector.tail:
         sharp = (1 - detector.tail) * sharp + detector.tail * _wide_blur(light, detector.tail_width * um)
     if detector.defocus:
-        sharp = damage.defocus(sharp, detector.defocus, um, rng)
+        sharp = _defocus(sharp, detector.defocus, um, rng)
     if any(detector.shift):
         sharp = ndimage.shift(sharp, [s * um for s in detector.shift], order=1, mode="nearest")
     if detector.shading:
-        sharp = sharp * damage.shading(shape, detector.shading, rng)
+        sharp = sharp * _shading(shape, detector.shading, rng)
     if detector.seam:
-        sharp = damage.seam(sharp, detector.seam, rng)
+        sharp = _seam(sharp, detector.seam, rng)
     image = rng.poisson(np.maximum(sharp, 0) * detector.gain).astype(np.float32) / np.float32(detector.gain)
     if detector.hot:
         hot = rng.random(shape) < detector.hot
@@ -195,7 +113,7 @@ def expose(
         image += rng.normal(0, detector.read_noise, shape).astype(np.float32)
         image -= detector.subtract
     if detector.compression:
-        image = damage.compress(image, detector.compression)
+        image = _compress(image, detector.compression)
     if detector.quantum:
         image = np.rint(image / detector.quantum) * np.float32(detector.quantum)
     if detector.cutoff:
@@ -205,7 +123,7 @@ def expose(
     return np.maximum(image, 0)
 
 
-def _autofluorescence(tissue: Tissue, rng: np.random.Generator) -> NDArray[np.float32]:
+def _autofluorescence(tissue: Tissue, rng: Generator) -> NDArray[np.float32]:
     """Background around 1: smooth over tens of um, textured, lower outside of cells and on glass."""
     um = 1 / tissue.pixel_size
     field = rng.uniform(0.1, 0.7) * smooth_field(rng, tissue.shape, rng.uniform(25, 120) * um)
@@ -223,9 +141,90 @@ def _autofluorescence(tissue: Tissue, rng: np.random.Generator) -> NDArray[np.fl
 def _wide_blur(light: NDArray[np.float32], sigma: float) -> NDArray[np.float32]:
     """Gaussian of a large sigma, on an image four times smaller."""
     step = 4
-    height, width = (-n % step for n in light.shape)
-    padded = np.pad(light, ((0, height), (0, width)), mode="edge")
-    small = padded.reshape(padded.shape[0] // step, step, padded.shape[1] // step, step).mean((1, 3))
+    small = _blocks(light, step).mean((1, 3))
     small = ndimage.gaussian_filter(small, sigma / step, mode="nearest", truncate=3)
     wide = ndimage.uniform_filter(np.repeat(np.repeat(small, step, 0), step, 1), step)
     return np.asarray(wide[: light.shape[0], : light.shape[1]], np.float32)
+
+
+def _clumps(shape: tuple[int, int], count: int, um: float, rng: Generator) -> NDArray[np.float32]:
+    """Bright aggregates, debris and red cells, 1 to 8 um wide."""
+    light = np.zeros(shape, np.float32)
+    for _ in range(min(count, 200)):
+        radius = np.exp(rng.uniform(np.log(0.4), np.log(4))) * um
+        y, x = rng.uniform(0, shape[0]), rng.uniform(0, shape[1])
+        top, left = int(max(0, y - 3 * radius)), int(max(0, x - 3 * radius))
+        window = np.s_[top : int(y + 3 * radius) + 1, left : int(x + 3 * radius) + 1]
+        part = light[window]
+        dy = (np.arange(part.shape[0]) + top - y)[:, None] / radius
+        dx = (np.arange(part.shape[1]) + left - x)[None] / (radius * rng.uniform(0.5, 1.5))
+        part += (np.exp(rng.uniform(np.log(0.5), np.log(6))) * np.exp(-(dy**2 + dx**2))).astype(np.float32)
+    return light
+
+
+def _dots(shape: tuple[int, int], count: int, um: float, rng: Generator) -> NDArray[np.float32]:
+    """Bright dots, all of one width, anywhere."""
+    light = np.zeros(shape, np.float32)
+    height = np.exp(rng.normal(rng.uniform(-0.7, 1.0), 0.4, count))
+    np.add.at(light, (rng.integers(shape[0], size=count), rng.integers(shape[1], size=count)), height)
+    sigma = rng.uniform(0.2, 0.45) * um
+    return np.asarray(ndimage.gaussian_filter(light, sigma) * 2 * np.pi * max(sigma, 0.4) ** 2, np.float32)
+
+
+def _shading(shape: tuple[int, int], strength: float, rng: Generator) -> NDArray[np.float32]:
+    """Vignetting, and at times a stitching seam or stripes."""
+    y, x = (np.linspace(-1, 1, n, dtype=np.float32) for n in shape)
+    fall = strength * rng.uniform(0, 1)
+    gain = 1 - fall * ((y - rng.uniform(-1, 1))[:, None] ** 2 + (x - rng.uniform(-1, 1))[None] ** 2) / 2
+    gain = np.maximum(gain, 0.2)
+    if rng.random() < 0.3:
+        gain[:, rng.integers(shape[1]) :] *= 1 + strength * rng.uniform(-1, 1)
+    if rng.random() < 0.2:
+        gain *= 1 + 0.3 * strength * rng.standard_normal(shape[0]).astype(np.float32)[:, None]
+    return gain.astype(np.float32)
+
+
+def _seam(image: NDArray[np.float32], pixels: int, rng: Generator) -> NDArray[np.float32]:
+    """Shift the part right of a seam along it, as stitching that is off by some pixels does."""
+    image = image.copy()
+    at = int(rng.integers(image.shape[1]))
+    image[:, at:] = np.roll(image[:, at:], pixels if rng.random() < 0.5 else -pixels, axis=0)
+    return image
+
+
+def _defocus(image: NDArray[np.float32], sigma: float, um: float, rng: Generator) -> NDArray[np.float32]:
+    """Blur in patches some 40 um wide: tissue that does not lie flat."""
+    patches = np.clip(smooth_field(rng, image.shape, 40 * um) + rng.uniform(-1, 0.5), 0, 1)
+    return image + patches * (ndimage.gaussian_filter(image, sigma * um, mode="nearest", truncate=3) - image)
+
+
+def _fold(tissue: Tissue, strength: float, rng: Generator) -> NDArray[np.float32]:
+    """Factor by which signal grows along a line where the tissue lies doubled; 1 on glass."""
+    wander = smooth_field(rng, tissue.shape, 60 / tissue.pixel_size)
+    wide = rng.uniform(0.05, 0.25)
+    ridge = np.clip(1.5 - np.abs(wander - rng.uniform(-1, 1)) / wide, 0, 1)
+    return np.asarray(1 + strength * ridge * ~tissue.glass, np.float32)
+
+
+def _edge_glow(tissue: Tissue, level: float) -> NDArray[np.float32]:
+    """Signal of stain that gathers near glass; it falls off over about 15 um."""
+    if not tissue.glass.any():
+        return np.zeros(tissue.shape, np.float32)
+    away = ndimage.distance_transform_edt(~tissue.glass) * tissue.pixel_size
+    return np.asarray(level * np.exp(-away / 15) * ~tissue.glass, np.float32)
+
+
+def _compress(image: NDArray[np.float32], step: float) -> NDArray[np.float32]:
+    """Round the cosine transform of blocks of 8 x 8 pixels, coarser for finer structure, as JPEG does."""
+    steps = step * (1 + np.add.outer(np.arange(8), np.arange(8))).reshape(1, 8, 1, 8)
+    rounded = np.rint(fft.dctn(_blocks(image, 8), axes=(1, 3), norm="ortho") / steps) * steps
+    blocks = fft.idctn(rounded, axes=(1, 3), norm="ortho")
+    back = blocks.reshape(8 * len(blocks), -1)
+    return np.asarray(back[: image.shape[0], : image.shape[1]], np.float32)
+
+
+def _blocks(image: NDArray[np.float32], side: int) -> NDArray[np.float32]:
+    """Cut an image, padded where needed, into squares: (rows, side, columns, side)."""
+    height, width = (-n % side for n in image.shape)
+    padded = np.pad(image, ((0, height), (0, width)), mode="edge")
+    return padded.reshape(padded.shape[0] // side, side, padded.shape[1] // side, side)

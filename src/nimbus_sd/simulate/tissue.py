@@ -1,19 +1,20 @@
-"""Where cells are: a tissue of overlapping, irregular cells with nuclei, drawn once and stained for many markers."""
+"""Geometry: a tissue of overlapping, irregular cells with nuclei, drawn once and stained for many markers."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.random import Generator
 from numpy.typing import NDArray
 from scipy import ndimage
 
-# Share of tissues that are small cells, densely packed: where neighbours are hardest to tell apart.
+# Share of tissues with small, densely packed cells, where neighbours are hardest to tell apart.
 _LYMPHOID = 0.45
 
 
-def smooth_field(rng: np.random.Generator, shape: tuple[int, int], wavelength: float) -> NDArray[np.float32]:
-    """Random field of unit variance whose features are about ``wavelength`` pixels wide, shape ``shape``."""
+def smooth_field(rng: Generator, shape: tuple[int, int], wavelength: float) -> NDArray[np.float32]:
+    """Draw a random field of unit variance whose features are about ``wavelength`` pixels wide."""
     coarse = [max(2, int(np.ceil(n / wavelength)) + 3) for n in shape]
     noise = rng.standard_normal(coarse).astype(np.float32)
     # A random part of the coarse grid's cell, so that nodes do not always lie at the image's corner.
@@ -24,36 +25,31 @@ def smooth_field(rng: np.random.Generator, shape: tuple[int, int], wavelength: f
 
 def _cubic(values: NDArray[np.float32], position: NDArray[np.float64], axis: int) -> NDArray[np.float32]:
     """Cubic B-spline of ``values`` at positions along an axis: smooth, and much faster than 2-D interpolation."""
-    whole = np.minimum(np.floor(position).astype(int), values.shape[axis] - 2)
-    t = (position - whole).astype(np.float32)
-    weights = ((1 - t) ** 3 / 6, (3 * t**3 - 6 * t**2 + 4) / 6, (-3 * t**3 + 3 * t**2 + 3 * t + 1) / 6, t**3 / 6)
     last = values.shape[axis] - 1
-    along = [1, 1]
-    along[axis] = -1
-    # No product of matrices, whose rounding depends on the number of threads: the same seed gives the same bytes.
+    node = np.minimum(np.floor(position).astype(int), last - 1)
+    t = np.expand_dims((position - node).astype(np.float32), 1 - axis)
+    weights = ((1 - t) ** 3 / 6, (3 * t**3 - 6 * t**2 + 4) / 6, (-3 * t**3 + 3 * t**2 + 3 * t + 1) / 6, t**3 / 6)
+    # A sum of four terms, not a matrix product, whose rounding depends on the number of threads.
     terms = [
-        weight.reshape(along) * np.take(values, np.clip(whole + step, 0, last), axis)
-        for step, weight in zip((-1, 0, 1, 2), weights, strict=True)
+        w * np.take(values, np.clip(node + step, 0, last), axis) for step, w in zip((-1, 0, 1, 2), weights, strict=True)
     ]
     return np.asarray(terms[0] + terms[1] + terms[2] + terms[3], np.float32)
 
 
 @dataclass(frozen=True)
 class Tissue:
-    """True geometry of a field of view. Cells are numbered from 1, 0 is nobody.
+    """True geometry of a field of view, as :func:`draw_tissue` draws it. Cells are numbered from 1; 0 is no cell.
 
     Parameters
     ----------
     pixel_size
         Micrometres per pixel.
-    owner
-        Cell that lies on top at each pixel, shape (y, x), int32.
-    under
-        Cell that lies below it there (overlap in depth), or 0.
+    owner, under
+        Cell that lies on top at each pixel, and the one below it (overlap in depth) or 0; shape (y, x), int32.
     nucleus
         Pixels of the top cell's nucleus, bool.
     nucleus_depth, depth
-        Distance to the outside of the nucleus / to the next cell or gap, in um, float32.
+        Distance to the outside of the nucleus, and to the next cell or gap, in um, float32.
     angle
         Direction from the top cell's centre, in radians.
     centre, radius, kind
@@ -84,38 +80,35 @@ class Tissue:
         """Number of cells drawn."""
         return len(self.radius) - 1
 
+    def at_centres(self, field: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Return the values of a field (y, x) at the centres of cells; row 0 unused."""
+        row, col = (self.centre / self.pixel_size).astype(int).T
+        return field[np.clip(row, 0, self.shape[0] - 1), np.clip(col, 0, self.shape[1] - 1)]
+
 
 def draw_tissue(
     shape: tuple[int, int],
     pixel_size: float,
-    rng: np.random.Generator,
+    rng: Generator,
     *,
     radius: float | None = None,
     density: float | None = None,
     nucleus: float | None = None,
 ) -> Tissue:
-    """Draw cells: jittered packing with dense nests, epithelial rings, stroma, gaps and a tissue edge.
+    """Draw the cells of a field of view: dense nests, epithelial rings, stroma, gaps and a tissue edge.
 
     Parameters
     ----------
-    shape
-        Height and width in pixels.
-    pixel_size
-        Micrometres per pixel.
+    shape, pixel_size
+        Height and width in pixels, and micrometres per pixel.
     rng
         Source of all randomness.
     radius
-        Median cell radius in um; drawn from 3 to 9 by default, often small as in lymphoid tissue.
+        Median cell radius in um; by default drawn from 3 to 9, often small as in lymphoid tissue.
     density
-        Share of places that hold a cell in dense areas, in (0, 1]; drawn from 0.55 to 1 by default, high where the
-        default radius is small.
+        Share of places that hold a cell in dense areas, in (0, 1]; by default drawn from 0.55 to 1.
     nucleus
-        Typical radius of a nucleus over that of its cell; drawn from 0.6 to 0.9 by default. Neighbours cut a dense
-        tissue's cells to about 0.85 of their radius.
-
-    Returns
-    -------
-    Tissue
+        Typical radius of a nucleus over that of its cell; by default drawn from 0.6 to 0.9.
 
     Examples
     --------
@@ -130,7 +123,8 @@ def draw_tissue(
         density = float(rng.uniform(0.85 if lymphoid else 0.55, 1.0))
     field = (shape[0] * pixel_size, shape[1] * pixel_size)
     centre, radii, kind, stretch, direction = _place(field, radius, density, rng)
-    owner, under, angle, nuclei = _paint(shape, pixel_size, centre, radii, stretch, direction, nucleus, rng)
+    cells = centre, radii, stretch, direction
+    owner, under, angle, nuclei = _paint(shape, pixel_size, cells, nucleus, rng)
     glass = np.zeros(shape, bool)
     if rng.random() < 0.2:
         edge = smooth_field(rng, shape, 120 / pixel_size)
@@ -139,22 +133,21 @@ def draw_tissue(
         for layer in (owner, under):
             layer[np.isin(layer, gone)] = 0
         nuclei &= owner > 0
-    boundary = np.zeros(shape, bool)
-    boundary[1:] |= owner[1:] != owner[:-1]
-    boundary[:, 1:] |= owner[:, 1:] != owner[:, :-1]
-    depth = _distance(~boundary & (owner > 0)) * pixel_size
-    nucleus_depth = _distance(nuclei & ~boundary) * pixel_size
+    depth = edge_distance(owner, owner > 0).astype(np.float32) * pixel_size
+    nucleus_depth = edge_distance(owner, nuclei).astype(np.float32) * pixel_size
     return Tissue(pixel_size, owner, under, nuclei, nucleus_depth, depth, angle, centre, radii, kind, glass)
 
 
-def _distance(inside: NDArray[np.bool_]) -> NDArray[np.float32]:
-    if inside.all():
-        return np.full(inside.shape, 1e3, np.float32)
-    return np.asarray(ndimage.distance_transform_edt(inside), np.float32)
+def edge_distance(labels: NDArray[np.int32], inside: NDArray[np.bool_]) -> NDArray[np.float64]:
+    """Distance of pixels inside to the outside or another label, in pixels; the image's edge is no boundary."""
+    inside = inside.copy()
+    inside[1:] &= labels[1:] == labels[:-1]
+    inside[:, 1:] &= labels[:, 1:] == labels[:, :-1]
+    return np.full(inside.shape, 1e3) if inside.all() else np.asarray(ndimage.distance_transform_edt(inside))
 
 
 def _place(
-    field: tuple[float, float], radius: float, density: float, rng: np.random.Generator
+    field: tuple[float, float], radius: float, density: float, rng: Generator
 ) -> tuple[NDArray, NDArray, NDArray, NDArray, NDArray]:
     """Put cell centres on a jittered hexagonal grid whose compartments differ in size, shape and density."""
     step = radius * rng.uniform(1.55, 1.9)
@@ -165,9 +158,13 @@ def _place(
     x = x + (np.arange(len(rows)) % 2)[:, None] * step / 2
     y, x = (c.ravel() + rng.normal(0, rng.uniform(0.1, 0.3) * step, c.size) for c in (y, x))
 
-    coarse = (int(field[0] + 4 * margin) + 1, int(field[1] + 4 * margin) + 1)
-    at = (np.clip(y + 2 * margin, 0, coarse[0] - 1).astype(int), np.clip(x + 2 * margin, 0, coarse[1] - 1).astype(int))
-    compartment = smooth_field(rng, coarse, rng.uniform(40, 150))[at]
+    def smooth_at_cells(shortest: float, longest: float) -> NDArray:
+        coarse = (int(field[0] + 4 * margin) + 1, int(field[1] + 4 * margin) + 1)
+        values = smooth_field(rng, coarse, rng.uniform(shortest, longest))
+        row, col = (np.clip(c + 2 * margin, 0, n - 1).astype(int) for c, n in zip((y, x), coarse, strict=True))
+        return values[row, col]
+
+    compartment = smooth_at_cells(40, 150)
     low, high = np.sort(rng.uniform(-2.5, 2.5, 2))
     kind = np.where(compartment < low, 0, np.where(compartment < high, 1, 2)).astype(np.int8)
 
@@ -183,62 +180,44 @@ def _place(
     radii[large] *= rng.uniform(1.4, 2.4, int(large.sum()))
     stretch = np.exp(np.abs(rng.normal(0, 0.18, n)))
     stretch[kind == 0] *= float(np.exp(rng.uniform(0, np.log(6.0)))) ** rng.random(int((kind == 0).sum()))
-    flow = smooth_field(rng, coarse, rng.uniform(60, 200))
-    grain = (
-        np.pi
-        * flow[
-            np.clip(y + 2 * margin, 0, coarse[0] - 1).astype(int), np.clip(x + 2 * margin, 0, coarse[1] - 1).astype(int)
-        ]
-    )
+    grain = np.pi * smooth_at_cells(60, 200)
     direction = np.where(rng.random(n) < 0.7, grain + rng.normal(0, 0.3, n), rng.uniform(0, np.pi, n))
-
-    def with_nobody(values: NDArray, nobody: float) -> NDArray:
-        return np.concatenate([np.full((1, *values.shape[1:]), nobody, values.dtype), values])
-
-    return (
-        with_nobody(np.stack([y, x], axis=1), 0),
-        with_nobody(radii, 1),
-        with_nobody(kind, 0),
-        with_nobody(stretch, 1),
-        with_nobody(direction, 0),
-    )
+    # Row 0 is no cell.
+    centre, radii = np.insert(np.stack([y, x], axis=1), 0, 0, axis=0), np.insert(radii, 0, 1)
+    return centre, radii, np.insert(kind, 0, 0), np.insert(stretch, 0, 1), np.insert(direction, 0, 0)
 
 
 def _paint(
     shape: tuple[int, int],
     pixel_size: float,
-    centre: NDArray,
-    radii: NDArray,
-    stretch: NDArray,
-    direction: NDArray,
+    cells: tuple[NDArray, NDArray, NDArray, NDArray],
     nucleus: float | None,
-    rng: np.random.Generator,
+    rng: Generator,
 ) -> tuple[NDArray[np.int32], NDArray[np.int32], NDArray[np.float32], NDArray[np.bool_]]:
-    """Give each pixel to the cell that it lies deepest in, and the next one to what lies under it."""
-    wobble = rng.uniform(0.06, 0.22) * float(np.median(radii))
-    warp = [
-        wobble * smooth_field(rng, shape, rng.uniform(0.7, 1.6) * float(np.median(radii)) / pixel_size) for _ in "yx"
-    ]
+    """Give each pixel to the cell in which it lies deepest; the second deepest lies under it. Then draw nuclei."""
+    centre, radii, stretch, direction = cells
+    typical = float(np.median(radii))
+    wobble = rng.uniform(0.06, 0.22) * typical
+    warp = [wobble * smooth_field(rng, shape, rng.uniform(0.7, 1.6) * typical / pixel_size) for _ in "yx"]
     ys = (np.arange(shape[0], dtype=np.float32)[:, None] + 0.5) * pixel_size + warp[0]
     xs = (np.arange(shape[1], dtype=np.float32)[None, :] + 0.5) * pixel_size + warp[1]
-    best = np.ones(shape, np.float32)
-    second = np.ones(shape, np.float32)
-    owner = np.zeros(shape, np.int32)
-    under = np.zeros(shape, np.int32)
+    best, second = np.ones(shape, np.float32), np.ones(shape, np.float32)
+    owner, under = np.zeros(shape, np.int32), np.zeros(shape, np.int32)
     long_axis, short_axis = radii * np.sqrt(stretch), radii / np.sqrt(stretch)
     cos, sin = np.cos(direction), np.sin(direction)
-    reach = long_axis + 4 * wobble
-    for cell in range(1, len(radii)):
-        (cy, cx), r = centre[cell], reach[cell]
-        top, bottom = int(max(0, (cy - r) / pixel_size)), int(min(shape[0], (cy + r) / pixel_size + 1))
-        left, right = int(max(0, (cx - r) / pixel_size)), int(min(shape[1], (cx + r) / pixel_size + 1))
-        if top >= bottom or left >= right:
-            continue
-        window = np.s_[top:bottom, left:right]
-        dy, dx = ys[window] - cy, xs[window] - cx
-        along = (dx * cos[cell] + dy * sin[cell]) / long_axis[cell]
-        across = (dy * cos[cell] - dx * sin[cell]) / short_axis[cell]
-        distance = along * along + across * across
+
+    # 1 on the outline of a cell's ellipse.
+    def squared_distance(cell: np.intp | NDArray, dy: NDArray, dx: NDArray, scale: float | NDArray = 1.0) -> NDArray:
+        along = (dx * cos[cell] + dy * sin[cell]) / (long_axis[cell] * scale)
+        across = (dy * cos[cell] - dx * sin[cell]) / (short_axis[cell] * scale)
+        return along * along + across * across
+
+    reach = (long_axis + 4 * wobble)[:, None]
+    start = np.maximum(0, (centre - reach) / pixel_size).astype(int)
+    stop = np.minimum(shape, (centre + reach) / pixel_size + 1).astype(int)
+    for cell in 1 + np.flatnonzero((start < stop).all(axis=1)[1:]):
+        window = tuple(slice(*ends) for ends in zip(start[cell], stop[cell], strict=True))
+        distance = squared_distance(cell, ys[window] - centre[cell, 0], xs[window] - centre[cell, 1])
         first = distance < best[window]
         between = ~first & (distance < second[window])
         second[window] = np.where(first, best[window], np.where(between, distance, second[window]))
@@ -251,8 +230,6 @@ def _paint(
     share = (usual if nucleus is None else nucleus) * np.exp(rng.normal(0, 0.06, n))
     shift = rng.normal(0, 0.12, (n, 2)) * radii[:, None]
     dy, dx = ys - (centre[:, 0] + shift[:, 0])[owner], xs - (centre[:, 1] + shift[:, 1])[owner]
-    along = (dx * cos[owner] + dy * sin[owner]) / (long_axis * share)[owner]
-    across = (dy * cos[owner] - dx * sin[owner]) / (short_axis * share)[owner]
     present = rng.random(n) > rng.uniform(0.02, 0.15)
-    nuclei = (along * along + across * across < 1) & (owner > 0) & present[owner]
+    nuclei = (squared_distance(owner, dy, dx, share[owner]) < 1) & (owner > 0) & present[owner]
     return owner, under, np.arctan2(dy, dx).astype(np.float32), nuclei

@@ -4,13 +4,13 @@ import copy
 import sys
 import warnings
 from numbers import Integral
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
-from torch.nn.utils.fusion import fuse_conv_bn_weights
+from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from nimbus_sd.models.device import (
     cpu_has_bfloat16,
@@ -22,13 +22,33 @@ from nimbus_sd.models.device import (
     to_host,
 )
 from nimbus_sd.models.unet import Block, UNet
-from nimbus_sd.models.views import IDENTITY, VIEWS, View
 from nimbus_sd.models.zoo import Model
 
 Precision = Literal["float32", "bfloat16"]
 
 # Measured at the peak of a forward pass: float32 values alive per pixel and root filter.
 ALIVE_VALUES = 10
+
+
+class View(NamedTuple):
+    """One of the eight ways to lay a square on itself, over which scores may be averaged."""
+
+    quarter_turns: int
+    flipped: bool
+
+    def of(self, x: Tensor) -> Tensor:
+        """Turn, then flip the last two axes."""
+        x = torch.rot90(x, self.quarter_turns, (-2, -1))
+        return x.flip(-1) if self.flipped else x
+
+    def undo(self, x: Tensor) -> Tensor:
+        """Bring a view back: ``undo(of(x))`` is ``x``."""
+        x = x.flip(-1) if self.flipped else x
+        return torch.rot90(x, -self.quarter_turns, (-2, -1))
+
+
+#: The first is the image as it is; the first four keep height and width.
+VIEWS = tuple(View(turns, flipped) for turns in (0, 2, 1, 3) for flipped in (False, True))
 
 
 class Scorer:
@@ -41,35 +61,23 @@ class Scorer:
     device
         ``"auto"`` (CUDA, else MPS, else CPU) or what :class:`torch.device` takes, e.g. ``"cuda:1"``.
     precision
-        ``"float32"`` or ``"bfloat16"``, which is faster where the hardware supports it and rounds scores to
-        about 0.01. ``"auto"`` is ``"float32"``.
+        ``"float32"`` or ``"bfloat16"``, which is faster where the hardware supports it (elsewhere it warns) and rounds
+        scores to about 0.01. ``"auto"`` is ``"float32"``.
     tta
         Average the eight views of an image (flips, quarter turns). None does as the model's card says.
     batch_size
         How many images, i.e. channels x views, pass the network at once. None takes as many as fit in about an
         eighth of a CUDA device's memory, in 1 GiB on MPS, in 128 MiB on a CPU, where larger batches are slower.
-        Scores do not depend on it. A batch for which the device's memory is too small is halved.
-
-    Raises
-    ------
-    ValueError
-        If a parameter is not one of those above, or the device is not there.
-
-    Warns
-    -----
-    UserWarning
-        If bfloat16 is asked for on a processor that only emulates it; the first time that a batch is halved.
+        Scores do not depend on it. A batch for which the device's memory is too small is halved, with a warning.
 
     Examples
     --------
     >>> import numpy as np
-    >>> from dataclasses import replace
-    >>> from nimbus_sd.models import PUBLISHED, Model, UNet
-    >>> card = replace(PUBLISHED, name="random", root_filters=4, depth=3)
-    >>> scorer = Scorer(Model(card, UNet(4, 3).eval()), device="cpu")
-    >>> image, interior = np.zeros((3, 16, 24), np.float32), np.zeros((16, 24), bool)
+    >>> from nimbus_sd.models import load
+    >>> scorer = Scorer(load("compact"), device="cpu")
+    >>> image, interior = np.zeros((3, 64, 96), np.float32), np.zeros((64, 96), bool)
     >>> scorer(image, interior).shape
-    (3, 16, 24)
+    (3, 64, 96)
     """
 
     def __init__(
@@ -100,8 +108,7 @@ class Scorer:
                 UserWarning,
                 stacklevel=2,
             )
-        dtype = getattr(torch, self.precision)
-        self._network = _fold(model.network).to(self.device, dtype)
+        self._network = _fold(model.network).to(self.device, getattr(torch, self.precision))
         # The logits decide on the last digits of a score, so the last layer keeps its full precision.
         self._network.final_conv.float().register_forward_pre_hook(_to_float32)
 
@@ -120,22 +127,19 @@ class Scorer:
         Returns
         -------
         (C, h, w) float32: confidence in [0, 1] that a pixel belongs to a cell that is positive.
-
-        Raises
-        ------
-        ValueError
-            If a shape or dtype is not as above.
-        MemoryError
-            If not even one image fits into the device's memory.
         """
-        _check(images, interior, self.card.stride)
+        if images.dtype != np.float32 or images.ndim != 3:
+            raise ValueError(f"images must be float32 (C, h, w); they are {images.dtype} {images.shape}.")
+        if interior.dtype not in (np.bool_, np.float32) or interior.shape != images.shape[1:]:
+            raise ValueError(
+                f"interior must be bool or float32 {images.shape[1:]}, like the images; "
+                f"it is {interior.dtype} {interior.shape}."
+            )
         channels, mask = to_device(images, self.device), to_device(interior, self.device)
-        views = VIEWS if self.tta else (IDENTITY,)
+        views = VIEWS if self.tta else VIEWS[:1]
         scores = torch.zeros_like(channels)
-        fitting = memory_budget(self.device) // (
-            4 * ALIVE_VALUES * self.card.root_filters * mask.numel() // self.card.patch**2
-        )
-        size = self.batch_size or max(1, fitting)
+        image_bytes = 4 * ALIVE_VALUES * self.card.root_filters * mask.numel() // self.card.patch**2
+        size = self.batch_size or max(1, memory_budget(self.device) // max(1, image_bytes))
         square = channels.shape[1] == channels.shape[2]
         for alike in [views] if square else [views[:4], views[4:]]:
             jobs = [(channel, view) for channel in range(len(channels)) for view in alike]
@@ -150,9 +154,14 @@ class Scorer:
         return to_host(scores / len(views))
 
     def _attempt(self, channels: Tensor, mask: Tensor, batch: list[tuple[int, View]]) -> Tensor | None:
-        """Score some views of some channels; None where the device's memory is too small for so many at once."""
+        """Score views of channels, (B, h, w); None where the device's memory is too small for so many at once."""
         try:
-            return self._confidence(torch.stack([view.of(torch.stack([channels[i], mask])) for i, view in batch]))
+            inputs = torch.stack([view.of(torch.stack([channels[i], mask])) for i, view in batch])
+            # Convolutions are faster with the channels of a pixel side by side; the layout stays through the network.
+            inputs = inputs.to(getattr(torch, self.precision), memory_format=torch.channels_last)
+            with reproducible(self.device):
+                logits: Tensor = self._network(inputs)
+            return torch.sigmoid(logits[:, 0])
         except RuntimeError as error:
             if not is_out_of_memory(error):
                 raise
@@ -176,45 +185,18 @@ class Scorer:
         if self.device.type == "cuda":
             torch.cuda.empty_cache()
 
-    def _confidence(self, inputs: Tensor) -> Tensor:
-        """Map (B, 2, h, w) float32 to (B, h, w) float32."""
-        # Convolutions are faster with the channels of a pixel side by side; the layout stays through the network.
-        inputs = inputs.to(getattr(torch, self.precision), memory_format=torch.channels_last)
-        with reproducible(self.device):
-            logits: Tensor = self._network(inputs)
-        return torch.sigmoid(logits[:, 0])
-
 
 def _fold(network: UNet) -> UNet:
     """Copy a network with each BatchNorm merged into the convolution before it."""
     network = copy.deepcopy(network).eval().cpu()
-    for block in network.modules():
-        if isinstance(block, Block):
-            for name in ("1", "2"):
-                conv, bn = getattr(block, f"conv2d_{name}"), getattr(block, f"bn_{name}")
-                # In double precision, so that scores are those of the network as it was.
-                weights = (conv.weight, conv.bias, bn.running_mean, bn.running_var, bn.weight, bn.bias)
-                weight, bias, mean, variance, scale, shift = (tensor.detach().double() for tensor in weights)
-                fused = fuse_conv_bn_weights(weight, bias, mean, variance, bn.eps, scale, shift)
-                conv.weight, conv.bias = (nn.Parameter(x.float()) for x in fused)
-                setattr(block, f"bn_{name}", nn.Identity())
+    for block in [module for module in network.modules() if isinstance(module, Block)]:
+        for number in (1, 2):
+            conv, bn = getattr(block, f"conv2d_{number}"), getattr(block, f"bn_{number}")
+            # In double precision, so that scores are those of the network as it was.
+            setattr(block, f"conv2d_{number}", fuse_conv_bn_eval(conv.double(), bn.double()).float())
+            setattr(block, f"bn_{number}", nn.Identity())
     return network.requires_grad_(False)
 
 
 def _to_float32(_: nn.Module, inputs: tuple[Tensor]) -> Tensor:
     return inputs[0].float()
-
-
-def _check(images: NDArray[Any], interior: NDArray[Any], stride: int) -> None:
-    if images.dtype != np.float32 or images.ndim != 3:
-        raise ValueError(f"images must be float32 (C, h, w); they are {images.dtype} {images.shape}.")
-    if interior.dtype not in (np.bool_, np.float32) or interior.shape != images.shape[1:]:
-        raise ValueError(
-            f"interior must be bool or float32 {images.shape[1:]}, like the images; "
-            f"it is {interior.dtype} {interior.shape}."
-        )
-    if any(side % stride or side < 2 * stride for side in images.shape[1:]):
-        raise ValueError(
-            f"images are {images.shape[1:]} pixels; this model takes multiples of {stride} of at least "
-            f"{2 * stride}. Pad them first."
-        )

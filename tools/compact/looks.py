@@ -1,4 +1,4 @@
-"""What images of the common platforms look like. Only for looking and validation: nothing is trained on these."""
+"""Looks of the common platforms. Only for validation and benchmarks: nothing is trained on these."""
 
 from __future__ import annotations
 
@@ -7,9 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from nimbus_sd.simulate.detector import Detector
-from nimbus_sd.simulate.marker import Localization, Marker
-from nimbus_sd.simulate.masks import Segmentation
+from nimbus_sd.simulate import Detector, Marker, Segmentation
 
 
 @dataclass(frozen=True)
@@ -35,29 +33,7 @@ class Look:
 
 
 def draw_look(platform: str, rng: np.random.Generator) -> Look:
-    """Draw an image's settings as they are usual on a platform.
-
-    Parameters
-    ----------
-    platform
-        One of ``PLATFORMS``: CODEX, CyCIF, IMC, MIBI, Vectra.
-    rng
-        Source of all randomness.
-
-    Returns
-    -------
-    Look
-
-    Raises
-    ------
-    ValueError
-        If the platform is not known.
-
-    Examples
-    --------
-    >>> draw_look("IMC", np.random.default_rng(0)).pixel_size
-    1.0
-    """
+    """Draw an image's settings as they are usual on a platform, one of ``PLATFORMS``."""
     if platform not in PLATFORMS:
         raise ValueError(f"There is no platform {platform!r}; choose of {', '.join(PLATFORMS)}.")
     return PLATFORMS[platform](rng)
@@ -69,7 +45,7 @@ def _log(rng: np.random.Generator, low: float, high: float) -> float:
 
 def _marker(rng: np.random.Generator, unspecific: tuple[float, float], crosstalk: float = 0.0) -> Marker:
     """Draw a lineage or functional marker: rarely everywhere, in some cells dim, with what it stains besides."""
-    places: tuple[Localization, ...] = ("membrane", "cytoplasm", "nucleus", "granules")
+    places = ("membrane", "cytoplasm", "nucleus", "granules")
     return Marker(
         localization=places[rng.choice(4, p=[0.6, 0.15, 0.15, 0.1])],
         prevalence=_log(rng, 0.01, 0.4),

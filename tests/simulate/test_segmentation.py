@@ -1,4 +1,4 @@
-"""Segmentation: which label is which cell, and the usual errors."""
+"""Segmentation: which label is which cell, the usual errors, and what is true of each."""
 
 import dataclasses
 
@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from nimbus_sd.simulate import Segmentation, Tissue, draw_segmentation, draw_tissue, segment
+from nimbus_sd.simulate import Detector, Marker, Segmentation, Stain, Tissue, draw_tissue, segment, stain, truth
 
 EXACT = {"wobble": 0.0}
 
@@ -49,16 +49,6 @@ def test_without_errors_labels_are_the_cells(crowd):
     np.testing.assert_array_equal(cells[labels, 0], crowd.owner)
     assert not cells[:, 1].any()
     np.testing.assert_array_equal(crowd.owner, given)
-
-
-@pytest.mark.parametrize("seed", range(10))
-def test_drawn_segmentations_are_numbered_without_gaps(seed):
-    rng = np.random.default_rng(seed)
-    tissue = draw_tissue((80, 100), 0.5, rng)
-    labels, cells = segment(tissue, draw_segmentation(rng), rng)
-    assert labels.shape == tissue.shape
-    check_numbering(labels, cells)
-    assert cells.max() <= tissue.n_cells
 
 
 @pytest.mark.parametrize("target", ["cell", "nucleus", "grown"])
@@ -140,6 +130,15 @@ def test_missing_cells_have_no_label(crowd):
     assert outlined(crowd, missing=1.0)[0].max() == 0
 
 
+def test_masks_of_a_coarser_grid_are_made_of_squares(geometry):
+    labels, _ = outlined(geometry, grid=2.0)
+    side = round(2.0 / geometry.pixel_size)
+    whole = labels[: labels.shape[0] // side * side, : labels.shape[1] // side * side]
+    blocks = whole.reshape(whole.shape[0] // side, side, whole.shape[1] // side, side)
+    assert (blocks == blocks[:, :1, :, :1]).all()
+    assert len(np.unique(labels)) > 10
+
+
 def test_an_image_without_cells_and_one_full_of_cells(geometry):
     empty = dataclasses.replace(geometry, owner=np.zeros_like(geometry.owner), nucleus=np.zeros_like(geometry.nucleus))
     for target in ("cell", "nucleus", "grown"):
@@ -153,12 +152,96 @@ def test_an_image_without_cells_and_one_full_of_cells(geometry):
     np.testing.assert_array_equal(cells, [[0, 0], [3, 0], [7, 0]])
 
 
-def test_drawn_segmentations_cover_the_variety():
-    rng = np.random.default_rng(0)
-    drawn = [draw_segmentation(rng) for _ in range(200)]
-    assert {one.target for one in drawn} == {"cell", "nucleus", "grown"}
-    for name, most in (("merged", 0.1), ("split", 0.1), ("missing", 0.3), ("wobble", 1.0), ("ring", 3.0)):
-        values = np.array([getattr(one, name) for one in drawn])
-        assert values.min() >= 0 and 0 < values.max() <= most, name
-    assert min(one.resize for one in drawn) < 0 < max(one.resize for one in drawn)
-    assert draw_segmentation(np.random.default_rng(7)) == draw_segmentation(np.random.default_rng(7))
+CLEAR = Detector(gain=1000.0, background=0.01)
+
+
+@pytest.fixture(scope="module")
+def squares() -> Tissue:
+    """Six cells of 10 x 10 pixels in a row; only what ``truth`` looks at."""
+    owner = np.kron(np.arange(1, 7), np.ones((10, 10), int)).astype(np.int32)
+    nothing = np.zeros(owner.shape, np.float32)
+    return Tissue(
+        pixel_size=0.5,
+        owner=owner,
+        under=np.zeros_like(owner),
+        nucleus=owner > 0,
+        nucleus_depth=nothing,
+        depth=nothing,
+        angle=nothing,
+        centre=np.zeros((7, 2)),
+        radius=np.ones(7),
+        kind=np.zeros(7, np.int8),
+        glass=owner < 0,
+    )
+
+
+def lit(tissue: Tissue, levels: list[float], positive: list[bool], other: float = 0.0) -> Stain:
+    return Stain(
+        np.array([False, *positive]),
+        np.array([0.0, *levels], np.float32)[tissue.owner],
+        np.full(tissue.shape, other, np.float32),
+    )
+
+
+def one_to_one(n: int) -> np.ndarray:
+    return np.stack([np.arange(n + 1), np.zeros(n + 1, int)], axis=1)
+
+
+def test_positive_negative_and_undetermined(squares):
+    stained = lit(squares, [1.0, 0.3, 1e-4, 0.0, 0.0, 0.0], [True, True, True, True, False, False])
+    states = truth(stained, squares, CLEAR, one_to_one(6))
+    assert states.dtype == np.float32
+    np.testing.assert_array_equal(states, [0, 1, 1, 0.5, 0.5, 0, 0])
+    # Rows are those of the segmentation.
+    cells = np.array([[0, 0], [6, 0], [5, 0], [3, 0], [3, 0], [1, 0]])
+    np.testing.assert_array_equal(truth(stained, squares, CLEAR, cells), [0, 0, 0, 0.5, 0.5, 1])
+
+
+def test_the_detection_limit_follows_noise_and_background(squares):
+    stained = lit(squares, [0.2] * 6, [True] * 6)
+    assert (truth(stained, squares, CLEAR, one_to_one(6))[1:] == 1).all()
+    for worse in ({"gain": 0.05}, {"read_noise": 2.0}, {"background": 1.0}):
+        states = truth(stained, squares, dataclasses.replace(CLEAR, **worse), one_to_one(6))
+        assert (states[1:] == 0.5).all(), worse
+    hidden = dataclasses.replace(stained, other=np.ones(squares.shape, np.float32))
+    assert (truth(hidden, squares, CLEAR, one_to_one(6))[1:] == 0.5).all()
+
+
+def test_a_signal_within_the_differences_of_cells_is_undetermined(squares):
+    def states(*levels: float) -> np.ndarray:
+        glow = np.array([0.0, *levels], np.float32)[squares.owner]
+        stained = dataclasses.replace(lit(squares, [0.2] * 6, [True] * 6), other=glow)
+        return truth(stained, squares, CLEAR, one_to_one(6))[1:]
+
+    assert (states(0.2, 0.2, 0.2, 0.2, 0.2, 0.2) == 1).all()
+    assert (states(0.1, 0.3, 0.1, 0.3, 0.1, 0.3) == 0.5).all()
+    # One odd cell says nothing of the others.
+    assert (states(0.2, 0.2, 0.2, 0.2, 0.2, 2.0)[:5] == 1).all()
+
+
+def test_a_small_bright_part_is_seen_where_the_mean_is_low(squares):
+    specific = np.zeros(squares.shape, np.float32)
+    specific[:2, 0] = 1.0
+    states = truth(Stain(np.arange(7) == 1, specific, np.zeros_like(specific)), squares, CLEAR, one_to_one(6))
+    np.testing.assert_array_equal(states, [0, 1, 0, 0, 0, 0, 0])
+
+
+def test_negative_cells_are_negative_however_bright_their_surroundings(squares):
+    states = truth(lit(squares, [0.0] * 6, [False] * 6, other=3.0), squares, CLEAR, one_to_one(6))
+    assert not states.any()
+
+
+def test_merged_cells_of_different_state_are_undetermined(squares):
+    # Cell 1 and 2 positive, 3 positive but too dim, 4 to 6 negative.
+    stained = lit(squares, [1.0, 1.0, 1e-4, 0, 0, 0], [True, True, True, False, False, False])
+    cells = np.array([[0, 0], [1, 2], [1, 4], [4, 1], [4, 5], [1, 3], [3, 4], [3, 3], [2, 0]])
+    np.testing.assert_array_equal(truth(stained, squares, CLEAR, cells), [0, 1, 0.5, 0.5, 0, 0.5, 0.5, 0.5, 1])
+
+
+def test_cells_without_the_stained_part_are_undetermined(geometry):
+    stained = stain(geometry, Marker("nucleus", 1.0, spread=0.0, dim_share=0.0), np.random.default_rng(0))
+    states = truth(stained, geometry, CLEAR, one_to_one(geometry.n_cells))
+    visible = np.unique(geometry.owner)[1:]
+    with_nucleus = np.isin(visible, geometry.owner[geometry.nucleus_depth > 0])
+    assert 0.7 < with_nucleus.mean() < 1
+    np.testing.assert_array_equal(states[visible], np.where(with_nucleus, 1, 0.5))
