@@ -4,8 +4,6 @@ from nimbus_sd.metrics._calls import given_thresholds as given_thresholds
 from nimbus_sd.metrics._counts import Judged as Judged
 from nimbus_sd.metrics._counts import measure as measure
 from nimbus_sd.metrics._counts import rates as rates
-from nimbus_sd.metrics.auto_threshold import ChannelThreshold as ChannelThreshold
-from nimbus_sd.metrics.auto_threshold import auto_threshold as auto_threshold
 from nimbus_sd.metrics.baselines import compare_baselines
 from nimbus_sd.metrics.calibration import calibration_curve, calibration_error
 from nimbus_sd.metrics.confounders import confounders

@@ -3,18 +3,16 @@
 from nimbus_sd.tl import metaclusters
 from nimbus_sd.tl._clusters import GREYS as GREYS
 from nimbus_sd.tl._clusters import check_count as check_count
-from nimbus_sd.tl.adapt import adapt
-from nimbus_sd.tl.calibrate import calibrate
+from nimbus_sd.tl.calibrate import adapt, calibrate
 from nimbus_sd.tl.calls import call_positive
-from nimbus_sd.tl.cell_types import cell_types
+from nimbus_sd.tl.calls import source_of as source_of
+from nimbus_sd.tl.cell_types import cell_types, suggest_types
 from nimbus_sd.tl.cluster_checks import cluster_checks
 from nimbus_sd.tl.features import cell_features
-from nimbus_sd.tl.flags import source_of as source_of
 from nimbus_sd.tl.flowsom import flowsom
 from nimbus_sd.tl.leiden import leiden
 from nimbus_sd.tl.signatures import check_signatures, signatures
 from nimbus_sd.tl.som_mapping import map_to_som
-from nimbus_sd.tl.suggest_types import suggest_types
 
 __all__ = [
     "adapt",
