@@ -42,15 +42,15 @@ def too_high(rng, n, prevalence):
 def gains(draw):
     """F1 of the automatic threshold minus F1 of 0.5, over prevalences and numbers of cells."""
     rng = np.random.default_rng(0)
-    found = []
+    differences = []
     for prevalence in (0.005, 0.02, 0.1, 0.3, 0.6):
         for n in (500, 5000):
             for _ in range(6):
                 score, state = draw(rng, n, prevalence)
                 if state.any():
                     cut = auto_threshold(score, n_boot=0).threshold
-                    found.append(f1_score(state, score >= cut) - f1_score(state, score >= 0.5))
-    return np.array(found)
+                    differences.append(f1_score(state, score >= cut) - f1_score(state, score >= 0.5))
+    return np.array(differences)
 
 
 @pytest.mark.parametrize("draw", [calibrated, confident])

@@ -131,20 +131,7 @@ def test_a_call_that_hangs_on_the_threshold_is_flagged():
     assert "unstable" not in flags["CD3"]
 
 
-def test_a_model_that_does_not_tell_its_range_is_said_to(no_warning, caplog):
-    adata = table(ranges=None)
-    adata.layers["integrated_expression"][:, 0] = 70
-    with caplog.at_level("INFO", logger="nimbus_sd"):
-        call_positive(adata)
-    assert adata.uns["positive"]["trained_range"] == "not known" and "does not say" in caplog.text
-    assert "added layers['positive']" in caplog.text
-    without = table()
-    del without.varm["nimbus_normalization"], without.layers["integrated_expression"], without.uns["nimbus"]
-    call_positive(without)
-    assert without.uns["positive"]["trained_range"] == "not known" and (without.var["positive_flag"] == "").all()
-
-
-def test_calibrated_scores_are_compared_with_the_range_of_their_source():
+def test_scores_are_compared_with_the_range_of_their_source(no_warning, caplog):
     adata = table()
     adata.layers["integrated_expression"][:, 0] = 70
     adata.layers["nimbus_calibrated"] = adata.layers["nimbus"] ** 2
@@ -152,6 +139,13 @@ def test_calibrated_scores_are_compared_with_the_range_of_their_source():
     with pytest.warns(UserWarning, match="unlike the training"):
         call_positive(adata, layer="nimbus_calibrated")
     assert adata.uns["positive"]["trained_range"] == "compared"
+    del adata.uns["nimbus"]
+    with caplog.at_level("INFO", logger="nimbus_sd"):
+        call_positive(adata)
+        del adata.layers["integrated_expression"], adata.varm["nimbus_normalization"]
+        call_positive(adata)
+    assert adata.uns["positive"]["trained_range"] == "not known" and (adata.var["positive_flag"] == "").all()
+    assert "does not say" in caplog.text and "added layers['positive']" in caplog.text
 
 
 @pytest.mark.parametrize(

@@ -231,9 +231,7 @@ def test_clusters_get_the_deepest_type_that_most_of_their_cells_have(table):
     ]
     assert suggested["probability"].isna().to_list() == [False, False, True, True, True, True]
     assert suggested.index.name == "cluster" and suggested.index.to_list() == list(adata.obs["cluster"].cat.categories)
-
-
-def test_the_probability_is_the_mean_over_all_cells_of_the_cluster(table):
+    # The probability is the mean over all cells of the cluster.
     adata = clustered(a=[[1, 0.9, 0, 0, 0], [1, 0.7, 0, 0, 0], [1, 0.2, 0, 0, 0]])
     row = ns.tl.suggest_types(adata, "cluster", table).loc["a"]
     assert row["type"] == "T" and row["share"] == pytest.approx(2 / 3) and row["probability"] == pytest.approx(0.6)

@@ -224,7 +224,7 @@ def adapt(
         rows.append(
             {"slope": slope, "offset": offset, "labels": len(used), "positives": int(positive.sum())}
             | f1_and_log_loss(before, after, positive)
-            | {"held_out": unit, "reason": _doubt(before, positive)}
+            | {"held_out": unit, "reason": _fit_problem(before, positive)}
         )
     if not fitted.any():
         raise ValueError(f"Layer {labels!r} labels no cell with a score in region(s) {named}.")
@@ -324,8 +324,8 @@ def _clipped(scores: NDArray) -> NDArray[np.float64]:
     return np.clip(np.asarray(scores, np.float64), _CLOSEST, 1 - _CLOSEST)
 
 
-def _doubt(scores: NDArray, positive: NDArray[np.bool_]) -> str:
-    """Say why a marker's line is not to be trusted; empty if nothing speaks against it."""
+def _fit_problem(scores: NDArray, positive: NDArray[np.bool_]) -> str:
+    """Say why a marker's line is not reliable; empty if nothing speaks against it."""
     labels, positives = len(positive), int(positive.sum())
     if not labels:
         return _UNLABELLED

@@ -105,12 +105,12 @@ def call_positive(
         )
     n_boot = n_boot if automatic else 0
     draws = np.random.default_rng(rng).spawn(len(names))
-    # Also for given thresholds: a channel without two groups is flagged.
-    found = [
+    # Also where thresholds are given, to flag channels whose scores do not fall into two groups.
+    estimates = [
         auto_threshold(column, n_boot=n_boot, rng=draw) if fits else ChannelThreshold.given(np.nan)
         for column, fits, draw in zip(scores.T, is_score, draws, strict=True)
     ]
-    cuts = found
+    cuts = estimates
     if not automatic:
         given = given_thresholds(scores, layer, list(adata.var_names), threshold)  # type: ignore[arg-type]
         if is_score.all() and (beyond := [cut for cut in given if not 0 <= cut <= 1]):
@@ -128,20 +128,20 @@ def call_positive(
     for i, cut in enumerate(cuts):
         column = scores[:, i]
         calls[:, i] = np.where(np.isfinite(column), at_or_above(column, cut.threshold), np.nan)
-        reasons = _flags(column, relative[:, i], found[i].two_groups, ranges or {})
+        reasons = _flags(column, relative[:, i], estimates[i].two_groups, ranges or {})
         flags.append("; ".join([*reasons, *_instability(column, cut)] if automatic else reasons))
 
     table = pd.DataFrame(cuts, adata.var_names, ChannelThreshold._fields).drop(columns="two_groups")
     with np.errstate(invalid="ignore"):
         table.insert(3, "share_positive", np.nansum(calls, axis=0) / np.isfinite(calls).sum(axis=0))
     adata.layers[key_added] = calls
-    adata.varm[key_added] = table.astype({"reason": "category"})
+    adata.varm[key_added] = table.astype({"threshold": float, "low": float, "high": float, "reason": "category"})
     # Categories, unlike texts, can be stored and extended with channels that have none.
     adata.var[f"{key_added}_flag"] = pd.Categorical(flags)
-    noted = "one per channel, see varm" if isinstance(threshold, Mapping | pd.Series) else threshold
+    stored = "one per channel, see varm" if isinstance(threshold, Mapping | pd.Series) else threshold
     adata.uns[key_added] = {
         "tool": _TOOL,
-        "params": {"layer": layer, "threshold": noted, "n_boot": n_boot},
+        "params": {"layer": layer, "threshold": stored, "n_boot": n_boot},
         "trained_range": "not known" if ranges is None else "compared",
     }
     if flagged := [f"{name!r} ({flag})" for name, flag in zip(names, flags, strict=True) if flag]:

@@ -1,4 +1,4 @@
-"""More about each cell than its mean intensity: what its pixels say, and whom it touches."""
+"""Measurements of each cell beyond its mean intensity: its pixels, and the boundaries that it shares."""
 
 from __future__ import annotations
 
@@ -115,7 +115,7 @@ def cell_features(
     regions = regions_of_table(sdata, table_key, image_key, labels_key, channels, pixel_size, noted)
     columns = table.var_names.get_indexer(regions[0].channels)
 
-    total = sum(len(windows(one)) for one in one_per_image(regions)) + 2 * sum(len(windows(one)) for one in regions)
+    total = sum(len(windows(region)) for region in [*one_per_image(regions), *regions, *regions])
     layers = np.full((len(_LAYERS), *table.shape), np.nan, np.float32)
     perimeter = np.full(table.n_obs, np.nan)
     thresholds = np.full(table.n_vars, np.nan)

@@ -10,7 +10,6 @@ from difflib import get_close_matches
 from functools import cache
 from importlib.resources import files
 from io import StringIO
-from itertools import product
 from pathlib import Path
 from typing import Literal, TypeAlias
 
@@ -109,7 +108,7 @@ def on_panel(
 ) -> pd.DataFrame:
     """Rename the markers of a checked table to channels; drop those without one or unscored, and types that need them.
 
-    Called by the function that a user calls, for the line that the warning names; else with a higher ``stacklevel``.
+    ``stacklevel`` is that of the warning; 3 if a public function calls this.
     """
     if missing not in ("error", "skip"):
         raise ValueError(f"`missing` is {missing!r}; it must be 'error' or 'skip'.")
@@ -147,7 +146,8 @@ def _without_markers(table: pd.DataFrame, lost: Sequence[str]) -> tuple[pd.DataF
     dropped: dict[str, CellType] = {}
     for cell_type in build_tree(table):
         added, parents = list(cell_type.added), list(cell_type.parents)
-        if any(rule in added for rule in product(lost, [True])) or all(marker in lost for marker, _ in added):
+        needed = any(positive and marker in lost for marker, positive in added)
+        if needed or all(marker in lost for marker, _ in added):
             dropped[cell_type.name] = cell_type
             continue
         while parents and parents[-1] in dropped:
@@ -162,7 +162,7 @@ def _without_markers(table: pd.DataFrame, lost: Sequence[str]) -> tuple[pd.DataF
 
 
 def scored_tree(table: pd.DataFrame, scores: NDArray, channels: Sequence[str], layer: str) -> list[CellType]:
-    """Return the types that the channels with scores can distinguish; called by the function that a user calls."""
+    """Return the types that the channels with scores can distinguish; to be called by a public function."""
     if outside_unit_interval(scores).any():
         raise ValueError(f"Layer {layer!r} has values outside [0, 1]; cell types are for scores or calls.")
     asked = markers_of(table)
@@ -177,7 +177,9 @@ def match_markers(markers: Iterable[str], channels: Sequence[str]) -> tuple[dict
         or [channel for channel, synonym in synonyms if synonym == canonical(marker)]
         for marker in markers
     }
-    problems = [f"{marker!r} could be any of the channels {names}" for marker, names in candidates.items() if names[1:]]
+    problems = [
+        f"{marker!r} could be any of the channels {names}" for marker, names in candidates.items() if len(names) > 1
+    ]
     channel_of = {marker: names[0] for marker, names in candidates.items() if len(names) == 1}
     for channel in dict.fromkeys(channel_of.values()):
         if len(same := [marker for marker, name in channel_of.items() if name == channel]) > 1:
@@ -233,7 +235,9 @@ def _read_table(signatures: Signatures) -> tuple[pd.DataFrame, list[str]]:
     table = table.loc[(table.index != "") & ~table.index.duplicated(), ~table.columns.duplicated()].map(_text)
     markers = [name for name in markers_of(table) if name]
     if not len(table) or not markers:
-        raise ValueError(f"A signature table needs types and markers; this has {len(table)} and {len(markers)}.")
+        raise ValueError(
+            f"A signature table needs types and markers; this has {len(table)} and {len(markers)} of them."
+        )
     signs = table[markers].map(lambda text: _SIGNS.get(text.casefold(), "?"))
     for (name, marker), text in table[markers].where(signs == "?").stack().dropna().items():
         problems.append(f"{name!r} has {text!r} for {marker!r}; it must be '+', '-' or empty")
