@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 import nimbus_sd as ns
-from nimbus_sd.tl.signatures import canonical, match_markers, simplified
+from nimbus_sd.tl._markers import canonical, match_markers, simplified
 from nimbus_sd.tl.type_tree import markers_of
 
 PANEL = ["CD45", "CD3", "CD4", "CD8", "CD20", "PanCK"]

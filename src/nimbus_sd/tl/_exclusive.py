@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from itertools import product
 
-from nimbus_sd.tl.signatures import canonical, nearest
+from nimbus_sd.tl._markers import canonical, nearest
 
 # Lineages of which a mature cell has one. Thymocytes have both CD4 and CD8, and tumour cells may gain or lose any of
 # these: a pair is a reason to look, no proof.

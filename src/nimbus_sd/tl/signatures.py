@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-import csv
-import unicodedata
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
-from difflib import get_close_matches
-from functools import cache
 from importlib.resources import files
 from io import StringIO
 from pathlib import Path
@@ -19,13 +15,13 @@ from numpy.typing import NDArray
 from nimbus_sd._csv import columns_of
 from nimbus_sd._table import outside_unit_interval
 from nimbus_sd.tl._clusters import AMBIGUOUS, UNASSIGNED
+from nimbus_sd.tl._markers import match_markers, nearest
 from nimbus_sd.tl.metaclusters.value import check_name
 from nimbus_sd.tl.type_tree import PARENT, SOURCE, CellType, build_tree, markers_of, tree_problems
 
 Signatures: TypeAlias = pd.DataFrame | str | Path | None
 Missing: TypeAlias = Literal["error", "skip"]
 
-_DATA = files("nimbus_sd.tl").joinpath("data")
 _SIGNS = {
     **dict.fromkeys(("+", "pos", "positive"), "+"),
     **dict.fromkeys(("-", "\N{MINUS SIGN}", "\N{EN DASH}", "neg", "negative"), "-"),
@@ -169,53 +165,6 @@ def scored_tree(table: pd.DataFrame, scores: NDArray, channels: Sequence[str], l
     return build_tree(on_panel(table, asked, "skip", set(asked) - set(channels), stacklevel=4))
 
 
-def match_markers(markers: Iterable[str], channels: Sequence[str]) -> tuple[dict[str, str], list[str]]:
-    """Find the channel of each marker, by its name or else a synonym; return those, and the markers without one."""
-    synonyms = [(channel, canonical(channel)) for channel in channels]
-    candidates = {
-        marker: [channel for channel in channels if channel == marker]
-        or [channel for channel, synonym in synonyms if synonym == canonical(marker)]
-        for marker in markers
-    }
-    problems = [
-        f"{marker!r} could be any of the channels {names}" for marker, names in candidates.items() if len(names) > 1
-    ]
-    channel_of = {marker: names[0] for marker, names in candidates.items() if len(names) == 1}
-    for channel in dict.fromkeys(channel_of.values()):
-        if len(same := [marker for marker, name in channel_of.items() if name == channel]) > 1:
-            problems.append(f"the markers {same} are all the channel {channel!r}")
-    if problems:
-        raise ValueError(f"Markers and channels do not match one to one: {'; '.join(problems)}. Rename or drop some.")
-    return channel_of, [marker for marker, names in candidates.items() if not names]
-
-
-def canonical(name: str) -> str:
-    """Return the same name for all synonyms of a marker (in its simplified form)."""
-    return _synonyms().get(simplified(name), simplified(name))
-
-
-def nearest(name: str, channels: Sequence[str], similarity: float = 0.6) -> list[str]:
-    """Channels with similar names, the most similar first; ``similarity`` is difflib's ratio, 1 for the same."""
-    by_name = {simplified(channel): channel for channel in channels}
-    return [by_name[near] for near in get_close_matches(simplified(name), list(by_name), n=3, cutoff=similarity)]
-
-
-def simplified(name: str) -> str:
-    """Write a marker without case, blanks and punctuation: ``"HLA-DR"`` and ``"hla dr"`` are the same."""
-    folded = unicodedata.normalize("NFKC", name).casefold()
-    return "".join(letter for letter in folded if letter.isalnum()) or folded
-
-
-@cache
-def _synonyms() -> dict[str, str]:
-    rows = csv.DictReader(_DATA.joinpath("synonyms.csv").read_text(encoding="utf-8").splitlines())
-    return {
-        simplified(name): simplified(row["marker"])
-        for row in rows
-        for name in (row["marker"], *filter(None, row["synonyms"].split(";")))
-    }
-
-
 def _read_table(signatures: Signatures) -> tuple[pd.DataFrame, list[str]]:
     """Read a table, without duplicates, of ``"+"``, ``"-"`` and ``""``; list the problems of its cells and names."""
     table = _raw_table(signatures)
@@ -251,7 +200,7 @@ def _raw_table(signatures: Signatures) -> pd.DataFrame:
         raise TypeError(f"`signatures` is a {type(signatures).__name__}; it must be a DataFrame, a path, or None.")
     if signatures is not None:
         columns_of(Path(signatures))
-    path = _DATA.joinpath("signatures.csv") if signatures is None else Path(signatures)
+    path = files("nimbus_sd.tl").joinpath("data/signatures.csv") if signatures is None else Path(signatures)
     # Without a header, because pandas renames the second of two equal columns.
     text = StringIO(path.read_bytes().decode("utf-8-sig"))
     rows = pd.read_csv(text, header=None, dtype=str, keep_default_na=False)
