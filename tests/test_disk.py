@@ -14,7 +14,7 @@ from nimbus_sd import _disk, _hub
 from nimbus_sd._disk import put_folder, replacing, settle
 from nimbus_sd.models import PUBLISHED, UNet, save
 from nimbus_sd.pl._page import write_page
-from nimbus_sd.tl import metaclusters
+from nimbus_sd.tl import Metaclusters
 
 resource = pytest.importorskip("resource", reason="the size of files is limited on POSIX")
 
@@ -36,8 +36,8 @@ def _checkpoint(path, value):
 
 
 WRITERS = {
-    "clusters.json": lambda path, value: metaclusters.save(metaclusters.start([str(value), "x"]), path),
-    "clusters.csv": lambda path, value: metaclusters.save(metaclusters.start([str(value), "x"]), path),
+    "clusters.json": lambda path, value: Metaclusters.start([str(value), "x"]).save(path),
+    "clusters.csv": lambda path, value: Metaclusters.start([str(value), "x"]).save(path),
     "card.json": lambda path, value: PUBLISHED.write(path) if value else path.write_text("an older card"),
     "page.html": lambda path, value: write_page(path, str(value), ["text"]),
     "record.json": lambda path, value: _hub.write_record(path, {"commit": str(value) * 40}),

@@ -43,7 +43,7 @@ def test_labels_of_hostile_channels_survive_their_file(tmp_path, codes):
 
 
 def test_metaclusters_of_hostile_names_survive_their_file(tmp_path):
-    value = ns.tl.metaclusters.rename(ns.tl.metaclusters.start(["0", "-1"]), "0", HOSTILE[1])
-    ns.tl.metaclusters.save(value, tmp_path / "mine.csv")
+    value = ns.tl.Metaclusters.start(["0", "-1"]).rename("0", HOSTILE[1])
+    value.save(tmp_path / "mine.csv")
     assert f",{HOSTILE[1]}" not in (tmp_path / "mine.csv").read_text()
-    assert ns.tl.metaclusters.load(tmp_path / "mine.csv").mapping == value.mapping
+    assert ns.tl.Metaclusters.load(tmp_path / "mine.csv").mapping == value.mapping

@@ -253,4 +253,4 @@ def test_suggestions_can_be_the_start_of_metaclusters(table, no_warning):
     suggested = ns.tl.suggest_types(adata, "number", table)["type"]
     assert suggested.to_dict() == {"0": "unassigned", "1": "ambiguous"}
     for start in (suggested, suggested.to_dict()):
-        ns.tl.metaclusters.apply(adata, ns.tl.metaclusters.start(start), "number")
+        ns.tl.Metaclusters.start(start).apply(adata, "number")

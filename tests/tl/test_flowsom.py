@@ -8,25 +8,23 @@ import pytest
 from scipy.spatial.distance import cdist
 from sklearn.metrics import adjusted_rand_score
 
-from nimbus_sd.tl import _som, flowsom, map_to_som
+from nimbus_sd.tl import flowsom, map_to_som
 from nimbus_sd.tl._consensus import consensus_labels, mean_silhouettes, numbers_to_try
 
 SMALL = {"xdim": 5, "ydim": 4, "engine": "minisom"}
+MODULE = sys.modules[flowsom.__module__]
 
 
 @pytest.mark.parametrize("engine", ["minisom", "online", pytest.param("batch", marks=pytest.mark.slow)])
 def test_metaclusters_are_the_types_and_the_number_is_suggested(typed_table, engine, no_warning):
-    adata = typed_table()
+    adata, again = typed_table(), typed_table()
     state = np.random.get_state()[1].copy()  # noqa: NPY002
-    assert flowsom(adata, xdim=5, ydim=4, engine=engine) is None
+    flowsom(adata, xdim=5, ydim=4, engine=engine)
     np.testing.assert_array_equal(np.random.get_state()[1], state)  # noqa: NPY002
-    found = adata.obs["flowsom_nimbus"]
-    assert adjusted_rand_score(adata.obs["type"], found) == 1
-    assert found.value_counts()[["0", "1", "2", "3", "4"]].to_list() == [80, 60, 50, 40, 30]
-    entry = adata.uns["flowsom_nimbus"]
+    clusters, entry = adata.obs["flowsom_nimbus"], adata.uns["flowsom_nimbus"]
+    assert adjusted_rand_score(adata.obs["type"], clusters) == 1
+    assert clusters.value_counts(sort=False).to_dict() == {"0": 80, "1": 60, "2": 50, "3": 40, "4": 30}
     assert entry["suggestion"]["suggested"] == 5 == entry["params"]["n_metaclusters"]
-    assert entry["params"]["engine"] == engine
-    again = typed_table()
     flowsom(again, xdim=5, ydim=4, engine=engine)
     assert again.uns["flowsom_nimbus"]["codes"].tobytes() == entry["codes"].tobytes()
     assert again.obs["flowsom_nimbus_node"].equals(adata.obs["flowsom_nimbus_node"])
@@ -50,19 +48,16 @@ def test_nodes_codes_and_counts_fit_together(typed_table):
 
 
 def test_neighbours_on_the_grid_are_alike(typed_table):
-    """The map is one: codes of nodes side by side differ less than those of nodes far apart."""
     adata = typed_table(spread=0.2)
     flowsom(adata, xdim=6, ydim=6, engine="minisom", n_metaclusters=3)
     grid = np.stack(np.divmod(np.arange(36), 6), axis=1)
-    apart = cdist(grid, grid, "chebyshev")
-    codes = adata.uns["flowsom_nimbus"]["codes"]
-    between = cdist(codes, codes)
-    assert between[apart == 1].mean() < 0.8 * between[apart >= 3].mean()
+    on_grid, between = (cdist(*[x] * 2) for x in (grid, adata.uns["flowsom_nimbus"]["codes"]))
+    assert between[on_grid < 2].mean() < 0.8 * between[on_grid >= 3].mean()
 
 
 def test_rare_cells_count_where_there_are_more_cells_than_steps(monkeypatch, typed_table):
     """MiniSom alone would fit to the first cells only; here these are of one type."""
-    monkeypatch.setattr(_som, "_MOST_STEPS", 1000)
+    monkeypatch.setattr(MODULE, "_MOST_STEPS", 1000)
     adata = typed_table(counts=(4000, 0, 0, 0, 1000))
     adata = adata[np.argsort(adata.obs["type"] == "epithelium", kind="stable")].copy()
     flowsom(adata, **SMALL, n_metaclusters=2, channels=["CD3", "PanCK"])
@@ -73,9 +68,9 @@ def test_missing_scores_get_no_cluster(typed_table):
     adata = typed_table()
     adata.layers["nimbus"][:, 1] = np.nan
     adata.layers["nimbus"][[0, 9], 2] = np.nan
-    with pytest.warns(UserWarning) as caught:
+    with pytest.warns(UserWarning, match="left out") as caught:
         flowsom(adata, **SMALL)
-    assert [one.filename for one in caught] == [__file__] * 2 and "'CD8'" in str(caught[0].message)
+    assert [warning.filename for warning in caught] == [__file__] * 2
     for key in ("flowsom_nimbus", "flowsom_nimbus_node"):
         assert list(np.flatnonzero(adata.obs[key].isna())) == [0, 9]
     assert "CD8" not in adata.uns["flowsom_nimbus"]["channels"] and adata.uns["flowsom_nimbus"]["counts"].sum() == 258
@@ -83,82 +78,62 @@ def test_missing_scores_get_no_cluster(typed_table):
 
 @pytest.mark.parametrize("kind", ["h5ad", "zarr"])
 def test_new_cells_on_a_map_read_from_disk(typed_table, kind, tmp_path):
-    adata = typed_table()
+    adata, same = typed_table(), typed_table()
     flowsom(adata, **SMALL)
     getattr(adata, f"write_{kind}")(tmp_path / "table")
     reference = getattr(anndata, f"read_{kind}")(tmp_path / "table")
-    assert reference.obs["flowsom_nimbus"].equals(adata.obs["flowsom_nimbus"])
-    same = typed_table()
-    assert map_to_som(same, reference, key_added="mapped") is None
+    map_to_som(same, reference, key_added="mapped")
     for end in ("", "_node"):
         assert same.obs[f"mapped{end}"].equals(adata.obs[f"flowsom_nimbus{end}"].rename(f"mapped{end}"))
     assert same.uns["mapped"]["mean_distance"] == pytest.approx(adata.uns["flowsom_nimbus"]["mean_distance"])
 
-    new = typed_table(counts=(5, 40, 0, 10, 0), seed=1)
-    names = dict(zip(adata.obs["type"], adata.obs["flowsom_nimbus"], strict=True))
-    new = new[:, ::-1].copy()
-    new.layers["other"] = new.layers["nimbus"]
-    del new.layers["nimbus"]
+    new = typed_table(counts=(5, 40, 0, 10, 0), seed=1)[:, ::-1].copy()
+    new.layers["other"] = new.layers.pop("nimbus")
     map_to_som(new, reference, layer="other")
+    names = dict(zip(adata.obs["type"], adata.obs["flowsom_nimbus"], strict=True))
     assert list(new.obs["flowsom_nimbus"]) == [names[kind] for kind in new.obs["type"]]
     assert list(new.obs["flowsom_nimbus"].cat.categories) == ["0", "1", "2", "3", "4"]
     assert new.uns["flowsom_nimbus"]["counts"].sum() == 55 and len(new.uns["flowsom_nimbus"]["counts"]) == 20
 
 
-def test_what_cannot_be_mapped_is_said(typed_table):
+def test_what_cannot_be_mapped(typed_table):
     adata = typed_table()
     flowsom(adata, **SMALL, n_metaclusters=4)
-    with pytest.raises(KeyError, match=r"no map uns\['x'\] of `tl.flowsom`; it has \['flowsom_nimbus'\]"):
-        map_to_som(typed_table(), adata, key="x")
-    with pytest.raises(TypeError, match=r"`reference` is 'flowsom_nimbus'; it must be the table .*as `key`"):
-        map_to_som(typed_table(), reference="flowsom_nimbus")
-    with pytest.raises(KeyError, match="no channel 'CD8'"):
-        map_to_som(typed_table()[:, ["CD3", "CD20", "CD68", "PanCK"]].copy(), adata)
-    with pytest.raises(ValueError, match=r"`tl\.map_to_som` did not make"):
-        map_to_som(adata, adata)
-    new = typed_table()
-    new.layers["nimbus"][:, 0] = np.nan
-    with pytest.raises(ValueError, match=r"no score of any cell in channel\(s\) 'CD3', which are needed"):
-        map_to_som(new, adata)
+    unscored = typed_table()
+    unscored.layers["nimbus"][:, 0] = np.nan
+    for table, reference, key, error, message in (
+        (typed_table(), adata, "x", KeyError, r"no map uns\['x'\].*'flowsom_nimbus'"),
+        (typed_table(), "flowsom_nimbus", "x", TypeError, "`reference` is 'flowsom_nimbus'.*`key`"),
+        (typed_table()[:, ["CD3", "CD20"]].copy(), adata, "flowsom_nimbus", KeyError, "no channel 'CD8'"),
+        (adata, adata, "flowsom_nimbus", ValueError, r"`tl\.map_to_som` did not make"),
+        (unscored, adata, "flowsom_nimbus", ValueError, r"no score of any cell in channel\(s\) 'CD3'"),
+    ):
+        with pytest.raises(error, match=message):
+            map_to_som(table, reference, key=key)
 
 
+@pytest.mark.filterwarnings("ignore:.*the same in every cell")
 @pytest.mark.parametrize(
     "given, message",
     [
         ({"xdim": 0}, "`xdim` is 0; it must be a whole number, 1 or more"),
         ({"xdim": 2, "ydim": 1}, "a grid has at least 3 nodes"),
-        ({"xdim": 20, "ydim": 20}, "260 cells have all scores, fewer than the 400 nodes of a grid of 20 x 20"),
+        ({"xdim": 20, "ydim": 20}, "260 cells have all scores; a grid of 20 x 20 needs 400"),
         ({"n_metaclusters": 0}, "`n_metaclusters` is 0"),
         ({"n_metaclusters": 21}, "`n_metaclusters` is 21, but the grid has 20 nodes only"),
         ({"engine": "som"}, "`engine` is 'som'; it must be one of 'auto', 'online', 'batch', 'minisom'"),
-        ({"rng": None}, "`rng` is None; it must be a seed, from 0 to 2"),
         ({"rng": -1}, "`rng` is -1"),
         ({"key_added": "nimbus"}, "kept for something else"),
+        ({"layer": "constant"}, "Only 1 nodes have cells, too few to suggest a number"),
+        ({"layer": "constant", "n_metaclusters": 2}, "Only 1 nodes have cells, too few for so many `n_metaclusters`"),
     ],
 )
-def test_what_cannot_be_done_is_said(typed_table, given, message):
+def test_wrong_arguments(typed_table, given, message):
     adata = typed_table()
+    adata.layers["constant"] = np.full(adata.shape, 0.5)
     with pytest.raises(ValueError, match=message):
         flowsom(adata, **{**SMALL, **given})
     assert not adata.uns
-
-
-def test_cells_that_are_all_alike(typed_table):
-    adata = typed_table()
-    adata.layers["nimbus"][:] = 0.5
-    with (
-        pytest.warns(UserWarning, match="the same in every cell"),
-        pytest.raises(ValueError, match="Only 1 nodes") as caught,
-    ):
-        flowsom(adata, **SMALL)
-    assert "n_metaclusters" not in str(caught.value) and "more `channels`" in str(caught.value)
-    with pytest.warns(UserWarning), pytest.raises(ValueError, match="fewer `n_metaclusters`, or more `channels`"):
-        flowsom(adata, **SMALL, n_metaclusters=2)
-
-
-def test_a_table_without_cells(typed_table):
-    with pytest.raises(ValueError, match=r"^The table has no cells\.$"):
-        flowsom(typed_table()[:0].copy(), **SMALL)
 
 
 def test_without_the_package_it_says_what_to_do(typed_table, monkeypatch):
@@ -170,7 +145,7 @@ def test_without_the_package_it_says_what_to_do(typed_table, monkeypatch):
 
 
 def test_the_faster_engine_by_the_number_of_cells():
-    assert _som.engine_for("auto", 99_999) == "online" and _som.engine_for("auto", 100_000) == "batch"
+    assert [MODULE._choose_engine("auto", n) for n in (99_999, 100_000)] == ["online", "batch"]
 
 
 def test_consensus_finds_groups_and_gives_exact_numbers():

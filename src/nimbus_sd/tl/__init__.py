@@ -1,20 +1,20 @@
 """Tools on tables: each adds its result to the table under a key."""
 
-from nimbus_sd.tl import metaclusters
-from nimbus_sd.tl._clusters import GREYS as GREYS
-from nimbus_sd.tl._clusters import check_count as check_count
+from nimbus_sd.tl._inputs import check_count as check_count
+from nimbus_sd.tl._metaclusters import Metaclusters
+from nimbus_sd.tl._results import GREYS as GREYS
 from nimbus_sd.tl.calibrate import adapt, calibrate
 from nimbus_sd.tl.calls import call_positive
 from nimbus_sd.tl.calls import source_of as source_of
 from nimbus_sd.tl.cell_types import cell_types, suggest_types
 from nimbus_sd.tl.cluster_checks import cluster_checks
 from nimbus_sd.tl.features import cell_features
-from nimbus_sd.tl.flowsom import flowsom
+from nimbus_sd.tl.flowsom import flowsom, map_to_som
 from nimbus_sd.tl.leiden import leiden
 from nimbus_sd.tl.signatures import check_signatures, signatures
-from nimbus_sd.tl.som_mapping import map_to_som
 
 __all__ = [
+    "Metaclusters",
     "adapt",
     "calibrate",
     "call_positive",
@@ -25,7 +25,6 @@ __all__ = [
     "flowsom",
     "leiden",
     "map_to_som",
-    "metaclusters",
     "signatures",
     "suggest_types",
 ]

@@ -17,7 +17,7 @@ from sklearn.isotonic import IsotonicRegression
 from nimbus_sd import keys
 from nimbus_sd._table import as_list, at_or_above, judged, outside_unit_interval, region_column, truth_layer
 from nimbus_sd._table import layer as read_layer
-from nimbus_sd.tl._keys import check_key_added, log_overwritten
+from nimbus_sd.tl._results import check_key_added, log_overwritten
 
 if TYPE_CHECKING:
     from anndata import AnnData

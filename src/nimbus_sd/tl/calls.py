@@ -15,7 +15,7 @@ from nimbus_sd import keys
 from nimbus_sd._table import at_or_above, outside_unit_interval
 from nimbus_sd._table import layer as read_layer
 from nimbus_sd.metrics import describe, given_thresholds, outside, relative_expression
-from nimbus_sd.tl._keys import check_key_added, log_overwritten
+from nimbus_sd.tl._results import check_key_added, log_overwritten
 from nimbus_sd.tl.auto_threshold import ChannelThreshold, auto_threshold
 
 if TYPE_CHECKING:

@@ -13,9 +13,8 @@ from numpy.typing import NDArray
 
 from nimbus_sd import keys
 from nimbus_sd._table import clusters_of
-from nimbus_sd.tl._clusters import AMBIGUOUS, UNASSIGNED, check_number
-from nimbus_sd.tl._keys import check_key_added, log_overwritten
-from nimbus_sd.tl._matrix import scored_matrix
+from nimbus_sd.tl._inputs import check_number, scored_matrix
+from nimbus_sd.tl._results import AMBIGUOUS, UNASSIGNED, check_key_added, log_overwritten
 from nimbus_sd.tl.signatures import Missing, Signatures, checked_table, on_panel, scored_tree
 from nimbus_sd.tl.type_tree import CellType, Rule, blocks, markers_of, none_of, rule_text, type_probabilities
 

@@ -1,33 +1,51 @@
-"""The questions that one asks of clusters before believing them, answered from the table."""
+"""Checks of clusters before they are believed: spill-over, dim cells, contradictions, stability."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import product
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from nimbus_sd import keys
 from nimbus_sd._table import as_list, clusters_of
-from nimbus_sd.tl._clusters import check_count, check_number, check_rng
-from nimbus_sd.tl._contact_checks import BY_CONTACT, by_contact
-from nimbus_sd.tl._contradiction import contradiction
-from nimbus_sd.tl._exclusive import exclusive_pairs
-from nimbus_sd.tl._findings import Clusters, Finding
-from nimbus_sd.tl._keys import check_key_added, log_overwritten
-from nimbus_sd.tl._matrix import judged_matrix
-from nimbus_sd.tl._stability import unstable
+from nimbus_sd.tl._contact import Contact, contacts
+from nimbus_sd.tl._inputs import check_channels, check_count, check_number, check_rng, judged_matrix
+from nimbus_sd.tl._markers import canonical
+from nimbus_sd.tl._results import check_key_added, log_overwritten
 
 if TYPE_CHECKING:
     from anndata import AnnData
 
 logger = logging.getLogger("nimbus_sd")
 
-_TOOL = "cluster_checks"
-_CHECKS = (*BY_CONTACT, "contradiction", "stability")
+_CONTACT_CHECKS = ("spill_over", "dim")
+_CHECKS = (*_CONTACT_CHECKS, "contradiction", "stability")
+_COLUMNS = ["cluster", "check", "markers", "value", "expected", "cells", "concern", "reason"]
+_Finding: TypeAlias = tuple[str, str, str, float, float, int, float, str]
+
 _SHUFFLES = 20
+# A cell is doubtful if its neighbours explain more than this share of its signal.
+_MOSTLY = 0.5
+# On the scale from the median negative (0) to the median positive cell (1).
+_DIM = 0.5
+# Of the perimeter, shared with positive cells.
+_LITTLE_CONTACT = 0.1
+# Below it, Hennig (2007) advises against trusting a cluster.
+_STABLE = 0.75
+# Lineages of which a mature cell has one. Thymocytes have both CD4 and CD8, and tumour cells may gain or lose any of
+# these: a pair is a reason to look, no proof.
+_EXCLUSIVE = {
+    "CD3": ("CD20", "CD19", "CD68", "CD31"),
+    "CD20": ("CD68", "CD31"),
+    "CD4": ("CD8",),
+    "Kappa": ("Lambda",),
+    "PanCK": ("CD45", "CD3", "CD20", "CD68", "CD31"),
+}
 
 
 def cluster_checks(
@@ -47,33 +65,33 @@ def cluster_checks(
 ) -> pd.DataFrame:
     """List what should be looked at before clusters are believed, the worst first.
 
-    These are the checks that the paper's authors made by hand (Rumberger et al., "Cell clustering": is it spill-over
-    from close neighbours, is a dim marker dwarfed), as rules. A row of the result is a reason to look at images
-    (:func:`nimbus_sd.pl.cluster_gallery`), not a verdict. A cell is positive where its score is at least ``threshold``.
+    These are the checks that the paper's authors made by hand (Rumberger et al., "Cell clustering"), as rules. A row of
+    the result is a reason to look at images (:func:`nimbus_sd.pl.cluster_gallery`), not a verdict. A cell is positive
+    where its score is at least ``threshold``.
 
     ``"spill_over"``
         The leak of a marker is measured on the negative cells: how much their signal (integrated expression above the
         region's median negative cell without contact) grows with that of the positive neighbours around them, each
         weighted by the share of the perimeter that it touches (slope through the origin). For positive cells, leak
         times surroundings is the signal that neighbours *of other clusters* explain, at most all of it.
-        ``value``: that part of the signal of the cluster's positive cells; ``expected``: the same over all clusters.
-        ``cells``: those with more than half of their signal explained.
+        ``value``: that part of the signal of the cluster's positive cells; ``cells``: those with more than half of
+        their signal explained.
     ``"dim"``
         Positive cells whose integrated expression is less than halfway from the median negative to the median positive
         cell, and of whose perimeter less than 10 % touches positive cells: dim but real, or mistakes of the score.
-        ``value``: their share of the cluster's positive cells; ``expected``: the same over all clusters.
+        ``value``: their share of the cluster's positive cells.
     ``"contradiction"``
-        Cells positive for two markers that exclude each other. ``value``: their share of the cluster; ``expected``:
-        the same over all clusters. Where a cluster has cells of the one marker and others of the other, the row says
-        ``"mixture"``: ``value`` is the share of the rarer kind, ``expected`` what it would be if the two markers were
-        independent within the cluster.
+        Cells positive for two markers that exclude each other. ``value``: their share of the cluster. Where a cluster
+        has cells of the one marker and others of the other, the row says ``"mixture"``: ``value`` is the share of the
+        rarer kind, ``expected`` what it would be if the two markers were independent within the cluster.
     ``"stability"``
         ``value``: the Jaccard index of the cluster and its best match in each of ``others``, the mean over them (Hennig
         2007, "Cluster-wise assessment of cluster stability"); ``expected``: the mean over 20 shuffles of the other
-        labels. ``cells``: those not in the best match of the column where it is worst. Listed below 0.75.
+        labels; ``cells``: those not in the best match of the column where it is worst. Listed below 0.75.
 
-    Rows of the first three are listed where ``value`` is above ``expected`` (shares of cells by more than two standard
-    errors) and the cells in question are at least ``min_cells`` and ``min_share`` of the cluster.
+    Where nothing else is said, ``expected`` is the same as ``value`` over all clusters, and rows are listed where
+    ``value`` is above it (shares of cells by more than two standard errors) and the cells in question are at least
+    ``min_cells`` and ``min_share`` of the cluster.
 
     Parameters
     ----------
@@ -82,7 +100,7 @@ def cluster_checks(
     groupby
         Column of ``obs`` with clusters. Cells without one are in none, but may spill over into others.
     layer
-        Layer of scores.
+        Layer of scores. Cells that lack one are not judged there; a warning counts them.
     checks
         Which ones. The first two need ``obsp["boundary"]`` and ``obs["perimeter"]`` from
         :func:`nimbus_sd.tl.cell_features`, and ``layers["integrated_expression"]``.
@@ -90,8 +108,7 @@ def cluster_checks(
         Pairs of markers that exclude each other, or one pair. None takes those known (such as CD3 and CD20, CD4 and
         CD8, kappa and lambda, PanCK and CD45) of which the table has both.
     others
-        Columns of ``obs`` with other clusterings of the same cells: other seeds, other resolutions. None of them, no
-        ``"stability"``.
+        Columns of ``obs`` with other clusterings of the same cells, for ``"stability"``: other seeds or resolutions.
     threshold
         Score from which on a cell is positive.
     min_share, min_cells
@@ -100,9 +117,9 @@ def cluster_checks(
         Column of ``obs`` with the region of each cell; by default the one that the table's annotation names, else
         ``"region"`` where it exists.
     rng
-        Of the shuffles.
+        Seed or generator of the shuffles.
     key_added
-        Where to keep the result; ``f"{groupby}_checks"`` by default.
+        Name of the results; ``f"{groupby}_checks"`` by default.
 
     Returns
     -------
@@ -119,68 +136,53 @@ def cluster_checks(
         share of a neighbour's signal that would come over at a boundary all around), and ``not_checked``, the markers
         of which fewer than 20 negative cells touch positive ones, so that their leak is not known.
 
-    Raises
-    ------
-    KeyError
-        If a column, layer or marker does not exist, or a check lacks what it needs; the message says what to run.
-    ValueError
-        If ``groupby`` is no column of clusters, is among ``others``, a number is out of its range, a check or a pair
-        is none, ``key_added`` holds something else, or the layer has no score at all.
-
-    Warns
-    -----
-    UserWarning
-        Names channels without any score, and tells how many cells lack one in which others: they are not judged there.
-
     Examples
     --------
     >>> import nimbus_sd as ns
     >>> adata = ns.datasets.example().tables["table"]
     >>> pairs = [("CD3", "CD8"), ("CD3", "CD20")]
-    >>> found = ns.tl.cluster_checks(adata, "cell_type", layer="gold", checks=["contradiction"], exclusive=pairs)
-    >>> found[["cluster", "markers", "cells"]].values.tolist()
-    [['CD8 T cell', 'CD3, CD8', 205]]
-    >>> found["reason"].iloc[0]
+    >>> table = ns.tl.cluster_checks(adata, "cell_type", layer="gold", checks=["contradiction"], exclusive=pairs)
+    >>> table["reason"].iloc[0]
     '205 of 205 cells (100%) are positive for both CD3 and CD8, which exclude each other; 13% over all clusters'
     """
-    checks = as_list(checks)
-    others = as_list(others)
-    _check_numbers(checks, threshold, min_share)
+    checks, others = as_list(checks), as_list(others)
+    if unknown := [name for name in checks if name not in _CHECKS]:
+        raise ValueError(f"`checks` has {unknown}; there are {list(_CHECKS)}.")
+    check_number("threshold", threshold, lambda value: 0 < value <= 1, "above 0 and at most 1")
+    check_number("min_share", min_share, lambda value: 0 <= value <= 1, "in [0, 1]")
     check_count("min_cells", min_cells, 1)
     check_rng(rng)
     if groupby in others:
         raise ValueError(f"`others` names obs[{groupby!r}] itself; name other clusterings of the same cells.")
-    try:
-        earlier = check_key_added(adata, f"{groupby}_checks" if key_added is None else key_added, _TOOL)
-    except ValueError as error:
-        if key_added is not None:
-            raise
-        raise ValueError(f"{error} That is the default for {groupby!r}: pass `key_added=`.") from error
     key_added = f"{groupby}_checks" if key_added is None else key_added
-    column = clusters_of(adata, groupby)
-    columns = {name: clusters_of(adata, name) for name in others}
-    pairs = exclusive_pairs([str(name) for name in adata.var_names], exclusive)
+    earlier = check_key_added(adata, key_added, "cluster_checks")
+    clusters = _Clusters(clusters_of(adata, groupby), min_share, min_cells)
+    other_columns = {name: clusters_of(adata, name) for name in others}
+    names = [str(name) for name in adata.var_names]
+    pairs = _exclusive_pairs(names, exclusive)
 
-    clusters = Clusters.of(column, min_share, min_cells)
-    found: list[Finding] = []
+    findings: list[_Finding] = []
     leaks: dict[str, float] = {}
     if set(checks) - {"stability"}:
         scores, judged = judged_matrix(adata, layer)
         positive = judged & (scores >= threshold)
-        if set(checks) & set(BY_CONTACT):
-            found += by_contact(adata, clusters, checks, positive, judged & ~positive, region_key, leaks)
+        if set(checks) & set(_CONTACT_CHECKS):
+            leaks = dict.fromkeys(names, np.nan)
+            for marker, contact in contacts(adata, clusters.codes, positive, judged & ~positive, region_key):
+                leaks[marker] = contact.leak
+                findings += _spill_over(clusters, marker, contact) if "spill_over" in checks else []
+                findings += _dim(clusters, marker, contact) if "dim" in checks else []
         for pair in pairs if "contradiction" in checks else []:
-            i, j = adata.var_names.get_indexer(list(pair))
-            found += contradiction(clusters, pair, (positive[:, i], positive[:, j]), judged[:, i] & judged[:, j])
-    if "stability" in checks and columns:
-        found += unstable(clusters, columns, np.random.default_rng(rng).spawn(_SHUFFLES))
+            i, j = map(names.index, pair)
+            findings += _contradiction(clusters, pair, (positive[:, i], positive[:, j]), judged[:, i] & judged[:, j])
+    if "stability" in checks and other_columns:
+        findings += _unstable(clusters, other_columns, np.random.default_rng(rng).spawn(_SHUFFLES))
 
-    table = pd.DataFrame(found, columns=list(Finding._fields))
+    table = pd.DataFrame(findings, columns=_COLUMNS)
     table = table.sort_values(["concern", "cells"], ascending=False, kind="stable", ignore_index=True)
-    names = [str(name) for name in adata.var_names] if set(checks) & set(BY_CONTACT) else []
-    unknown = [name for name in names if name not in leaks]
+    not_checked = [name for name, leak in leaks.items() if np.isnan(leak)]
     adata.uns[key_added] = {
-        "tool": _TOOL,
+        "tool": "cluster_checks",
         "params": {
             "groupby": groupby,
             "layer": layer,
@@ -193,18 +195,177 @@ def cluster_checks(
             "region_key": region_key or "",
         },
         "table": table.set_axis(table.index.astype(str)),
-        "leak": pd.DataFrame({"leak": [leaks.get(name, np.nan) for name in names]}, pd.Index(names, dtype=object)),
-        "not_checked": unknown,
+        "leak": pd.DataFrame({"leak": list(leaks.values())}, pd.Index(list(leaks), dtype=object), dtype=np.float64),
+        "not_checked": not_checked,
     }
-    if unknown:
-        logger.warning("no spill-over is known of %s: too few negative cells touch positive ones", ", ".join(unknown))
-    log_overwritten(earlier, _TOOL)
+    if not_checked:
+        markers = ", ".join(not_checked)
+        logger.warning("no spill-over is known of %s: too few negative cells touch positive ones", markers)
+    log_overwritten(earlier, "cluster_checks")
     logger.info("added uns[%r]: %d findings in %d clusters", key_added, len(table), table["cluster"].nunique())
     return table
 
 
-def _check_numbers(checks: Sequence[str], threshold: float, min_share: float) -> None:
-    if unknown := [name for name in checks if name not in _CHECKS]:
-        raise ValueError(f"`checks` has {unknown}; there are {list(_CHECKS)}.")
-    check_number("threshold", threshold, lambda value: 0 < value <= 1, "above 0 and at most 1")
-    check_number("min_share", min_share, lambda value: 0 <= value <= 1, "in [0, 1]")
+class _Clusters:
+    """Clusters of n cells: ``codes``, (n,), -1 for none; ``names``, ``size`` and the ``fewest`` cells worth a row."""
+
+    def __init__(self, column: pd.Categorical, min_share: float, min_cells: int) -> None:
+        self.codes = np.asarray(column.codes)
+        self.names = list(column.categories)
+        self.size = self.count(self.codes >= 0)
+        self.fewest = np.maximum(min_share * self.size, min_cells)
+
+    def count(self, cells: NDArray[np.bool_]) -> NDArray[np.int64]:
+        """Count these cells in each cluster."""
+        return np.bincount(self.codes[cells & (self.codes >= 0)], minlength=len(self.names))
+
+    def sum(self, values: NDArray, cells: NDArray[np.bool_]) -> NDArray[np.float64]:
+        """Add up values over these cells of each cluster."""
+        cells = cells & (self.codes >= 0)
+        return np.bincount(self.codes[cells], values[cells], minlength=len(self.names)).astype(np.float64)
+
+
+def _beyond_chance(share: NDArray, expected: NDArray | float, n: NDArray) -> NDArray[np.bool_]:
+    """Whether shares of n cells are above the expected ones by more than two standard errors."""
+    return np.asarray(share > expected + 2 * np.sqrt(expected * (1 - expected) / np.maximum(n, 1)))
+
+
+def _spill_over(clusters: _Clusters, marker: str, contact: Contact) -> Iterator[_Finding]:
+    """Find clusters whose positive cells owe their signal to neighbours in other clusters."""
+    lit = contact.positive & (contact.signal > 0)
+    signal, explained = clusters.sum(contact.signal, lit), clusters.sum(contact.explained, lit)
+    value = explained / np.where(signal > 0, signal, 1)
+    expected = float(explained.sum() / max(signal.sum(), 1e-300))
+    doubtful = clusters.count(lit & (contact.explained > _MOSTLY * contact.signal))
+    n_positive = clusters.count(contact.positive)
+    for i in np.flatnonzero((doubtful >= clusters.fewest) & (value > expected)):
+        reason = (
+            f"{doubtful[i]} of the {n_positive[i]} cells positive for {marker} owe more than half of its signal to "
+            f"positive neighbours in other clusters; {value[i]:.0%} of the cluster's signal, {expected:.0%} over all "
+            "clusters"
+        )
+        concern = doubtful[i] / clusters.size[i]
+        yield clusters.names[i], "spill_over", marker, value[i], expected, doubtful[i], concern, reason
+
+
+def _dim(clusters: _Clusters, marker: str, contact: Contact) -> Iterator[_Finding]:
+    """Find clusters in which cells are positive though dim, and without neighbours that could explain it."""
+    expression, positive = contact.expression, contact.positive & contact.measured
+    low = np.median(expression[contact.negative & np.isfinite(expression)])
+    high = np.median(expression[positive])
+    if not high > low:
+        return
+    relative = (expression - low) / (high - low)
+    dim = clusters.count(positive & (relative < _DIM) & (contact.touching < _LITTLE_CONTACT))
+    n_positive = clusters.count(positive)
+    value = dim / np.maximum(n_positive, 1)
+    expected = float(dim.sum() / max(n_positive.sum(), 1))
+    for i in np.flatnonzero((dim >= clusters.fewest) & _beyond_chance(value, expected, n_positive)):
+        reason = (
+            f"{dim[i]} of the {n_positive[i]} cells positive for {marker} are dim (below half of the way from the "
+            "median negative to the median positive cell) and touch hardly any positive cell: dim but real, or "
+            f"mistakes of the score; {value[i]:.0%} of the cluster's positive cells, {expected:.0%} over all clusters"
+        )
+        yield clusters.names[i], "dim", marker, value[i], expected, dim[i], dim[i] / clusters.size[i], reason
+
+
+def _contradiction(
+    clusters: _Clusters,
+    pair: tuple[str, str],
+    positive: tuple[NDArray[np.bool_], NDArray[np.bool_]],
+    judged: NDArray[np.bool_],
+) -> Iterator[_Finding]:
+    """Find clusters with cells positive for both markers of a pair, and clusters that mix both kinds of cells."""
+    a, b = pair
+    first, second = (calls & judged for calls in positive)
+    n = clusters.count(judged)
+    both, only_a, only_b = (clusters.count(cells) for cells in (first & second, first & ~second, second & ~first))
+    rarer = np.minimum(only_a, only_b)
+    share_both, share_rarer, share_a, share_b = (
+        cells / np.maximum(n, 1) for cells in (both, rarer, only_a + both, only_b + both)
+    )
+    overall = float(both.sum() / max(n.sum(), 1))
+    by_chance = np.minimum(share_a * (1 - share_b), share_b * (1 - share_a))
+    contradicts = (both >= clusters.fewest) & _beyond_chance(share_both, overall, n)
+    mixes = (rarer >= clusters.fewest) & _beyond_chance(share_rarer, by_chance, n)
+    for i, name in enumerate(clusters.names):
+        if contradicts[i]:
+            share = share_both[i]
+            reason = (
+                f"{both[i]} of {n[i]} cells ({share:.0%}) are positive for both {a} and {b}, which exclude each other; "
+                f"{overall:.0%} over all clusters"
+            )
+            yield name, "contradiction", f"{a}, {b}", share, overall, both[i], share, reason
+        if mixes[i]:
+            share, expected = share_rarer[i], by_chance[i]
+            reason = (
+                f"{only_a[i]} of {n[i]} cells are positive for {a} but not {b}, and {only_b[i]} the other way "
+                f"round: probably two types in one cluster; the rarer are {share:.0%}, and would be {expected:.0%} if "
+                "one marker said nothing about the other"
+            )
+            yield name, "mixture", f"{a}, {b}", share, expected, rarer[i], share, reason
+
+
+def _unstable(
+    clusters: _Clusters, others: Mapping[str, pd.Categorical], generators: Sequence[np.random.Generator]
+) -> Iterator[_Finding]:
+    """Find clusters whose mean best Jaccard index is low; each generator shuffles the other labels once."""
+    overlaps = [_overlap(clusters, other) for other in others.values()]
+    best = np.array([_jaccard(overlap).max(axis=1) for overlap in overlaps])
+    shuffled = [_overlap(clusters, other, rng) for rng in generators for other in others.values()]
+    by_chance = np.array([_jaccard(overlap).max(axis=1) for overlap in shuffled])
+    for i, name in enumerate(clusters.names):
+        if not np.isfinite(best[:, i]).any():
+            continue
+        value, expected = float(np.nanmean(best[:, i])), float(np.nanmean(by_chance[:, i]))
+        if value >= _STABLE:
+            continue
+        worst = int(np.nanargmin(best[:, i]))
+        column, overlap = list(others)[worst], overlaps[worst]
+        match = int(_jaccard(overlap)[i].argmax())
+        size, common = overlap[i].sum(), overlap[i, match]
+        reason = (
+            f"in obs[{column!r}] the best match, {others[column].categories[match]!r}, has {common} of the {size} "
+            f"cells and {overlap[:, match].sum() - common} of other clusters (Jaccard index {best[worst, i]:.2f})"
+        )
+        if len(others) > 1:
+            reason += f"; mean over {len(others)} columns {value:.2f}"
+        reason += f"; {expected:.2f} if labels are shuffled"
+        yield name, "stability", "", value, expected, size - common, 1 - value, reason
+
+
+def _overlap(clusters: _Clusters, other: pd.Categorical, rng: np.random.Generator | None = None) -> NDArray[np.int64]:
+    """Count cells in each cluster and each of the others, (clusters, others); ``rng`` shuffles the others."""
+    in_both = (clusters.codes >= 0) & (other.codes >= 0)
+    codes = other.codes[in_both] if rng is None else rng.permutation(other.codes[in_both])
+    shape = len(clusters.names), len(other.categories)
+    cells = np.ravel_multi_index((clusters.codes[in_both], codes), shape)
+    return np.bincount(cells, minlength=shape[0] * shape[1]).reshape(shape)
+
+
+def _jaccard(overlap: NDArray[np.int64]) -> NDArray[np.float64]:
+    """Return the Jaccard index of each cluster and each of the others; NaN where no cell is in any of the others."""
+    size, size_of_others = overlap.sum(axis=1, keepdims=True), overlap.sum(axis=0)
+    return np.where(size > 0, overlap / np.maximum(size + size_of_others - overlap, 1), np.nan)
+
+
+def _exclusive_pairs(
+    channels: Sequence[str], given: Sequence[Sequence[str]] | Sequence[str] | None
+) -> list[tuple[str, str]]:
+    """Check the pairs, or the one pair, that a user gives; None gives the known ones of which the table has both."""
+    if given is None:
+        by_marker: dict[str, list[str]] = {}
+        for name in channels:
+            by_marker.setdefault(canonical(name), []).append(name)
+        known = [(canonical(a), canonical(b)) for a, partners in _EXCLUSIVE.items() for b in partners]
+        return [pair for a, b in known for pair in product(by_marker.get(a, []), by_marker.get(b, []))]
+    is_pair = len(given) == 2 and all(isinstance(name, str) for name in given)
+    entries: list[Any] = [given] if is_pair or isinstance(given, str) else list(given)
+    pairs = []
+    for entry in entries:
+        pair = [str(name) for name in as_list(entry)]
+        if len(pair) != 2 or pair[0] == pair[1]:
+            raise ValueError(f"`exclusive` has {entry!r}; each must be two different markers, as ('CD3', 'CD20').")
+        check_channels(pair, channels)
+        pairs.append((pair[0], pair[1]))
+    return pairs

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,10 +12,8 @@ from scipy import sparse
 from scipy.special import logit
 
 from nimbus_sd import keys
-from nimbus_sd.tl._clusters import by_size, check_count, check_number, check_rng, column, seed_of
-from nimbus_sd.tl._keys import check_key_added, log_overwritten
-from nimbus_sd.tl._matrix import scored_matrix
-from nimbus_sd.tl._neighbours import with_neighbours
+from nimbus_sd.tl._inputs import check_count, check_installed, check_number, check_rng, scored_matrix, seed_of
+from nimbus_sd.tl._results import by_size, check_key_added, cluster_column, log_overwritten
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -24,8 +22,8 @@ logger = logging.getLogger("nimbus_sd")
 
 _TOOL = "leiden"
 _ITERATIONS = 2
-_GRAPHS = ("connectivities", "distances")
 _NEAREST_TO_END = 0.01
+_EXACT_BELOW = 8192
 
 
 def leiden(
@@ -41,28 +39,28 @@ def leiden(
 ) -> None:
     """Cluster cells by their scores: scanpy's neighbours on the layer (never on ``X``), then Leiden by igraph.
 
-    Needs the extra ``leiden`` (igraph). With an int as ``rng`` the partition is the one of
+    Needs the extra ``leiden`` (igraph). With an int as ``rng`` the partition is that of
     ``scanpy.pp.neighbors(use_rep=...)`` and ``scanpy.tl.leiden(flavor="igraph", n_iterations=2, directed=False)`` with
-    that ``random_state``; only the names differ. From 8,192 cells on scanpy's neighbours are approximate, and depend on
-    the number of threads, too.
+    that ``random_state``. From 8,192 cells on the neighbours are approximate, and the result is the same only on the
+    same number of threads.
 
     Parameters
     ----------
     adata
         Cells x channels.
     layer
-        Layer of scores, or of other values.
+        Layer of scores, or of other values. Channels without any, and then cells that lack one, are left out with a
+        warning.
     channels
-        Which ones to cluster by; all by default. Leave out counterstains and markers of states.
+        Channels to cluster by, all by default. Leave out counterstains and markers of states.
     n_neighbors
         Neighbours of each cell, itself included.
     resolution
-        More clusters if higher.
+        Higher values give more clusters.
     transform
-        ``"logit"`` spreads scores near 0 and 1, clipped to [0.01, 0.99]; None takes them as they are. For anything
-        else add a layer and name it.
+        ``"logit"`` spreads scores near 0 and 1, clipped to [0.01, 0.99]; None takes them as they are.
     rng
-        Source of all randomness. From 8,192 cells on the same call gives the same result on the same number of threads.
+        Seed or generator.
     key_added
         Name of the results.
 
@@ -74,36 +72,16 @@ def leiden(
         - ``obs[key_added]``: categorical, ``"0"`` is the largest cluster; missing for cells without all scores
         - ``uns[key_added]``: ``tool``, ``params``
         - ``uns[f"{key_added}_neighbors"]``, ``obsp[f"{key_added}_neighbors_connectivities"]``,
-          ``obsp[f"{key_added}_neighbors_distances"]``: what ``scanpy.pp.neighbors(key_added=...)`` sets, empty rows
-          for cells without all scores. Pass it as ``neighbors_key``, as in ``scanpy.tl.umap``; cells without a cluster
-          must be left out before.
-        - ``obsm[f"{key_added}_neighbors"]``: the values that the neighbours are of, float32, (cells, channels used),
-          NaN for cells without all scores; scanpy finds them as ``use_rep``
-
-        Other graphs and clusters in the table stay.
-
-    Raises
-    ------
-    ImportError
-        If igraph is not installed.
-    KeyError
-        If the layer or a channel does not exist.
-    ValueError
-        If a parameter is out of its range, there are fewer cells than neighbours, all cells are the same, or
-        ``key_added`` holds something else already or cannot be written.
-
-    Warns
-    -----
-    UserWarning
-        Names channels without any score (left out), the number of cells that then lack one (left out), and channels
-        that are the same in every cell.
+          ``obsp[f"{key_added}_neighbors_distances"]``: as scanpy sets them, for ``neighbors_key`` of its tools; rows of
+          cells without all scores are empty
+        - ``obsm[f"{key_added}_neighbors"]``: the values clustered, float32, (cells, channels used), NaN for cells
+          without all scores
 
     Examples
     --------
     >>> import nimbus_sd as ns
     >>> adata = ns.datasets.example().tables["table"]
-    >>> adata.layers["nimbus"] = adata.layers["gold"]
-    >>> ns.tl.leiden(adata, channels=["CD3", "CD20", "CD68", "PanCK"], resolution=0.2)
+    >>> ns.tl.leiden(adata, layer="gold", channels=["CD3", "CD20", "CD68", "PanCK"], resolution=0.2)
     >>> adata.obs["leiden_nimbus"].cat.categories[0]
     '0'
     """
@@ -111,30 +89,40 @@ def leiden(
     check_number("resolution", resolution, lambda value: 0 < value < np.inf, "above 0")
     check_rng(rng)
     if transform not in (None, "logit"):
-        raise ValueError(f"`transform` is {transform!r}; it must be None or 'logit'. For others name a layer of yours.")
-    _need_igraph()
+        raise ValueError(f"`transform` is {transform!r}; it must be None or 'logit'. For others add a layer.")
+    check_installed("igraph", _TOOL)
     graph_key = f"{key_added}_neighbors"
-    earlier = check_key_added(adata, key_added, _TOOL, _places(key_added, graph_key))
+    obsp_keys = {name: f"{graph_key}_{name}" for name in ("connectivities", "distances")}
+    places = [
+        ("obs", key_added),
+        ("uns", graph_key),
+        ("obsm", graph_key),
+        *(("obsp", key) for key in obsp_keys.values()),
+    ]
+    earlier = check_key_added(adata, key_added, _TOOL, places)
     values, used, names = scored_matrix(adata, layer, channels)
     if len(values) <= n_neighbors:
-        raise ValueError(
-            f"Only {len(values)} cells have all scores, which is too few for `n_neighbors`={n_neighbors}; choose less."
-        )
+        raise ValueError(f"Only {len(values)} cells have all scores, which is too few for `n_neighbors`={n_neighbors}.")
     if (values == values[0]).all():
         raise ValueError(f"All {len(values)} cells have the same values in layer {layer!r}: there are no clusters.")
     if transform == "logit":
-        values = _logit(values, layer)
+        if values.min() < 0 or values.max() > 1:
+            raise ValueError(f"transform='logit' is for scores in [0, 1]; layer {layer!r} has other values.")
+        values = logit(np.clip(values, _NEAREST_TO_END, 1 - _NEAREST_TO_END)).astype(np.float32)
     seed = seed_of(rng)
-    labels, graphs, graph_params = _cluster(values, n_neighbors, resolution, seed)
+    clustered = _cluster(values, n_neighbors, resolution, seed)
+    labels = clustered.obs["leiden"].cat.codes.to_numpy()
     sizes = np.bincount(labels)
 
-    adata.obs[key_added] = column(by_size(sizes)[labels], used, [str(number) for number in range(len(sizes))])
-    adata.obsm[graph_key] = _spread(values, used)
-    for name, graph in zip(_GRAPHS, graphs, strict=True):
-        adata.obsp[f"{graph_key}_{name}"] = _embed(graph, used)
+    adata.obs[key_added] = cluster_column(by_size(sizes)[labels], used, len(sizes))
+    clustered_values = np.full((used.size, values.shape[1]), np.nan, np.float32)
+    clustered_values[used] = values
+    adata.obsm[graph_key] = clustered_values
+    for name, key in obsp_keys.items():
+        adata.obsp[key] = _among_all_cells(clustered.obsp[name], used)
     adata.uns[graph_key] = {
-        **{f"{name}_key": f"{graph_key}_{name}" for name in _GRAPHS},
-        "params": {**graph_params, "use_rep": graph_key},
+        **{f"{name}_key": key for name, key in obsp_keys.items()},
+        "params": {**clustered.uns["neighbors"]["params"], "use_rep": graph_key},
     }
     adata.uns[key_added] = {
         "tool": _TOOL,
@@ -153,50 +141,35 @@ def leiden(
     logger.info("added obs[%r]: %d clusters of %d cells by layer %r", key_added, len(sizes), len(values), layer)
 
 
-def _need_igraph() -> None:
-    try:
-        import igraph  # noqa: F401
-    except ImportError as error:
-        raise ImportError(
-            "`tl.leiden` needs the package igraph (GPL): pip install '.[leiden]' in the clone of nimbus-sd."
-        ) from error
-
-
-def _places(key_added: str, graph_key: str) -> list[tuple[str, str]]:
-    return [
-        ("obs", key_added),
-        ("uns", graph_key),
-        ("obsm", graph_key),
-        *(("obsp", f"{graph_key}_{name}") for name in _GRAPHS),
-    ]
-
-
-def _logit(values: NDArray[np.float32], layer: str) -> NDArray[np.float32]:
-    if values.min() < 0 or values.max() > 1:
-        raise ValueError(f"transform='logit' is for scores in [0, 1]; layer {layer!r} has other values.")
-    return logit(np.clip(values, _NEAREST_TO_END, 1 - _NEAREST_TO_END)).astype(np.float32)
-
-
-def _cluster(values: NDArray[np.float32], n_neighbors: int, resolution: float, seed: int) -> tuple:
-    """Return labels (cells,), the graph's connectivities and distances, and its parameters."""
+def _cluster(values: NDArray[np.float32], n_neighbors: int, resolution: float, seed: int) -> AnnData:
+    """Return a table of the values (cells, channels) with scanpy's graph of neighbours and ``obs["leiden"]``."""
     import scanpy as sc
+    from anndata import AnnData
 
-    plain = with_neighbours(values, n_neighbors, seed)
-    sc.tl.leiden(
-        plain, resolution, random_state=seed, flavor="igraph", n_iterations=_ITERATIONS, directed=False, key_added="own"
-    )
-    labels = plain.obs["own"].cat.codes.to_numpy().astype(np.int64)
-    return labels, [plain.obsp[name] for name in _GRAPHS], dict(plain.uns["neighbors"]["params"])
-
-
-def _spread(values: NDArray[np.float32], used: NDArray[np.bool_]) -> NDArray[np.float32]:
-    spread = np.full((used.size, values.shape[1]), np.nan, np.float32)
-    spread[used] = values
-    return spread
+    table = AnnData(values)
+    transformer = None
+    if len(values) >= _EXACT_BELOW:
+        transformer = _approximate_neighbors(len(values), n_neighbors, seed, sc.settings.n_jobs)
+    sc.pp.neighbors(table, n_neighbors, use_rep="X", random_state=seed, transformer=transformer)
+    sc.tl.leiden(table, resolution, random_state=seed, flavor="igraph", n_iterations=_ITERATIONS, directed=False)
+    return table
 
 
-def _embed(graph: sparse.csr_matrix, used: NDArray[np.bool_]) -> sparse.csr_matrix:
-    """Put the graph of some cells among all cells."""
+def _approximate_neighbors(n_cells: int, n_neighbors: int, seed: int, n_jobs: int) -> Any:
+    """Return PyNNDescent with the settings that scanpy takes, but with a sparse matrix as its result."""
+    from pynndescent import PyNNDescentTransformer
+
+    n_trees, n_iters = min(64, 5 + round(n_cells**0.5 / 20)), max(5, round(np.log2(n_cells)))
+    settings = {"metric": "euclidean", "random_state": seed, "n_jobs": n_jobs, "n_trees": n_trees, "n_iters": n_iters}
+    transformer = PyNNDescentTransformer(n_neighbors=n_neighbors, **settings)
+    # From 0.7 on it gives a sparse array, on which scanpy 1.11 fails.
+    fit_transform = transformer.fit_transform
+    transformer.fit_transform = lambda values: sparse.csr_matrix(fit_transform(values))
+    return transformer
+
+
+def _among_all_cells(graph: sparse.csr_matrix, used: NDArray[np.bool_]) -> sparse.csr_matrix:
+    """Put the graph of the used cells among all cells."""
     if used.all():
         return graph
     cells = np.flatnonzero(used)

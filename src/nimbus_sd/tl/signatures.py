@@ -14,9 +14,8 @@ from numpy.typing import NDArray
 
 from nimbus_sd._csv import columns_of
 from nimbus_sd._table import outside_unit_interval
-from nimbus_sd.tl._clusters import AMBIGUOUS, UNASSIGNED
 from nimbus_sd.tl._markers import match_markers, nearest
-from nimbus_sd.tl.metaclusters.value import check_name
+from nimbus_sd.tl._results import AMBIGUOUS, UNASSIGNED, check_name
 from nimbus_sd.tl.type_tree import PARENT, SOURCE, CellType, build_tree, markers_of, tree_problems
 
 Signatures: TypeAlias = pd.DataFrame | str | Path | None

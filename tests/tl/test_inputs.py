@@ -1,4 +1,4 @@
-"""The scores that tools work on: which channels and cells are left out, and who is told."""
+"""What all tools share: scores and who is told of missing ones, names for results."""
 
 import numpy as np
 import pandas as pd
@@ -6,56 +6,53 @@ import pytest
 from anndata import AnnData
 from scipy import sparse
 
-from nimbus_sd.tl._keys import check_key_added, log_overwritten
-from nimbus_sd.tl._matrix import scored_matrix
+from nimbus_sd.tl._inputs import scored_matrix
+from nimbus_sd.tl._results import check_key_added, log_overwritten
 
 NAN = np.nan
 
 
-def table(values, channels=("CD3", "CD8", "CD20"), layer="nimbus"):
+def table(values, channels=("CD3", "CD8", "CD20")):
     values = values if sparse.issparse(values) else np.asarray(values, np.float32)
     obs = pd.DataFrame(index=[f"cell{i}" for i in range(values.shape[0])])
-    return AnnData(obs=obs, var=pd.DataFrame(index=list(channels)), layers={layer: values})
+    return AnnData(obs=obs, var=pd.DataFrame(index=list(channels)), layers={"nimbus": values})
 
 
-def tool(*args, **kwargs):
-    return scored_matrix(*args, **kwargs)
+def tool(adata, channels=None, **given):
+    return scored_matrix(adata, **{"layer": "nimbus", "channels": channels, **given})
 
 
 def test_all_channels_and_cells_in_order(no_warning):
-    given = np.array([[0.1, 0.2, 0.3], [0.4, 0.5, 0.6]])
-    values, used, names = tool(table(given), "nimbus", None)
-    np.testing.assert_array_equal(values, given.astype(np.float32))
-    assert values.dtype == np.float32 and values.flags["C_CONTIGUOUS"]
-    assert used.tolist() == [True, True] and names == ["CD3", "CD8", "CD20"]
-    values, _, names = tool(table(given), "nimbus", ["CD20", "CD3"])
-    np.testing.assert_array_equal(values, given[:, [2, 0]].astype(np.float32))
-    assert names == ["CD20", "CD3"]
-    assert tool(table(given), "nimbus", "CD8")[2] == ["CD8"]
-    np.testing.assert_array_equal(tool(table(sparse.csr_matrix(given)), "nimbus", None)[0], given.astype(np.float32))
+    scores = np.array([[0.1, 0.2, 0.3], [0.4, 0.5, 0.6]], np.float32)
+    for channels, columns in ((None, [0, 1, 2]), (["CD20", "CD3"], [2, 0]), ("CD8", [1])):
+        for adata in (table(scores), table(sparse.csr_matrix(scores))):
+            values, used, names = tool(adata, channels)
+            np.testing.assert_array_equal(values, scores[:, columns])
+            assert values.dtype == np.float32 and values.flags["C_CONTIGUOUS"]
+            assert used.tolist() == [True, True] and names == list(adata.var_names[columns])
 
 
 def test_channels_without_a_score_go_first_then_cells_that_lack_one():
     adata = table([[0.1, NAN, 0.3], [0.4, NAN, NAN], [0.5, np.inf, 0.6], [NAN, NAN, NAN]])
     before = adata.layers["nimbus"].copy()
     with pytest.warns(UserWarning) as caught:
-        values, used, names = tool(adata, "nimbus", None)
+        # Warnings point to the caller of the public function, here `tool`.
+        values, used, names = tool(adata)
     np.testing.assert_array_equal(values, np.float32([[0.1, 0.3], [0.5, 0.6]]))
     assert used.tolist() == [True, False, True, False] and names == ["CD3", "CD20"]
-    said = [str(one.message) for one in caught]
-    assert said == [
+    assert [str(warning.message) for warning in caught] == [
         "Channel(s) 'CD8' of layer 'nimbus' are left out: no cell has a score there.",
         "2 of 4 cells are left out: layer 'nimbus' has no score of them in channel(s) 'CD3', 'CD20'.",
     ]
-    assert all(one.filename == __file__ for one in caught)
+    assert all(warning.filename == __file__ for warning in caught)
     np.testing.assert_array_equal(adata.layers["nimbus"], before)
-    with pytest.raises(ValueError, match=r"no score of any cell in channel\(s\) 'CD8', which are needed"):
-        tool(adata, "nimbus", None, need_all=True)
+    with pytest.raises(ValueError, match=r"no score of any cell in channel\(s\) 'CD8'"):
+        tool(adata, need_all=True)
 
 
 def test_constant_channels_are_named_and_kept():
     with pytest.warns(UserWarning, match=r"'CD8' of layer 'nimbus' are the same in every cell"):
-        values, _, names = tool(table([[0.1, 0.5, 0.3], [0.4, 0.5, 0.6]]), "nimbus", None)
+        values, _, names = tool(table([[0.1, 0.5, 0.3], [0.4, 0.5, 0.6]]))
     assert values.shape == (2, 3) and names[1] == "CD8"
 
 
@@ -63,22 +60,18 @@ def test_constant_channels_are_named_and_kept():
     "given, error, message",
     [
         ({"layer": "nimbsu"}, KeyError, "no layer 'nimbsu'; there are"),
-        ({"channels": ["cd8a", "x"]}, KeyError, r"'cd8a' \(near: 'CD8'\), 'x'; there are \['CD3', 'CD8', 'CD20'\]"),
+        ({"channels": ["cd8a", "x"]}, KeyError, r"'cd8a', 'x'; there are \['CD3', 'CD8', 'CD20'\]. Did you mean 'CD8'"),
         ({"channels": []}, ValueError, "at least one channel"),
         ({"channels": ["CD3", "CD3"]}, ValueError, "none twice"),
         ({"channels": ["CD20"]}, ValueError, r"no score of any cell in channel\(s\) 'CD20'"),
         ({"channels": ["CD3", "CD8"]}, ValueError, "no cell with a score in each of 'CD3', 'CD8'.*CD3 1, CD8 1"),
+        ({"adata": table(np.empty((0, 3)))}, ValueError, "The table has no cells"),
+        ({"adata": table([[1, 2, 3]], ("CD3", "CD3", "CD8"))}, ValueError, "more than one channel named 'CD3'"),
     ],
 )
-def test_what_cannot_be_used_is_said(given, error, message):
-    adata = table([[0.1, NAN, NAN], [NAN, 0.2, NAN]])
+def test_what_cannot_be_used(given, error, message):
     with pytest.raises(error, match=message):
-        tool(adata, **{"layer": "nimbus", "channels": None, **given})
-
-
-def test_a_name_that_two_channels_have():
-    with pytest.raises(ValueError, match=r"more than one channel named 'CD3'.*make_unique"):
-        tool(table([[0.1, 0.2, 0.3]], ("CD3", "CD3", "CD8")), "nimbus", None)
+        tool(**{"adata": table([[0.1, NAN, NAN], [NAN, 0.2, NAN]]), **given})
 
 
 @pytest.mark.parametrize("name", ["a/b", "", "__own", ".", "_index", "with space", "ä/ö"])
@@ -101,19 +94,18 @@ def test_the_longest_name_can_be_written_and_longer_ones_are_refused(letter, tmp
 def test_names_of_other_things_are_refused_and_own_ones_are_overwritten(caplog):
     adata = table([[1, 2, 3]])
     adata.obs["mine"] = "x"
-    check_key_added(adata, "mine", "call_positive")
     also = [("obs", "mine"), ("obs", "mine_node")]
-    with pytest.raises(ValueError, match=r"the table has obs\['mine'\], which `tl.leiden` did not make"):
-        check_key_added(adata, "mine", "leiden", also)
-    with pytest.raises(ValueError, match=r"obs has 'mine'.*upper and lower case"):
-        check_key_added(adata, "Mine", "leiden", [("obs", "Mine")])
-    with pytest.raises(TypeError, match="must be a text"):
-        check_key_added(adata, 3, "leiden")
+    for name, places, error, message in (
+        ("mine", also, ValueError, r"the table has obs\['mine'\], which `tl.leiden` did not make"),
+        ("Mine", [("obs", "Mine")], ValueError, r"obs has 'mine'.*upper and lower case"),
+        (3, [], TypeError, "must be a text"),
+    ):
+        with pytest.raises(error, match=message):
+            check_key_added(adata, name, "leiden", places)
     adata.uns["mine"] = {"tool": "leiden"}
     with caplog.at_level("INFO", "nimbus_sd"):
         earlier = check_key_added(adata, "mine", "leiden", also)
-        # Nothing is overwritten yet.
-        assert earlier == ["uns['mine']", "obs['mine']"] and not caplog.messages
+        assert earlier == ["uns['mine']", "obs['mine']"]
         log_overwritten(earlier, "leiden")
         log_overwritten(check_key_added(adata, "new", "leiden"), "leiden")
     assert caplog.messages == ["overwrote uns['mine'], obs['mine'] of an earlier `tl.leiden`"]
