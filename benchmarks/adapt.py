@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from nimbus_sd.tl._line import PRIOR, fit_line, judge, move
+from nimbus_sd.tl.calibrate import PRIOR, f1_and_log_loss, fit_line, move
 
 COUNTS = (2, 5, 10, 20)
 SLOPES, OFFSETS = (0.05, 0.25, 0.5, 1.0, 2.0), (0.25, 0.5, 1.0, 1.5, 2.0, 3.0)
@@ -59,7 +59,7 @@ def measure(cells: pd.DataFrame, draws: int, priors: list[tuple[float, float]]) 
                 for count, prior in product(COUNTS, priors):
                     used = own.iloc[:count]
                     line = fit_line(used["score"].to_numpy(), used["state"].to_numpy() == 1, prior)
-                    figures = judge(scores, move(scores, *line), positive)
+                    figures = f1_and_log_loss(scores, move(scores, *line), positive)
                     rows.append((*place, choice, count, *prior, *figures.values()))
     columns = ["dataset", "channel", "choice", "labels", "slope_sd", "offset_sd", *figures]
     return pd.DataFrame(rows, columns=columns)

@@ -28,3 +28,18 @@ def typed_table(counts=(80, 60, 50, 40, 30), seed=0, spread=0.05):
 @pytest.fixture(name="typed_table")
 def _typed_table():
     return typed_table
+
+
+def signatures(rows, markers=("CD45", "CD3", "CD4", "CD8", "CD20")):
+    """Types from texts: ``{"T cell": ("Immune", "CD45+ CD3+")}``."""
+    table = pd.DataFrame("", index=list(rows), columns=["parent", *markers])
+    for name, (parent, rules) in rows.items():
+        table.loc[name, "parent"] = parent
+        for rule in rules.split():
+            table.loc[name, rule[:-1]] = rule[-1]
+    return table
+
+
+@pytest.fixture(name="signatures")
+def _signatures():
+    return signatures

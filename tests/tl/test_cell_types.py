@@ -8,10 +8,9 @@ import pytest
 from anndata import AnnData
 
 import nimbus_sd as ns
-from nimbus_sd.tl._signature_tree import build_tree
-from nimbus_sd.tl._type_probability import blocks, none_of, type_probabilities
+from nimbus_sd.tl.type_tree import blocks, build_tree, none_of, type_probabilities
 
-pytestmark = pytest.mark.filterwarnings("ignore:The scores of .* are the same")
+pytestmark = pytest.mark.filterwarnings("ignore:Channel.* are the same in every cell")
 
 MARKERS = ["CD45", "CD3", "CD8", "CD20", "PanCK"]
 TYPES = {
@@ -21,204 +20,177 @@ TYPES = {
     "B": ("Immune", "CD20+"),
     "Epithelial": ("", "PanCK+"),
 }
+T, B, IMMUNE, EPITHELIAL = [1, 1, 0, 0, 0], [1, 0, 0, 1, 0], [1, 0, 0, 0, 0], [0, 0, 0, 0, 1]
+BOTH, NOTHING = [1, 0, 0, 0, 1], [0, 0, 0, 0, 0]
 
 
-def signatures(rows=TYPES, markers=MARKERS):
-    table = pd.DataFrame("", index=list(rows), columns=["parent", *markers])
-    for name, (parent, rules) in rows.items():
-        table.loc[name, "parent"] = parent
-        for rule in rules.split():
-            table.loc[name, rule[:-1]] = rule[-1]
-    return table
+@pytest.fixture
+def table(signatures):
+    return signatures(TYPES, MARKERS)
 
 
-def cells(rows, markers=MARKERS):
-    scores = np.array(rows, np.float32).reshape(-1, len(markers))
+def cells(rows, clusters=None):
+    scores = np.array(rows, np.float32).reshape(-1, len(MARKERS))
     adata = AnnData(layers={"nimbus": scores}, obs=pd.DataFrame(index=[f"c{i}" for i in range(len(scores))]))
-    adata.var_names = list(markers)
+    adata.var_names = MARKERS
+    if clusters is not None:
+        adata.obs["cluster"] = pd.Categorical(clusters)
     return adata
 
 
-def by_hand(tree, markers, scores):
+def clustered(**members):
+    return cells(
+        [row for rows in members.values() for row in rows],
+        pd.Categorical([name for name, rows in members.items() for _ in rows], categories=list(members)),
+    )
+
+
+def by_hand(tree, scores):
     """Each type's probability by its definition: over all patterns of positive markers, which types hold."""
-    found = np.zeros(len(tree))
-    for pattern in itertools.product([False, True], repeat=len(markers)):
+    expected = np.zeros(len(tree))
+    for pattern in itertools.product([False, True], repeat=len(MARKERS)):
         weight = np.prod(np.where(pattern, scores, 1 - scores))
-        seen = dict(zip(markers, pattern, strict=True))
-        fits = {one.name: all(seen[marker] == sign for marker, sign in one.rules) for one in tree}
-        for i, one in enumerate(tree):
-            line = (*one.parents, one.name)
-            siblings = [other for other in tree for name in line for own in tree if own.name == name
-                        and other.parents == own.parents and other.name != name]  # fmt: skip
-            found[i] += weight * (fits[one.name] and not any(fits[other.name] for other in siblings))
-    return found
+        seen = dict(zip(MARKERS, pattern, strict=True))
+        fits = {kind.name: all(seen[marker] == sign for marker, sign in kind.rules) for kind in tree}
+        for i, kind in enumerate(tree):
+            line = (*kind.parents, kind.name)
+            ancestors = [other for other in tree if other.name in line]
+            rivals = [other.name for other in tree for upper in ancestors
+                      if other.parents == upper.parents and other.name != upper.name]  # fmt: skip
+            expected[i] += weight * (fits[kind.name] and not any(fits[name] for name in rivals))
+    return expected
 
 
 @pytest.mark.parametrize("seed", range(8))
-def test_probabilities_follow_their_definition(seed):
+def test_probabilities_follow_their_definition(signatures, seed):
     rng = np.random.default_rng(seed)
     names = [f"t{i}" for i in range(7)]
     rows = {}
     for i, name in enumerate(names):
-        own = rng.choice(MARKERS, rng.integers(1, 4), replace=False)
+        markers = rng.choice(MARKERS, rng.integers(1, 4), replace=False)
         parent = "" if i < 3 else str(rng.choice(["", *names[:i]]))
-        rows[name] = (parent, " ".join(f"{marker}{rng.choice(['+', '-'])}" for marker in own))
-    tree = build_tree(signatures(rows).assign(source=""))
+        rows[name] = (parent, " ".join(f"{marker}{rng.choice(['+', '-'])}" for marker in markers))
+    tree = build_tree(signatures(rows, MARKERS))
     scores = rng.random((5, len(MARKERS))).astype(np.float32)
     ((_, follows),) = blocks(scores, MARKERS)
-    found = np.stack(list(type_probabilities(tree, follows)), axis=1)
-    expected = [by_hand(tree, MARKERS, row) for row in scores.astype(float)]
+    expected = np.array([by_hand(tree, row) for row in scores.astype(float)]).T
     # Rules of a child may contradict its parent here; such a type has no cells, and its product is no probability.
-    sound = [all((marker, not sign) not in one.rules for marker, sign in one.rules) for one in tree]
-    np.testing.assert_allclose(found[:, sound], np.array(expected)[:, sound], atol=1e-6)
+    sound = [all((marker, not sign) not in kind.rules for marker, sign in kind.rules) for kind in tree]
+    np.testing.assert_allclose(type_probabilities(tree, follows)[sound], expected[sound], atol=1e-6)
 
 
 def test_many_overlapping_patterns_are_counted_exactly():
-    rng = np.random.default_rng(0)
     markers = [f"m{i}" for i in range(60)]
-    scores = rng.random((3, 60)).astype(np.float32)
+    scores = np.random.default_rng(0).random((3, 60)).astype(np.float32)
     ((_, follows),) = blocks(scores, markers)
     patterns = [frozenset((marker, True) for marker in markers[i : i + 3]) for i in range(0, 60, 3)]
     expected = np.prod([1 - scores[:, i : i + 3].prod(axis=1) for i in range(0, 60, 3)], axis=0)
     np.testing.assert_allclose(none_of(patterns, follows), expected, rtol=1e-5)
 
 
-def test_the_deepest_type_that_the_scores_support():
-    adata = cells(
-        [
-            [0.9, 0.9, 0.9, 0.1, 0.0],  # CD8 T: 0.9^3 x (1 - 0.1)
-            [0.9, 0.9, 0.5, 0.1, 0.0],  # stays T, but not B: 0.9^2 x 0.9
-            [1.0, 1.0, 0.0, 1.0, 0.0],  # T and B exclude each other: only immune
-            [1.0, 0.0, 0.0, 0.0, 1.0],  # immune and epithelial
-            [0.1, 0.9, 0.9, 0.0, 0.2],  # not immune, so no T either
-            [0.1, 0.2, 0.0, 0.1, 0.3],  # nothing
-            [0.6, 0.0, 0.0, 0.0, 0.4],  # 0.36 immune alone, 0.24 none
-        ]
-    )
-    ns.tl.cell_types(adata, signatures())
-    obs = adata.obs
-    assert obs["cell_type_nimbus"].to_list() == [
-        "CD8 T", "T", "Immune", "ambiguous", "unassigned", "unassigned", "ambiguous"
-    ]  # fmt: skip
-    expected = [0.9**4, 0.9**3, 1, 1, 0.9 * 0.8, 0.9 * 0.7, 1 - 0.4 * 0.6]
-    np.testing.assert_allclose(obs["cell_type_nimbus_probability"], expected, rtol=1e-5)
-    assert obs["cell_type_nimbus_reason"].to_list() == [
-        "CD45+ CD3+ CD8+ CD20-",
-        "CD45+ CD3+",
-        "CD45+",
-        "Immune (CD45+) or Epithelial (PanCK+)",
-        "nearest is CD8 T, but CD45-",
-        "no marker is positive",
-        "Immune (CD45+) or Epithelial (PanCK+)",
+def test_the_deepest_type_that_the_scores_support(table):
+    expected = [
+        ([0.9, 0.9, 0.9, 0.1, 0.0], "CD8 T", 0.9**4, "CD45+ CD3+ CD8+ CD20-"),
+        # Not B, either.
+        ([0.9, 0.9, 0.5, 0.1, 0.0], "T", 0.9**3, "CD45+ CD3+"),
+        # T and B exclude each other.
+        ([1.0, 1.0, 0.0, 1.0, 0.0], "Immune", 1, "CD45+"),
+        (BOTH, "ambiguous", 1, "Immune (CD45+) or Epithelial (PanCK+)"),
+        # Not immune, so no T either.
+        ([0.1, 0.9, 0.9, 0.0, 0.2], "unassigned", 0.9 * 0.8, "nearest is CD8 T, but CD45-"),
+        ([0.5, 0.5, 0.9, 0.0, 0.0], "unassigned", 0.5, "nearest is CD8 T, but CD45 is unsure"),
+        ([0.1, 0.2, 0.0, 0.1, 0.3], "unassigned", 0.9 * 0.7, "no marker is positive"),
+        # 0.36 immune alone, 0.24 none.
+        ([0.6, 0.0, 0.0, 0.0, 0.4], "ambiguous", 1 - 0.4 * 0.6, "Immune (CD45+) or Epithelial (PanCK+)"),
     ]
-    assert obs["cell_type_nimbus_probability"].dtype == np.float32
+    adata = cells([row for row, *_ in expected])
+    ns.tl.cell_types(adata, table)
+    assert adata.obs["cell_type_nimbus"].to_list() == [name for _, name, *_ in expected]
+    assert adata.obs["cell_type_nimbus_reason"].to_list() == [reason for *_, reason in expected]
+    np.testing.assert_allclose(adata.obs["cell_type_nimbus_probability"], [p for *_, p, _ in expected], rtol=1e-5)
+    assert adata.obs["cell_type_nimbus_probability"].dtype == np.float32
 
 
-def test_what_is_kept_about_the_call(caplog):
-    adata = cells([[1, 1, 0, 0, 0]] * 6 + [[0, 0, 0, 0, 0]] * 3 + [[1, 0, 0, 0, 1]])
+def test_what_is_kept_about_the_call(table, caplog):
+    adata = cells([T] * 6 + [NOTHING] * 3 + [BOTH])
     with caplog.at_level(logging.INFO, "nimbus_sd"):
-        ns.tl.cell_types(adata, signatures(), min_probability=0.8)
-    assert "30.00 % of 10 cells unassigned, 10.00 % ambiguous" in caplog.text
-    entry = adata.uns["cell_type_nimbus"]
+        ns.tl.cell_types(adata, table, min_probability=0.8)
+        entry = adata.uns["cell_type_nimbus"]
+        ns.tl.cell_types(adata, table)
+    assert "30.00 % unassigned, 10.00 % ambiguous" in caplog.text and "overwrote" in caplog.text
     assert (entry["unassigned"], entry["ambiguous"], entry["not_scored"]) == (0.3, 0.1, 0)
-    assert entry["params"]["min_probability"] == 0.8
-    assert entry["types"].loc["T"].to_dict() == {
-        "parent": "Immune",
-        "signature": "CD45+ CD3+",
-        "cells": 6,
-        "share": 0.6,
-    }
-    assert entry["types"]["cells"].to_list() == [0, 6, 0, 0, 0, 1, 3]
+    assert entry["params"]["min_probability"] == 0.8 and entry["params"]["signatures"] == "DataFrame"
+    row = {"parent": "Immune", "signature": "CD45+ CD3+", "cells": 6, "share": 0.6}
+    assert entry["types"].loc["T"].to_dict() == row and entry["types"]["cells"].to_list() == [0, 6, 0, 0, 0, 1, 3]
     # Types without a cell are no categories: other tools stumble over them.
     assert adata.obs["cell_type_nimbus"].cat.categories.to_list() == ["T", "ambiguous", "unassigned"]
 
 
-def test_a_limit_moves_cells_up_the_tree():
+def test_a_limit_moves_cells_up_the_tree(table):
     adata = cells([[0.95, 0.85, 0.9, 0, 0]])
-    found = []
-    for limit in (0.5, 0.75, 0.85, 0.96):
-        ns.tl.cell_types(adata, signatures(), min_probability=limit, key_added="t")
-        found.append(str(adata.obs["t"].iloc[0]))
-    assert found == ["CD8 T", "T", "Immune", "ambiguous"]
-    assert adata.obs["t_reason"].iloc[0] == "perhaps Immune (CD45+)"
+    for limit, name in ((0.5, "CD8 T"), (0.75, "T"), (0.85, "Immune"), (0.96, "ambiguous")):
+        ns.tl.cell_types(adata, table, min_probability=limit, key_added="t")
+        assert adata.obs["t"].to_list() == [name]
+    assert adata.obs["t_reason"].to_list() == ["perhaps Immune (CD45+)"]
 
 
-@pytest.mark.parametrize("limit", [0.4, 1.0, float("nan"), "0.5", None])
-def test_limits_without_meaning(limit):
-    with pytest.raises(ValueError, match="`min_probability`"):
-        ns.tl.cell_types(cells([[0] * 5]), signatures(), min_probability=limit)
-
-
-def test_results_do_not_depend_on_the_other_cells(monkeypatch):
-    rng = np.random.default_rng(1)
-    adata = cells(rng.random((500, 5)))
-    ns.tl.cell_types(adata, signatures())
-    monkeypatch.setattr("nimbus_sd.tl._type_probability._CELLS", 7)
+def test_results_do_not_depend_on_the_other_cells(table, monkeypatch):
+    adata = cells(np.random.default_rng(1).random((100, 5)), ["a"] * 100)
+    ns.tl.cell_types(adata, table)
+    suggested = ns.tl.suggest_types(adata, "cluster", table)
+    monkeypatch.setattr("nimbus_sd.tl.type_tree._CELLS", 7)
     again = adata[::-1].copy()
-    ns.tl.cell_types(again, signatures())
-    for column in ("cell_type_nimbus", "cell_type_nimbus_probability", "cell_type_nimbus_reason"):
-        assert adata.obs[column].to_list() == again.obs[column].to_list()[::-1]
+    ns.tl.cell_types(again, table)
+    pd.testing.assert_frame_equal(again.obs[::-1], adata.obs)
+    pd.testing.assert_frame_equal(ns.tl.suggest_types(again, "cluster", table), suggested)
 
 
-def test_calls_do_as_well_as_scores():
-    adata = cells([[1, 1, 1, 0, 0], [0, 0, 0, 0, 1]])
-    adata.layers["positive"] = adata.layers["nimbus"].astype(bool)
-    ns.tl.cell_types(adata, signatures(), layer="positive")
-    assert adata.obs["cell_type_nimbus"].to_list() == ["CD8 T", "Epithelial"]
-    assert (adata.obs["cell_type_nimbus_probability"] == 1).all()
-
-
-def test_cells_and_channels_without_scores():
+def test_cells_and_channels_without_scores(table):
     adata = cells([[1, 1, np.nan, 0, 0], [np.nan, 1, np.nan, 0, 0], [1, 0, np.nan, 1, 0]])
     with pytest.warns(UserWarning) as caught:
-        ns.tl.cell_types(adata, signatures())
-    messages = " ".join(str(one.message) for one in caught)
+        ns.tl.cell_types(adata, table)
+    messages = " ".join(str(warning.message) for warning in caught)
     assert "CD8" in messages and "1 of 3 cells" in messages and "Left out, as they need them: ['CD8 T']" in messages
-    # Warnings name the line of the caller.
-    assert all(one.filename == __file__ for one in caught)
-    obs = adata.obs
-    assert obs["cell_type_nimbus"].to_list()[::2] == ["T", "B"]
-    assert obs.iloc[1].isna().all() and adata.uns["cell_type_nimbus"]["not_scored"] == 1
+    assert all(warning.filename == __file__ for warning in caught)
+    assert adata.obs["cell_type_nimbus"].to_list()[::2] == ["T", "B"]
+    assert adata.obs.iloc[1].isna().all() and adata.uns["cell_type_nimbus"]["not_scored"] == 1
     assert adata.uns["cell_type_nimbus"]["types"]["share"].sum() == 1
 
 
-def test_bad_input():
-    adata = cells([[0, 0, 0, 0, 2]])
+def test_bad_input(table):
     with pytest.raises(ValueError, match="values outside"):
-        ns.tl.cell_types(adata, signatures())
-    with pytest.raises(KeyError, match="no layer 'other'"):
-        ns.tl.cell_types(adata, signatures(), layer="other")
-    adata = cells([[1, 0, 0, 0, 0]])
-    with pytest.raises(KeyError, match="missing='skip'"):
-        ns.tl.cell_types(adata)
-    adata.obs["mine"] = 1
-    for name, problem in (("mine", "did not make"), ("a/b", "cannot be written to disk"), ("nimbus", "kept for")):
-        with pytest.raises(ValueError, match=problem):
-            ns.tl.cell_types(adata, signatures(), key_added=name)
-    assert list(adata.obs) == ["mine"] and not adata.uns
-    adata.obs["x_reason"] = "mine, too"
-    with pytest.raises(ValueError, match="obs\\['x_reason'\\]"):
-        ns.tl.cell_types(adata, signatures(), key_added="x")
-
-
-def test_a_second_call_replaces_the_first_and_says_so(caplog):
-    adata = cells([[1, 1, 0, 0, 0]])
-    ns.tl.cell_types(adata, signatures())
-    adata.layers["nimbus"][0] = 0
-    with caplog.at_level(logging.INFO, "nimbus_sd"):
-        ns.tl.cell_types(adata, signatures())
-    assert "overwrote" in caplog.text and adata.obs["cell_type_nimbus"].to_list() == ["unassigned"]
+        ns.tl.cell_types(cells([[0, 0, 0, 0, 2]]), table)
+    adata = cells([IMMUNE], ["a"])
+    adata.obs["area"], adata.obs["x_reason"] = 0.5, "mine"
+    for settings, error, problem in (
+        ({"layer": "other"}, KeyError, "no layer 'other'"),
+        ({"signatures": None}, KeyError, "missing='skip'"),
+        ({"key_added": "area"}, ValueError, "did not make"),
+        ({"key_added": "x"}, ValueError, r"obs\['x_reason'\]"),
+        ({"key_added": "nimbus"}, ValueError, "kept for"),
+        *(({"min_probability": limit}, ValueError, "`min_probability`") for limit in (0.4, 1.0, np.nan, "0.5", None)),
+    ):
+        with pytest.raises(error, match=problem):
+            ns.tl.cell_types(adata, **{"signatures": table} | settings)
+    assert list(adata.obs) == ["cluster", "area", "x_reason"] and not adata.uns
+    for settings, error, problem in (
+        ({"groupby": "leiden"}, KeyError, "no column 'leiden'"),
+        ({"groupby": "area"}, ValueError, r"obs\['area'\] holds numbers such as 0\.5"),
+        ({"min_share": 0.3}, ValueError, r"`min_share` is 0\.3"),
+        ({"min_probability": "0.5"}, ValueError, "`min_probability` is '0.5'; it must be a number in"),
+    ):
+        with pytest.raises(error, match=problem):
+            ns.tl.suggest_types(adata, **{"groupby": "cluster", "signatures": table} | settings)
 
 
 @pytest.mark.parametrize("kind", ["h5ad", "zarr"])
-def test_results_survive_the_disk(tmp_path, kind):
+def test_results_survive_the_disk(signatures, tmp_path, kind):
     rows = {"NK/T, γδ": ("", "CD3+"), "T": ("NK/T, γδ", "CD8+"), 'B "x"': ("", "CD20+")}
-    adata = cells([[0, 1, 0, 0, 0], [0, 0, 0, 1, 0], [np.nan] * 5, [0] * 5])
+    adata = cells([[0, 1, 0, 0, 0], [0, 0, 0, 1, 0], [np.nan] * 5, NOTHING])
     with pytest.warns(UserWarning, match="1 of 4 cells"):
-        ns.tl.cell_types(adata, signatures(rows))
-    path = tmp_path / f"table.{kind}"
-    getattr(adata, f"write_{kind}")(path)
-    read = getattr(anndata, f"read_{kind}")(path)
+        ns.tl.cell_types(adata, signatures(rows, MARKERS))
+    getattr(adata, f"write_{kind}")(tmp_path / "table")
+    read = getattr(anndata, f"read_{kind}")(tmp_path / "table")
     pd.testing.assert_frame_equal(read.obs, adata.obs, check_categorical=True)
     pd.testing.assert_frame_equal(read.uns["cell_type_nimbus"]["types"], adata.uns["cell_type_nimbus"]["types"])
     assert read.uns["cell_type_nimbus"]["params"] == adata.uns["cell_type_nimbus"]["params"]
@@ -228,6 +200,7 @@ def test_true_positivity_gives_the_true_types():
     adata = ns.datasets.example().tables["table"]
     sure = ((adata.layers["gold"] == 0) | (adata.layers["gold"] == 1)).all(axis=1)
     adata = adata[sure].copy()
+    adata.layers["gold"] = adata.layers["gold"].astype(bool)
     with pytest.warns(UserWarning, match="Left out"):
         ns.tl.cell_types(adata, layer="gold", missing="skip")
     expected = {
@@ -236,3 +209,48 @@ def test_true_positivity_gives_the_true_types():
     }  # fmt: skip
     assert len(adata) > 1000
     assert (adata.obs["cell_type_nimbus"].astype(str) == adata.obs["cell_type"].map(expected).astype(str)).mean() > 0.99
+
+
+def test_clusters_get_the_deepest_type_that_most_of_their_cells_have(table):
+    adata = clustered(
+        pure=[T] * 4,
+        lymphoid=[T] * 2 + [B] * 2 + [IMMUNE],
+        mixed=[T] * 2 + [EPITHELIAL] * 2,
+        blank=[NOTHING] * 3 + [B],
+        unclear=[BOTH] * 6 + [NOTHING] * 2 + [T] * 2,
+        even=[BOTH] * 2 + [NOTHING] * 2,
+    )
+    suggested = ns.tl.suggest_types(adata, "cluster", table)
+    assert suggested.drop(columns="probability").to_numpy().tolist() == [
+        ["T", 1, 4, "CD45+ CD3+", ""],
+        ["Immune", 1, 5, "CD45+", ""],
+        ["ambiguous", 1, 4, "100% of the cells have a type", "T 50%, Epithelial 50%"],
+        ["unassigned", 0.75, 4, "25% of the cells have a type", "B 25%"],
+        ["ambiguous", 0.8, 10, "20% of the cells have a type, 60% are ambiguous", "T 20%, unassigned 20%"],
+        ["unassigned", 1, 4, "0% of the cells have a type", "ambiguous 50%"],
+    ]
+    assert suggested["probability"].isna().to_list() == [False, False, True, True, True, True]
+    assert suggested.index.name == "cluster" and suggested.index.to_list() == list(adata.obs["cluster"].cat.categories)
+    # The probability is the mean over all cells of the cluster.
+    adata = clustered(a=[[1, 0.9, 0, 0, 0], [1, 0.7, 0, 0, 0], [1, 0.2, 0, 0, 0]])
+    row = ns.tl.suggest_types(adata, "cluster", table).loc["a"]
+    assert row["type"] == "T" and row["share"] == pytest.approx(2 / 3) and row["probability"] == pytest.approx(0.6)
+    assert ns.tl.suggest_types(adata, "cluster", table, min_share=0.7).loc["a", "type"] == "Immune"
+
+
+def test_cells_without_scores_or_cluster_are_left_out(table):
+    adata = clustered(a=[T, [np.nan] * 5, B, T], gone=[[np.nan] * 5])
+    adata.obs.loc["c2", "cluster"] = np.nan
+    with pytest.warns(UserWarning, match="2 of 5 cells"):
+        suggested = ns.tl.suggest_types(adata, "cluster", table)
+    assert suggested.loc["a", ["type", "share", "cells"]].to_list() == ["T", 1, 2]
+    assert suggested.loc["gone", ["type", "cells"]].to_list() == ["unassigned", 0]
+
+
+def test_suggestions_can_be_the_start_of_metaclusters(table, no_warning):
+    adata = cells([[1, 1, 1, 0, 0], NOTHING, B, EPITHELIAL])
+    adata.obs["number"] = [0, 0, 1, 1]
+    suggested = ns.tl.suggest_types(adata, "number", table)["type"]
+    assert suggested.to_dict() == {"0": "unassigned", "1": "ambiguous"}
+    for start in (suggested, suggested.to_dict()):
+        ns.tl.Metaclusters.start(start).apply(adata, "number")

@@ -1,7 +1,5 @@
 """Scores against what is known."""
 
-from nimbus_sd.metrics.auto_threshold import ChannelThreshold as ChannelThreshold
-from nimbus_sd.metrics.auto_threshold import auto_threshold as auto_threshold
 from nimbus_sd.metrics.baselines import compare_baselines
 from nimbus_sd.metrics.calibration import calibration_curve, calibration_error
 from nimbus_sd.metrics.confounders import confounder_information, confounders
@@ -10,8 +8,6 @@ from nimbus_sd.metrics.distributions import describe as describe
 from nimbus_sd.metrics.distributions import image_statistics, score_shape
 from nimbus_sd.metrics.distributions import outside as outside
 from nimbus_sd.metrics.distributions import relative_expression as relative_expression
-from nimbus_sd.metrics.judged import Judged as Judged
-from nimbus_sd.metrics.judged import measure as measure
 from nimbus_sd.metrics.judged import rates as rates
 from nimbus_sd.metrics.markers import marker_metrics
 from nimbus_sd.metrics.thresholds import find_threshold

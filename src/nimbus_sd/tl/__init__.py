@@ -3,17 +3,15 @@
 from nimbus_sd.tl._inputs import check_count as check_count
 from nimbus_sd.tl._metaclusters import Metaclusters
 from nimbus_sd.tl._results import GREYS as GREYS
-from nimbus_sd.tl.adapt import adapt
-from nimbus_sd.tl.calibrate import calibrate
+from nimbus_sd.tl.calibrate import adapt, calibrate
 from nimbus_sd.tl.calls import call_positive
-from nimbus_sd.tl.cell_types import cell_types
+from nimbus_sd.tl.calls import source_of as source_of
+from nimbus_sd.tl.cell_types import cell_types, suggest_types
 from nimbus_sd.tl.cluster_checks import cluster_checks
 from nimbus_sd.tl.features import cell_features
-from nimbus_sd.tl.flags import source_of as source_of
 from nimbus_sd.tl.flowsom import flowsom, map_to_som
 from nimbus_sd.tl.leiden import leiden
 from nimbus_sd.tl.signatures import check_signatures, signatures
-from nimbus_sd.tl.suggest_types import suggest_types
 
 __all__ = [
     "Metaclusters",

@@ -1,4 +1,4 @@
-"""Scores that mean a probability: fitted to the truth of some regions, applied to all."""
+"""Scores fitted to labels: one map for all channels together, or a line for each marker."""
 
 from __future__ import annotations
 
@@ -8,13 +8,15 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
+import pandas as pd
 from numpy.typing import NDArray
+from scipy.optimize import minimize
+from scipy.special import expit, log_expit, logit
 from sklearn.isotonic import IsotonicRegression
 
 from nimbus_sd import keys
-from nimbus_sd._table import judged, outside_unit_interval, truth_layer
+from nimbus_sd._table import as_list, at_or_above, judged, outside_unit_interval, region_column, truth_layer
 from nimbus_sd._table import layer as read_layer
-from nimbus_sd.tl._regions import given_regions
 from nimbus_sd.tl._results import check_key_added, log_overwritten
 
 if TYPE_CHECKING:
@@ -22,7 +24,14 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("nimbus_sd")
 
-_TOOL = "calibrate"
+# Standard deviations of the prior on log slope and offset, measured by benchmarks/adapt.py.
+PRIOR = (1.0, 1.0)
+# Scores of 0 and 1 have no finite logit.
+_CLOSEST = 1e-4
+_STEEPEST = 3.0
+_FOLDS, _MIN_REGIONS = 5, 3
+_MIN_LABELS = 5
+_UNLABELLED = "no labels"
 
 
 def calibrate(
@@ -35,10 +44,11 @@ def calibrate(
     key_added: str = "nimbus_calibrated",
     region_key: str | None = None,
 ) -> None:
-    """Map scores to probabilities, by the truth of some regions; judge the result on the others.
+    """Map scores to probabilities by the truth of some regions; judge the result on the others.
 
-    One isotonic map, of any steps that do not fall, for all channels together: for hundreds of labels and more.
-    :func:`adapt` fits each channel by its own, and needs few.
+    One isotonic (non-decreasing) map for all channels together, for hundreds of labels and more. :func:`adapt` fits
+    each channel by its own labels, and needs few. A warning names channels that the map makes worse, and says if no
+    judged region is left.
 
     Parameters
     ----------
@@ -63,22 +73,14 @@ def calibrate(
     None
         Sets in ``adata``:
 
-        - ``layers[key_added]``: float32 in [0, 1], never falling with the score, NaN where the score is NaN
-        - ``uns[key_added]``: ``params``, ``fitted_on`` (regions; metrics that know of it warn if they are judged on),
-          ``cells`` and ``positives`` used to fit
+        - ``layers[key_added]``: float32 in [0, 1], non-decreasing in the score, NaN where the score is NaN
+        - ``uns[key_added]``: ``params``, ``fitted_on`` (regions; metrics warn if they are judged on), ``cells`` and
+          ``positives`` used to fit
 
     Raises
     ------
-    KeyError
-        If a layer, the column or a region does not exist.
     ValueError
-        If scores are outside [0, 1]; if the truth of these regions lacks a class; if scores are not higher in positive
-        cells; if ``key_added`` is the name of another layer that is needed.
-
-    Warns
-    -----
-    UserWarning
-        Names channels that it makes worse; says so if no judged region is left.
+        If the truth of these regions lacks a class, or scores are not higher in positive cells.
 
     Examples
     --------
@@ -89,71 +91,246 @@ def calibrate(
     >>> ns.metrics.calibration_error(adata[adata.obs["region"] == "fov2_labels"], "nimbus_calibrated").loc["all", "ece"]
     np.float64(0.0)
     """
-    scores = read_layer(adata, layer)
-    if key_added in (layer, truth):
-        raise ValueError(f"`key_added` is {key_added!r}, a layer that is needed; choose another name.")
-    earlier = check_key_added(adata, key_added, _TOOL)
-    if outside_unit_interval(scores).any():
-        raise ValueError(f"Layer {layer!r} has values outside [0, 1]; only scores can be calibrated.")
+    scores = _read_scores(adata, layer, truth, key_added)
+    earlier = check_key_added(adata, key_added, "calibrate")
     labels = truth_layer(adata, truth, likely=likely)
-    region, named = given_regions(adata, regions, region_key)
+    region, named = _regions(adata, regions, region_key)
     known = judged(labels, likely=likely) & np.isfinite(scores)
-    inside = region.isin(named).to_numpy()
-    used = known & inside[:, None]
-
+    inside = region.isin(named).to_numpy()[:, None]
+    used = known & inside
     positive = labels[used] > 0.5
     fit = IsotonicRegression(y_min=0, y_max=1, out_of_bounds="clip")
     if not 0 < positive.sum() < positive.size or np.ptp(fit.fit(scores[used], positive).y_thresholds_) == 0:
         raise ValueError(
-            f"Layer {layer!r} cannot be calibrated by the truth of region(s) {', '.join(map(repr, named))}: it needs "
-            f"positive and negative cells with higher scores in the positive ones; there are "
-            f"{int(positive.sum())} positive and {int((~positive).sum())} negative ones."
+            f"Layer {layer!r} cannot be calibrated by the truth of region(s) {named}: it needs positive and negative "
+            f"cells with higher scores in the positive ones; there are {positive.sum()} positive and "
+            f"{(~positive).sum()} negative ones."
         )
     result = np.full(scores.shape, np.nan, np.float32)
-    for i in range(adata.n_vars):
-        there = np.isfinite(scores[:, i])
-        if there.any():
-            result[there, i] = fit.predict(scores[there, i])
+    worse = []
+    for i, name in enumerate(adata.var_names):
+        scored, cells = np.isfinite(scores[:, i]), used[:, i]
+        if scored.any():
+            result[scored, i] = fit.predict(scores[scored, i])
+        before, after = (((x[cells, i] - (labels[cells, i] > 0.5)) ** 2).sum() for x in (scores, result))
+        # One or two cells more do not count.
+        if after > before + 1:
+            worse.append(str(name))
 
     adata.layers[key_added] = result
     adata.uns[key_added] = {
-        "tool": _TOOL,
-        "params": {
-            "layer": layer,
-            "truth": truth,
-            "likely": likely,
-            "region_key": str(region.name),
-        },
+        "tool": "calibrate",
+        "params": {"layer": layer, "truth": truth, "likely": likely, "region_key": str(region.name)},
         "fitted_on": named,
         "cells": int(used.sum()),
         "positives": int(positive.sum()),
     }
-    if worse := _worse(scores, result, labels, used, adata.var_names):
+    if worse:
+        message = f"The fit makes {', '.join(map(repr, worse))} worse (larger Brier score in the regions used to fit)"
         warnings.warn(
-            f"The fit makes {', '.join(map(repr, worse))} worse (larger Brier score in the regions used to fit): their "
-            "scores err in another way than those of the other channels. `tl.adapt` fits each by its own cells.",
-            UserWarning,
-            stacklevel=2,
+            f"{message}: their scores err in another way. `tl.adapt` fits each by its own cells.", stacklevel=2
         )
-    if not (known & ~inside[:, None]).any():
-        warnings.warn(
-            f"All cells with a truth were used to fit {key_added!r}: none is left to judge it on.",
-            UserWarning,
-            stacklevel=2,
-        )
-    log_overwritten(earlier, _TOOL)
-    logger.info("added layers[%r]: fitted on %d cells of %d regions", key_added, int(used.sum()), len(named))
+    if not (known & ~inside).any():
+        message = f"All cells with a truth were used to fit {key_added!r}: none is left to judge it on."
+        warnings.warn(message, stacklevel=2)
+    log_overwritten(earlier, "calibrate")
+    logger.info("added layers[%r]: fitted on %d cells of %d regions", key_added, used.sum(), len(named))
 
 
-def _worse(
-    before: NDArray, after: NDArray, labels: NDArray, used: NDArray[np.bool_], channels: Sequence[str]
-) -> list[str]:
-    """Name the channels whose mean squared error grows, by more than what a cell or two can do."""
-    found = []
-    for i, name in enumerate(channels):
-        cells = used[:, i]
-        positive = labels[cells, i] > 0.5
-        old, new = (((one[cells, i] - positive) ** 2).sum() for one in (before, after))
-        if new > old + 1:
-            found.append(str(name))
-    return found
+def adapt(
+    adata: AnnData,
+    *,
+    labels: str = keys.GOLD_TRAINING,
+    regions: str | Sequence[str] | None = None,
+    layer: str = keys.NIMBUS,
+    likely: bool = True,
+    key_added: str = "nimbus_adapted",
+    region_key: str | None = None,
+) -> None:
+    """Adjust each marker's scores to a few labels, without reading pixels again.
+
+    The logit of a marker's scores gets its own slope and offset: logistic regression on the marker's labelled cells,
+    with a prior at slope 1 and offset 0, the scores as they are. So a few labels move the scores cautiously, many
+    decide, and a marker without labels stays as it is. The order of cells is never reversed. A warning names markers
+    whose labels are too few or contradict the scores.
+
+    Parameters
+    ----------
+    adata
+        Cells x channels.
+    labels
+        Layer of labels: above 0.5 positive, below negative; 0.5 (undetermined) and NaN are left out.
+    regions
+        Regions whose labels may be used; None takes all. ``labels="gold"`` must name them, and the others stay for
+        evaluation.
+    layer, likely, key_added, region_key
+        As for :func:`calibrate`.
+
+    Returns
+    -------
+    None
+        Sets in ``adata``:
+
+        - ``layers[key_added]``: in [0, 1], non-decreasing in the score, NaN where the score is NaN; the same as
+          ``layer`` for markers without labels
+        - ``varm[key_added]``: DataFrame channels x (``slope``, ``offset``, ``labels``, ``positives``, ``f1_before``,
+          ``f1_after``, ``log_loss_before``, ``log_loss_after``, ``held_out``, ``reason``). F1 (at 0.5) and log loss
+          are cross-validated: of labelled cells, each adjusted by a fit without its part. Parts (at most five) are of
+          whole ``"regions"`` where at least three have labels of the marker, else of ``"cells"`` (neighbours may
+          flatter). ``reason`` is ``"no labels"``, ``"too few labels: ..."`` (under 5), ``"labels of one class: ..."``,
+          ``"scores are not higher in positive cells"``, or empty
+        - ``obs[f"{key_added}_fitted"]``: cells whose labels were used; metrics warn if they are judged on
+        - ``uns[key_added]``: ``params``, ``regions`` (with labels that were used), and ``held_out``, these figures
+          over all markers' labels
+
+    Raises
+    ------
+    ValueError
+        If no cell with a score has a label, or ``labels`` is ``"gold"`` and ``regions`` is None.
+
+    Examples
+    --------
+    >>> import nimbus_sd as ns
+    >>> adata = ns.datasets.example().tables["table"]
+    >>> adata.layers["nimbus"] = 0.2 + 0.2 * adata.layers["gold"]
+    >>> ns.tl.adapt(adata, labels="gold", regions="fov1_labels")
+    >>> adata.varm["nimbus_adapted"][["f1_before", "f1_after"]].loc["CD3"].to_list()
+    [0.0, 1.0]
+    """
+    scores = _read_scores(adata, layer, labels, key_added)
+    fitted_key = f"{key_added}_fitted"
+    earlier = check_key_added(adata, key_added, "adapt", [("obs", fitted_key)])
+    if labels == keys.GOLD and regions is None:
+        raise ValueError(
+            f"`labels` is {labels!r}, the labels for evaluation: name the `regions` that may be used, so that the "
+            f"others are left to judge on, or put labels of cells for training into layers[{keys.GOLD_TRAINING!r}]."
+        )
+    truth = truth_layer(adata, labels, likely=likely)
+    region, named = _regions(adata, regions, region_key)
+    codes, inside = region.cat.codes.to_numpy(), region.isin(named).to_numpy()
+    # Channel by channel: a table of millions of cells is copied once, in its own precision.
+    result = np.array(scores, dtype=scores.dtype if scores.dtype.kind == "f" else np.float32)
+    fitted = np.zeros(adata.n_obs, bool)
+    rows, outcomes = [], []
+    for i in range(adata.n_vars):
+        used = np.flatnonzero(judged(truth[:, i], likely=likely) & np.isfinite(scores[:, i]) & inside)
+        fitted[used] = True
+        before, positive = scores[used, i], truth[used, i] > 0.5
+        slope, offset = fit_line(before, positive)
+        if len(used):
+            result[:, i] = move(scores[:, i], slope, offset)
+        after, unit = _held_out(before, positive, codes[used])
+        outcomes.append((before, after, positive))
+        rows.append(
+            {"slope": slope, "offset": offset, "labels": len(used), "positives": int(positive.sum())}
+            | f1_and_log_loss(before, after, positive)
+            | {"held_out": unit, "reason": _fit_problem(before, positive)}
+        )
+    if not fitted.any():
+        raise ValueError(f"Layer {labels!r} labels no cell with a score in region(s) {named}.")
+
+    table = pd.DataFrame(rows, index=adata.var_names).astype({"held_out": "category", "reason": "category"})
+    adata.layers[key_added] = result
+    adata.varm[key_added] = table
+    adata.obs[fitted_key] = fitted
+    adata.uns[key_added] = {
+        "tool": "adapt",
+        "params": {"layer": layer, "labels": labels, "likely": likely, "region_key": str(region.name)},
+        "regions": sorted(set(region[fitted])),
+        "held_out": f1_and_log_loss(*(np.concatenate(parts) for parts in zip(*outcomes, strict=True))),
+        "fitted_cells": fitted_key,
+    }
+    if doubtful := [f"{str(name)!r} ({why})" for name, why in table["reason"].items() if why not in ("", _UNLABELLED)]:
+        message = f"Label more cells, and look at varm[{key_added!r}], before using {', '.join(doubtful)}."
+        warnings.warn(message, stacklevel=2)
+    log_overwritten(earlier, "adapt")
+    logger.info("added layers[%r]: %d of %d markers adapted", key_added, (table["labels"] > 0).sum(), adata.n_vars)
+
+
+def _read_scores(adata: AnnData, layer: str, truth: str, key_added: str) -> NDArray:
+    scores = read_layer(adata, layer)
+    if key_added in (layer, truth):
+        raise ValueError(f"`key_added` is {key_added!r}, a layer that is needed; choose another name.")
+    if outside_unit_interval(scores).any():
+        raise ValueError(f"Layer {layer!r} has values outside [0, 1]; only scores can be fitted to labels.")
+    return scores
+
+
+def _regions(adata: AnnData, regions: str | Sequence[str] | None, key: str | None) -> tuple[pd.Series, list[str]]:
+    """Return each cell's region, categories of text, and the regions that are named; None names all."""
+    region = region_column(adata, key).astype("category")
+    region = region.cat.remove_unused_categories().cat.rename_categories(str)
+    present = list(region.cat.categories)
+    named = present if regions is None else [str(name) for name in as_list(regions)]
+    if not named:
+        raise KeyError(f"`regions` names none; obs[{region.name!r}] has {present}.")
+    if unknown := [name for name in named if name not in present]:
+        raise KeyError(f"obs[{region.name!r}] has no region(s) {unknown}; it has {present}.")
+    return region, named
+
+
+def fit_line(scores: NDArray, positive: NDArray[np.bool_], prior: tuple[float, float] = PRIOR) -> tuple[float, float]:
+    """Return the most probable slope (above 0) and offset of the scores' logit, given labels and a prior."""
+    if not len(scores):
+        return 1.0, 0.0
+    x, sign, sd = logit(_clipped(scores)), np.where(positive, 1.0, -1.0), np.array(prior)
+
+    def cost(line: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:
+        slope = np.exp(line[0])
+        margin = sign * (slope * x + line[1])
+        pull = -sign * expit(-margin)
+        value = ((line / sd) ** 2).sum() / 2 - log_expit(margin).sum()
+        gradient = np.array([slope * (pull @ x), pull.sum()]) + line / sd**2
+        return value / len(x), gradient / len(x)
+
+    bounds = [(-_STEEPEST, _STEEPEST), (None, None)]
+    log_slope, offset = minimize(cost, np.zeros(2), jac=True, method="L-BFGS-B", bounds=bounds, tol=1e-10).x
+    return float(np.exp(log_slope)), float(offset)
+
+
+def move(scores: NDArray, slope: float, offset: float) -> NDArray[np.float32]:
+    """Apply slope and offset to the logit of scores; 0 and 1 stay."""
+    return expit(slope * logit(np.asarray(scores, np.float64)) + offset).astype(np.float32)
+
+
+def _held_out(scores: NDArray, positive: NDArray[np.bool_], region: NDArray) -> tuple[NDArray[np.float32], str]:
+    """Move each labelled cell by a line that is fitted without its part; say what parts are made of."""
+    names, fold = np.unique(region, return_inverse=True)
+    unit = "regions" if len(names) >= _MIN_REGIONS else "cells"
+    if unit == "cells":
+        # Both classes in turn, so that each part has its share.
+        fold[np.argsort(positive, kind="stable")] = np.arange(len(positive))
+    fold = fold % _FOLDS
+    moved = np.empty(len(scores), np.float32)
+    for part in np.unique(fold):
+        out = fold == part
+        moved[out] = move(scores[out], *fit_line(scores[~out], positive[~out]))
+    return moved, unit if len(scores) else ""
+
+
+def f1_and_log_loss(before: NDArray, after: NDArray, positive: NDArray[np.bool_]) -> dict[str, float]:
+    """F1 at 0.5 and log loss of scores before and after; NaN where there is nothing to compute them from."""
+    figures = {}
+    for metric in ("f1", "log_loss"):
+        for name, scores in (("before", before), ("after", after)):
+            called, wrong = at_or_above(scores, 0.5), np.abs(_clipped(scores) - positive)
+            f1 = 2 * (called & positive).sum() / (called.sum() + positive.sum()) if positive.any() else np.nan
+            log_loss = -np.log1p(-wrong).mean() if len(scores) else np.nan
+            figures[f"{metric}_{name}"] = float(f1 if metric == "f1" else log_loss)
+    return figures
+
+
+def _clipped(scores: NDArray) -> NDArray[np.float64]:
+    return np.clip(np.asarray(scores, np.float64), _CLOSEST, 1 - _CLOSEST)
+
+
+def _fit_problem(scores: NDArray, positive: NDArray[np.bool_]) -> str:
+    """Say why a marker's line is not reliable; empty if nothing speaks against it."""
+    labels, positives = len(positive), int(positive.sum())
+    if not labels:
+        return _UNLABELLED
+    if labels < _MIN_LABELS or positives in (0, labels):
+        what = "too few labels" if labels < _MIN_LABELS else "labels of one class"
+        return f"{what}: {positives} positive, {labels - positives} negative"
+    higher = scores[positive].mean() > scores[~positive].mean()
+    return "" if higher else "scores are not higher in positive cells"

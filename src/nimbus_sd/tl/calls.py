@@ -1,11 +1,11 @@
-"""From scores to calls: which cells are positive."""
+"""From scores to calls: which cells are positive, and which markers need a look at their images first."""
 
 from __future__ import annotations
 
 import logging
 import warnings
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import pandas as pd
@@ -14,9 +14,9 @@ from numpy.typing import NDArray
 from nimbus_sd import keys
 from nimbus_sd._table import at_or_above, outside_unit_interval
 from nimbus_sd._table import layer as read_layer
-from nimbus_sd.metrics import ChannelThreshold, auto_threshold, given_thresholds
+from nimbus_sd.metrics import describe, given_thresholds, outside, relative_expression
 from nimbus_sd.tl._results import check_key_added, log_overwritten
-from nimbus_sd.tl.flags import channel_flags, source_of, trained_ranges
+from nimbus_sd.tl.auto_threshold import ChannelThreshold, auto_threshold
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -24,7 +24,10 @@ if TYPE_CHECKING:
 logger = logging.getLogger("nimbus_sd")
 
 _TOOL = "call_positive"
-_MOVED = 0.1
+# Scores between these are neither clearly negative nor clearly positive.
+_LOW, _HIGH = 0.25, 0.75
+# Shares of cells above which a channel is flagged.
+_UNCLEAR, _SATURATED, _UNSTABLE = 0.05, 0.01, 0.1
 
 
 def call_positive(
@@ -38,17 +41,18 @@ def call_positive(
 ) -> None:
     """Call cells positive, marker by marker, and say how far each call can be trusted.
 
+    A warning names the markers that are flagged.
+
     Parameters
     ----------
     adata
         Cells x channels.
     layer
-        Layer of scores. Any values will do for given thresholds; ``"auto"`` and the flag for markers without
-        separation are for scores in [0, 1].
+        Layer of scores. Given thresholds work with any values; ``"auto"`` is for scores in [0, 1].
     threshold
-        A cell at or above it is positive. A number for all channels, a mapping that names each channel's, or
+        A cell at or above it is positive. A number for all channels, a mapping or Series with one for each, or
         ``"auto"``: per channel the valley between two modes of the scores; else where two fitted beta distributions
-        cross; else 0.5. It stays within 0.1 to 0.9. A number must be in [0, 1] where all values of the layer are.
+        cross; else 0.5. It stays within 0.1 to 0.9.
     key_added
         Name of the results.
     n_boot
@@ -66,28 +70,20 @@ def call_positive(
           ``reason``). ``reason`` is ``"given"``, ``"valley between two modes"``, ``"mixture of two beta
           distributions"``, ``"0.5: too few cells"`` (under 20), ``"0.5: too few cells beyond"`` (under 10 on one
           side) or ``"0.5: no two separate groups"``. A given threshold is its own interval.
-        - ``var[f"{key_added}_flag"]``: why a channel should not be called without a look at its image, empty if
-          nothing speaks against it. ``empty``. ``no separation``: no two groups, and more scores between 0.25 and 0.75
+        - ``var[f"{key_added}_flag"]``: why a channel should not be called without a look at its image, or empty.
+          ``empty``. ``no separation``: scores in [0, 1] without two groups, of which more are between 0.25 and 0.75
           than on the smaller side, and than 5 %. ``saturated``: over 1 % of the cells are as bright as the
-          normalisation factor. ``unlike the training``: an image statistic, see
-          :func:`nimbus_sd.metrics.image_statistics`, is outside the central 99 % of the images that the model was
-          trained on; the text states how often that happens on such images. ``unstable``, for ``"auto"``: within the
-          threshold's interval the share of positive cells changes by more than 10 %
-        - ``uns[key_added]``: ``params``, and ``trained_range`` ("compared", or "not known" where the model's card
-          does not tell it)
+          normalisation factor. ``unlike the training``: a statistic (:func:`nimbus_sd.metrics.image_statistics`) is
+          outside the central 99 % of the images that the model was trained on. ``unstable``, for ``"auto"``: within
+          the threshold's interval the share of positive cells changes by more than 10 %
+        - ``uns[key_added]``: ``params``, and ``trained_range``: "compared", or "not known" without the model's ranges
 
     Raises
     ------
     KeyError
-        If the layer does not exist, or the mapping lacks a channel or names one that does not exist.
+        If the mapping lacks a channel.
     ValueError
-        If a threshold is not a number or ``"auto"``, or is outside [0, 1] for a layer with values in [0, 1] only; if
-        ``"auto"`` meets values outside [0, 1]; if ``key_added`` holds something else already or is kept for it.
-
-    Warns
-    -----
-    UserWarning
-        Names the flagged channels and why. Also if one threshold as for scores meets a layer of other values.
+        If a threshold is not a number or ``"auto"``, or scores and thresholds are not on the same scale.
 
     Examples
     --------
@@ -98,84 +94,93 @@ def call_positive(
     'valley between two modes'
     """
     scores = read_layer(adata, layer)
+    names = [str(name) for name in adata.var_names]
     earlier = check_key_added(adata, key_added, _TOOL)
-    within = ~outside_unit_interval(scores)
+    is_score = ~outside_unit_interval(scores)
     automatic = isinstance(threshold, str) and threshold == "auto"
-    if automatic and not within.all():
+    if automatic and not is_score.all():
+        others = [name for name, fits in zip(names, is_score, strict=True) if not fits]
         raise ValueError(
-            f"threshold='auto' is for scores in [0, 1], but layers[{layer!r}] has other values in channel(s) "
-            f"{', '.join(repr(str(name)) for name in adata.var_names[~within])}. Pass numbers as `threshold`, "
-            "or call the layer of scores."
+            f"threshold='auto' is for scores in [0, 1], but layers[{layer!r}] has other values in channel(s) {others}."
         )
-    boots = n_boot if automatic else 0
-    draws = np.random.default_rng(rng).spawn(adata.n_vars)
-    found = [
-        auto_threshold(scores[:, i], n_boot=boots, rng=draws[i]) if within[i] else None for i in range(adata.n_vars)
+    n_boot = n_boot if automatic else 0
+    draws = np.random.default_rng(rng).spawn(len(names))
+    # Also where thresholds are given, to flag channels whose scores do not fall into two groups.
+    estimates = [
+        auto_threshold(column, n_boot=n_boot, rng=draw) if fits else ChannelThreshold.given(np.nan)
+        for column, fits, draw in zip(scores.T, is_score, draws, strict=True)
     ]
-    two_groups = np.array([one is None or one.two_groups for one in found])
-    if automatic:
-        used = [one for one in found if one is not None]
-    else:
-        cuts = given_thresholds(scores, layer, list(adata.var_names), threshold)  # type: ignore[arg-type]
-        if within.all() and (beyond := [cut for cut in cuts if not 0 <= cut <= 1]):
-            raise ValueError(
-                f"`threshold` is {beyond[0]:g}, but all values of layers[{layer!r}] are in [0, 1]: each cell would be "
-                "called the same. Pass a number in [0, 1], or name the layer that it is meant for."
-            )
-        used = [ChannelThreshold(cut, cut, cut, "given", True) for cut in cuts]
+    cuts = estimates
+    if not automatic:
+        given = given_thresholds(scores, layer, list(adata.var_names), threshold)  # type: ignore[arg-type]
+        if is_score.all() and (beyond := [cut for cut in given if not 0 <= cut <= 1]):
+            raise ValueError(f"`threshold` is {beyond[0]:g}, but all values of layers[{layer!r}] are in [0, 1].")
+        cuts = [ChannelThreshold.given(cut) for cut in given]
 
+    source = source_of(adata, layer)
+    entry = adata.uns.get(source, {})
+    ranges = entry.get("ranges") if isinstance(entry, Mapping) else None
+    relative = np.full(scores.shape, np.nan)
+    if keys.INTEGRATED in adata.layers and f"{source}_normalization" in adata.varm:
+        relative = relative_expression(adata, source)
     calls = np.full(scores.shape, np.nan, np.float32)
-    for i, one in enumerate(used):
-        calls[:, i] = np.where(np.isfinite(scores[:, i]), at_or_above(scores[:, i], one.value), np.nan)
-    flags = channel_flags(adata, layer, scores, two_groups)
-    if automatic:
-        flags = ["; ".join(filter(None, pair)) for pair in zip(flags, _unstable(scores, used), strict=True)]
+    flags = []
+    for i, cut in enumerate(cuts):
+        column = scores[:, i]
+        calls[:, i] = np.where(np.isfinite(column), at_or_above(column, cut.threshold), np.nan)
+        reasons = _flags(column, relative[:, i], estimates[i].two_groups, ranges or {})
+        flags.append("; ".join([*reasons, *_instability(column, cut)] if automatic else reasons))
+
+    table = pd.DataFrame(cuts, adata.var_names, ChannelThreshold._fields).drop(columns="two_groups")
+    with np.errstate(invalid="ignore"):
+        table.insert(3, "share_positive", np.nansum(calls, axis=0) / np.isfinite(calls).sum(axis=0))
     adata.layers[key_added] = calls
-    adata.varm[key_added] = _table(used, calls, adata.var_names)
+    adata.varm[key_added] = table.astype({"threshold": float, "low": float, "high": float, "reason": "category"})
     # Categories, unlike texts, can be stored and extended with channels that have none.
     adata.var[f"{key_added}_flag"] = pd.Categorical(flags)
-    compared = trained_ranges(adata, layer) is not None
+    stored = "one per channel, see varm" if isinstance(threshold, Mapping | pd.Series) else threshold
     adata.uns[key_added] = {
         "tool": _TOOL,
-        "params": {
-            "layer": layer,
-            "threshold": "one per channel, see varm" if isinstance(threshold, Mapping | pd.Series) else threshold,
-            "n_boot": boots,
-        },
-        "trained_range": "compared" if compared else "not known",
+        "params": {"layer": layer, "threshold": stored, "n_boot": n_boot},
+        "trained_range": "not known" if ranges is None else "compared",
     }
-    if flagged := [f"{str(name)!r} ({flag})" for name, flag in zip(adata.var_names, flags, strict=True) if flag]:
-        warnings.warn(f"Look at the image before using the calls of {', '.join(flagged)}.", UserWarning, stacklevel=2)
-    if not compared:
-        logger.warning(
-            "no channel was compared with the images that the model was trained on: uns[%r] does not say which",
-            source_of(adata, layer),
-        )
+    if flagged := [f"{name!r} ({flag})" for name, flag in zip(names, flags, strict=True) if flag]:
+        warnings.warn(f"Look at the image before using the calls of {', '.join(flagged)}.", stacklevel=2)
+    if ranges is None:
+        logger.warning("no channel was compared with the training images: uns[%r] does not say which", source)
     log_overwritten(earlier, _TOOL)
     logger.info("added layers[%r]: %d of %d markers flagged", key_added, len(flagged), adata.n_vars)
 
 
-def _unstable(scores: NDArray, used: list[ChannelThreshold]) -> list[str]:
-    """Say of each channel whether its call hangs on where in the interval the threshold is."""
-    found = []
-    for column, one in zip(scores.T, used, strict=True):
-        known = column[np.isfinite(column)]
-        share = [float((known >= cut).mean()) if known.size else 0.0 for cut in (one.high, one.low)]
-        moved = np.isfinite(one.low) and share[1] - share[0] > _MOVED
-        found.append(f"unstable: from {share[0]:.0%} to {share[1]:.0%} of the cells are positive" if moved else "")
-    return found
+def source_of(adata: AnnData, layer: str) -> str:
+    """Name the layer of :func:`nimbus_sd.predict` that this one was calibrated from; else the layer itself."""
+    entry = adata.uns.get(layer, {})
+    source = entry.get("params", {}).get("layer") if isinstance(entry, Mapping) else None
+    return layer if source is None else str(source)
 
 
-def _table(used: list[ChannelThreshold], calls: NDArray[np.float32], names: pd.Index) -> pd.DataFrame:
-    judged = np.isfinite(calls).sum(axis=0)
-    share = np.divide(np.nansum(calls, axis=0), judged, out=np.full(len(used), np.nan), where=judged > 0)
-    return pd.DataFrame(
-        {
-            "threshold": [one.value for one in used],
-            "low": [one.low for one in used],
-            "high": [one.high for one in used],
-            "share_positive": share,
-            "reason": pd.Categorical([one.reason for one in used]),
-        },
-        index=names,
-    )
+def _flags(scores: NDArray, relative: NDArray, two_groups: bool, ranges: Mapping[str, Any]) -> list[str]:
+    """Say why a channel should not be called without a look at its image."""
+    scores, relative = scores[np.isfinite(scores)], relative[np.isfinite(relative)]
+    if not scores.size:
+        return ["empty: no cell has a score"]
+    if relative.size and not (relative > 0).any():
+        return ["empty: no cell has any signal"]
+    flags = []
+    low, high = (scores < _LOW).sum(), (scores > _HIGH).sum()
+    unclear = scores.size - low - high
+    if not two_groups and unclear > max(min(low, high), _UNCLEAR * scores.size):
+        flags.append(f"no separation: {unclear / scores.size:.0%} of the scores are between {_LOW} and {_HIGH}")
+    if relative.size and (bright := (relative >= 1).mean()) > _SATURATED:
+        flags.append(f"saturated: {bright:.0%} of the cells are as bright as the normalisation factor, or brighter")
+    return flags + [f"unlike the training: {text}" for text in outside(describe(relative), ranges)]
+
+
+def _instability(scores: NDArray, cut: ChannelThreshold) -> list[str]:
+    """Say whether a channel's calls depend on where in its interval the threshold is."""
+    scores = scores[np.isfinite(scores)]
+    if not scores.size or not np.isfinite(cut.low):
+        return []
+    fewest, most = ((scores >= end).mean() for end in (cut.high, cut.low))
+    unstable = most - fewest > _UNSTABLE
+    return [f"unstable: from {fewest:.0%} to {most:.0%} of the cells are positive"] if unstable else []

@@ -1,8 +1,9 @@
-"""Cell types from positivity: what a table of signatures says of each cell's scores."""
+"""Cell types from positivity: the type of each cell, and suggestions for clusters."""
 
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,12 +12,11 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from nimbus_sd import keys
-from nimbus_sd.tl._inputs import scored_matrix
+from nimbus_sd._table import clusters_of
+from nimbus_sd.tl._inputs import check_number, scored_matrix
 from nimbus_sd.tl._results import AMBIGUOUS, UNASSIGNED, check_key_added, log_overwritten
-from nimbus_sd.tl._scored_tree import check_limit, panel_signatures, scored_tree
-from nimbus_sd.tl._signature_panel import Missing
-from nimbus_sd.tl._signature_table import Signatures, markers_of
-from nimbus_sd.tl._type_calls import call_types, type_names
+from nimbus_sd.tl.signatures import Missing, Signatures, checked_table, on_panel, scored_tree
+from nimbus_sd.tl.type_tree import CellType, Rule, blocks, markers_of, none_of, rule_text, type_probabilities
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -24,6 +24,9 @@ if TYPE_CHECKING:
 logger = logging.getLogger("nimbus_sd")
 
 _TOOL = "cell_types"
+_MIN_OTHERS = 0.05
+#: Codes of cells without a type, so that they index the last two names; other codes count the types of the tree.
+_UNASSIGNED, _AMBIGUOUS = -1, -2
 
 
 def cell_types(
@@ -37,23 +40,20 @@ def cell_types(
 ) -> None:
     """Give each cell the deepest type of a signature tree that its scores support, with a probability and a reason.
 
-    The scores are taken as probabilities that the cell is positive, independent of each other. A cell fits a type
-    if it has all the signs that the type and its ancestors ask for, so with probability
+    Scores are taken as independent probabilities that the cell is positive. A cell fits a type if it has all signs
+    that the type and its ancestors ask for, so with probability
 
         P(fits) = product of s over positive markers x product of (1 - s) over negative ones.
 
-    It *is* of the type if it fits it and none of the types that compete with it, the siblings of the type and of its
-    ancestors; that probability is exact, however the signatures overlap. So for each cell the probabilities of the
-    roots, of fitting none and of fitting several add up to 1, and those of subtypes to no more than their parent's. The
-    cell gets the deepest type whose probability is above ``min_probability``; there is one at most. If not even a root
-    has that, the cell is ``"unassigned"`` if it more probably fits none than any, else ``"ambiguous"``: it fits several
-    that exclude each other, or the scores do not say which one.
+    It *is* of the type if it fits the type and none that competes with it, the siblings of the type and of its
+    ancestors; that probability is exact, however the signatures overlap. The cell gets the deepest type whose
+    probability is above ``min_probability``; there is one at most. If not even a root has that, the cell is
+    ``"unassigned"`` if it more probably fits none than any, else ``"ambiguous"``: it fits several that exclude each
+    other, or the scores do not say which one.
 
-    Scores are probabilities as far as they are calibrated (:func:`calibrate`). Those of :func:`nimbus_sd.predict` are
-    rather too careful, so that cells stay at a parent; the layer of :func:`call_positive` takes its thresholds as sure.
-    Mistakes that all markers of a cell share, as in segmentation, are not independent: then the probabilities of deep
-    types are too high.
-
+    Scores are probabilities as far as they are calibrated (:func:`calibrate`). Those of :func:`nimbus_sd.predict` tend
+    to be too cautious, so that cells stay at a parent; the layer of :func:`call_positive` takes its thresholds as
+    certain. Errors that all markers of a cell share, as in segmentation, make the probabilities of deep types too high.
     The paper left 5.34 % of the cells unassigned, by clustering scores and merging by hand (Rumberger et al., "Nimbus
     improves unsupervised clustering", Fig. 5d and e).
 
@@ -64,16 +64,16 @@ def cell_types(
     signatures
         A DataFrame or the path of a CSV file (UTF-8) with a row for each type: its name first (the index), a column
         ``parent``, and a column for each marker: ``+`` or ``positive``, ``-`` or ``negative``, empty or ``any``. A
-        column ``source`` is ignored. A type has the signs of its ancestors, too. None takes :func:`signatures`. Markers
-        are found under their synonyms, and whatever their case, blanks and hyphens.
+        column ``source`` is ignored. A type inherits the signs of its ancestors. None takes :func:`signatures`. Markers
+        are found by their synonyms, regardless of case, blanks and hyphens.
     layer
         Layer of scores in [0, 1]; calls (0 and 1) do as well.
     min_probability
         A type must be more probable than this, in [0.5, 1).
     missing
-        ``"error"`` refuses signatures with markers that no channel is of. ``"skip"`` does without: types with such a
-        positive marker of their own are left out, and their subtypes move up, without being asked for it; a negative
-        one is not asked. Channels that have no score in any cell are done without in the same way, whatever is given.
+        ``"error"`` refuses signatures with markers that have no channel. ``"skip"`` does without, as always without
+        channels that have no score: types that add such a positive marker are left out, and their subtypes move up
+        and no longer need it; a negative one is not asked for.
     key_added
         Name of the results.
 
@@ -89,21 +89,14 @@ def cell_types(
         - ``obs[f"{key_added}_reason"]``: categorical, the signs that the type asks for (``"CD45+ CD3+ CD8+ CD4-"``),
           the nearest type and what speaks against it (unassigned), or the types in question (ambiguous)
         - ``uns[key_added]``: ``tool``, ``params``, ``types`` (DataFrame types x ``parent``, ``signature``, ``cells``,
-          ``share``, of all types and of cells without), ``unassigned``, ``ambiguous`` (shares of the scored cells)
-          and ``not_scored`` (number of cells)
+          ``share``), ``unassigned``, ``ambiguous`` (shares of the scored cells) and ``not_scored`` (number of cells)
 
     Raises
     ------
     KeyError
-        If the layer does not exist, or a marker has no channel; the nearest names are given.
+        If a marker has no channel; the nearest names are given.
     ValueError
-        If signatures contradict themselves (see :func:`check_signatures`), names could mean several channels, scores
-        are outside [0, 1], ``min_probability`` or ``missing`` is out of range, or ``key_added`` holds something else.
-
-    Warns
-    -----
-    UserWarning
-        Names markers without scores and what is left out with them; says how many cells lack a score.
+        If signatures contradict themselves (see :func:`check_signatures`), or scores are outside [0, 1].
 
     Examples
     --------
@@ -116,57 +109,147 @@ def cell_types(
     >>> adata.obs["cell_type_nimbus_reason"].iloc[0]
     'CD45+ CD3+'
     """
-    check_limit("min_probability", min_probability)
+    _check_limit("min_probability", min_probability)
     columns = [key_added, f"{key_added}_probability", f"{key_added}_reason"]
     earlier = check_key_added(adata, key_added, _TOOL, [("obs", column) for column in columns])
-    told = panel_signatures(adata, signatures, missing)
-    scores, used, channels = scored_matrix(adata, layer, markers_of(told))
-    tree = scored_tree(told, scores, channels, layer)
+    table = on_panel(checked_table(signatures), list(map(str, adata.var_names)), missing)
+    scores, used, channels = scored_matrix(adata, layer, markers_of(table))
+    tree = scored_tree(table, scores, channels, layer)
 
-    code = np.empty(len(scores), np.int16)
+    code, reason = np.empty(len(scores), np.int16), np.empty(len(scores), object)
     probability = np.empty(len(scores), np.float32)
-    reason = np.empty(len(scores), object)
-    for called in call_types(scores, channels, tree, min_probability):
-        code[called.cells], probability[called.cells] = called.code, called.probability
-        reason[called.cells] = called.reason
+    for cells, follows in blocks(scores, channels):
+        code[cells], probability[cells], reason[cells], _ = _call_types(tree, follows, min_probability)
 
-    names = type_names(tree)
-    cells = np.bincount(code % len(names), minlength=len(names))
-    present = [name for name, number in zip(names, cells, strict=True) if number]
+    names = [*(cell_type.name for cell_type in tree), AMBIGUOUS, UNASSIGNED]
+    rows = [*((cell_type.parent, cell_type.signature) for cell_type in tree), ("", ""), ("", "")]
+    types = pd.DataFrame(rows, names, ["parent", "signature"])
+    types["cells"] = np.bincount(code % len(names), minlength=len(names))
+    types["share"] = share = types["cells"] / len(scores)
+    present = types.index[share > 0]
     adata.obs[columns[0]] = pd.Categorical(_spread(np.array(names, object)[code], used), categories=present)
     adata.obs[columns[1]] = _spread(probability, used)
     adata.obs[columns[2]] = pd.Categorical(_spread(reason, used))
-    share = cells / len(scores)
+    origin = "nimbus_sd.tl.signatures()" if signatures is None else "DataFrame"
     adata.uns[key_added] = {
         "tool": _TOOL,
         "params": {
             "layer": layer,
             "min_probability": float(min_probability),
             "missing": missing,
-            "signatures": _origin(signatures),
+            "signatures": str(Path(signatures)) if isinstance(signatures, str | Path) else origin,
         },
-        "types": pd.DataFrame(
-            {
-                "parent": [*(one.parent for one in tree), "", ""],
-                "signature": [*(one.signature for one in tree), "", ""],
-                "cells": cells,
-                "share": share,
-            },
-            index=names,
-        ),
-        AMBIGUOUS: float(share[-2]),
-        UNASSIGNED: float(share[-1]),
+        "types": types,
+        AMBIGUOUS: float(share[AMBIGUOUS]),
+        UNASSIGNED: float(share[UNASSIGNED]),
         "not_scored": int((~used).sum()),
     }
     log_overwritten(earlier, _TOOL)
-    logger.info(
-        "added obs[%r]: %d types, %.2f %% of %d cells unassigned, %.2f %% ambiguous",
-        key_added,
-        len(set(present) - {AMBIGUOUS, UNASSIGNED}),
-        100 * share[-1],
-        len(scores),
-        100 * share[-2],
-    )
+    shares = 100 * share[UNASSIGNED], 100 * share[AMBIGUOUS]
+    logger.info("added obs[%r]: of %d cells, %.2f %% unassigned, %.2f %% ambiguous", key_added, len(scores), *shares)
+
+
+def suggest_types(
+    adata: AnnData,
+    groupby: str,
+    signatures: Signatures = None,
+    *,
+    layer: str = keys.NIMBUS,
+    min_probability: float = 0.5,
+    min_share: float = 0.5,
+    missing: Missing = "error",
+) -> pd.DataFrame:
+    """Suggest a cell type for each cluster, by the types of its cells.
+
+    Each cell has its type from :func:`cell_types` and those above it. The cluster gets the deepest type that more than
+    ``min_share`` of its cells have. If not even a root is that common, it is ``"ambiguous"`` if most of its cells
+    have some type, or most of those without a type are ambiguous; else ``"unassigned"``.
+
+    Parameters
+    ----------
+    adata
+        Cells x channels.
+    groupby
+        Column of ``obs`` with the clusters.
+    signatures, layer, min_probability, missing
+        As for :func:`cell_types`.
+    min_share
+        In [0.5, 1).
+
+    Returns
+    -------
+    DataFrame
+        One row for each cluster, named as text, in the order of its categories:
+
+        - ``type``: the suggestion
+        - ``share``: of the cluster's cells that have this type (or no type)
+        - ``probability``: mean over the cluster's cells that they are of this type; NaN without a type
+        - ``cells``: number of cells with scores
+        - ``reason``: the signs that the type asks for; without a type, how many cells have one or are ambiguous
+        - ``others``: other types of at least 5 % of the cells, the most common first
+
+    Examples
+    --------
+    >>> import nimbus_sd as ns
+    >>> adata = ns.datasets.example().tables["table"]
+    >>> table = ns.tl.signatures().loc[["Immune cell", "T cell", "B cell", "Epithelial cell"]]
+    >>> ns.tl.suggest_types(adata, "cell_type", table, layer="gold")["type"].to_dict()
+    {'B cell': 'B cell', 'CD4 T cell': 'T cell', 'CD8 T cell': 'T cell', 'epithelium': 'Epithelial cell',
+     'macrophage': 'Immune cell', 'other': 'unassigned'}
+    """
+    _check_limit("min_probability", min_probability)
+    _check_limit("min_share", min_share)
+    clusters = clusters_of(adata, groupby)
+    table = on_panel(checked_table(signatures), list(map(str, adata.var_names)), missing)
+    scores, used, channels = scored_matrix(adata, layer, markers_of(table))
+    tree = scored_tree(table, scores, channels, layer)
+
+    cluster_of = clusters.codes[used]
+    counts = np.zeros((len(clusters.categories), len(tree) + 2), np.int64)
+    expected = np.zeros((len(clusters.categories), len(tree)))
+    for cells, follows in blocks(scores, channels):
+        code, *_, probabilities = _call_types(tree, follows, min_probability)
+        clustered = cluster_of[cells] >= 0
+        cluster = cluster_of[cells][clustered].astype(np.intp)
+        np.add.at(counts, (cluster, code[clustered]), 1)
+        for i, probability in enumerate(probabilities):
+            expected[:, i] += np.bincount(cluster, probability[clustered], len(expected))
+
+    rows = [_suggestion(tree, *pair, min_share) for pair in zip(counts, expected, strict=True)]
+    columns = ["type", "share", "probability", "cells", "reason", "others"]
+    return pd.DataFrame(rows, index=pd.Index(clusters.categories, name=groupby), columns=columns)
+
+
+def _suggestion(
+    tree: Sequence[CellType], counts: NDArray[np.int64], expected: NDArray[np.float64], min_share: float
+) -> tuple[str, float, float, int, str, str]:
+    """Return a cluster's row from its number of cells with each code, and its expected number of cells of each type."""
+    cells = pd.Series(counts, [*(cell_type.name for cell_type in tree), AMBIGUOUS, UNASSIGNED])
+    total = int(counts.sum())
+    if not total:
+        return UNASSIGNED, np.nan, np.nan, 0, "no cell has scores", ""
+    within = {top.name: [sub.name for sub in tree if top.name in (*sub.parents, sub.name)] for top in tree}
+    common = [i for i, names in enumerate(within.values()) if cells[names].sum() > min_share * total]
+    if common:
+        # Types that more than half of the cells have are on one line of the tree, the deepest last.
+        best = tree[common[-1]]
+        name, reason, explained = best.name, best.signature, within[best.name]
+        share, probability = cells[explained].sum() / total, expected[common[-1]] / total
+    else:
+        assigned = int(counts[:-2].sum())
+        mostly_assigned = 2 * assigned > total
+        name = AMBIGUOUS if mostly_assigned or cells[AMBIGUOUS] > cells[UNASSIGNED] else UNASSIGNED
+        share, probability = (assigned if mostly_assigned else total - assigned) / total, np.nan
+        reason, explained = f"{assigned / total:.0%} of the cells have a type", [name]
+        if name == AMBIGUOUS and not mostly_assigned:
+            reason += f", {cells[AMBIGUOUS] / total:.0%} are ambiguous"
+    others = cells[cells >= _MIN_OTHERS * total].drop(explained, errors="ignore")
+    others = others.sort_values(ascending=False, kind="stable")
+    return name, share, probability, total, reason, ", ".join(f"{key} {n / total:.0%}" for key, n in others.items())
+
+
+def _check_limit(name: str, value: float) -> None:
+    check_number(name, value, lambda limit: 0.5 <= limit < 1, "in [0.5, 1), so that one type at most has it")
 
 
 def _spread(values: NDArray, used: NDArray[np.bool_]) -> NDArray:
@@ -176,7 +259,58 @@ def _spread(values: NDArray, used: NDArray[np.bool_]) -> NDArray:
     return everywhere
 
 
-def _origin(signatures: Signatures) -> str:
-    if signatures is None:
-        return "nimbus_sd.tl.signatures()"
-    return "DataFrame" if isinstance(signatures, pd.DataFrame) else str(Path(signatures))
+def _call_types(
+    tree: Sequence[CellType], follows: Mapping[Rule, NDArray], min_probability: float
+) -> tuple[NDArray[np.int16], NDArray[np.float32], NDArray[np.object_], NDArray[np.float32]]:
+    """Return each cell's code, its probability and the reason (cells,), and all probabilities (types, cells)."""
+    probabilities = type_probabilities(tree, follows)
+    code = np.full(probabilities.shape[1], _UNASSIGNED, np.int16)
+    probability = np.zeros(len(code), np.float32)
+    position = {cell_type.name: i for i, cell_type in enumerate(tree)}
+    for i, cell_type in enumerate(tree):
+        # Above one half, at most one of a type's subtypes is possible, so their order does not matter.
+        deeper = (code == position.get(cell_type.parent, _UNASSIGNED)) & (probabilities[i] > min_probability)
+        code[deeper] = i
+        probability[deeper] = probabilities[i, deeper]
+    reason = np.array([cell_type.signature for cell_type in tree], object)[np.maximum(code, 0)]
+    if (without := np.flatnonzero(code == _UNASSIGNED)).size:
+        follows = {rule: values[without] for rule, values in follows.items()}
+        roots = [cell_type for cell_type in tree if not cell_type.parents]
+        none = none_of([frozenset(root.rules) for root in roots], follows)
+        code[without] = np.where(none < 0.5, _AMBIGUOUS, _UNASSIGNED)
+        probability[without] = np.maximum(none, 1 - none)
+        reason[without] = np.where(none < 0.5, _candidates(roots, follows), _nearest(tree, follows))
+    return code, probability, reason, probabilities
+
+
+def _candidates(roots: Sequence[CellType], follows: Mapping[Rule, NDArray]) -> NDArray[np.object_]:
+    """Name the root that fits best, and the second where it is at least half as probable."""
+    fits = np.stack([np.prod([follows[rule] for rule in root.rules], axis=0) for root in roots])
+    order = np.argsort(-fits, axis=0, kind="stable")
+    first, second = order[0], order[min(1, len(roots) - 1)]
+    best, runner_up = (np.take_along_axis(fits, which[None], axis=0)[0] for which in (first, second))
+    pairs, inverse = np.unique(first * len(roots) + np.where(runner_up >= best / 2, second, first), return_inverse=True)
+    text = [f"{root.name} ({root.signature})" for root in roots]
+    named = [(text[pair // len(roots)], text[pair % len(roots)]) for pair in pairs]
+    return np.array([f"{a} or {b}" if a != b else f"perhaps {a}" for a, b in named], object)[inverse]
+
+
+def _nearest(tree: Sequence[CellType], follows: Mapping[Rule, NDArray]) -> NDArray[np.object_]:
+    """Name the type whose rules disagree least with the scores, and the rule that disagrees most."""
+    misfits = []
+    for cell_type in tree:
+        disagreement = sum(1 - follows[rule] for rule in cell_type.rules)
+        # Of two types that miss as much, the one with more positive markers present says more.
+        present = sum((follows[rule] for rule in cell_type.rules if rule[1]), np.float32(0))
+        misfits.append(disagreement - present / 2)
+    closest = np.stack(misfits).argmin(axis=0)
+    reason = np.empty(len(closest), object)
+    for i in np.unique(closest):
+        cells = np.flatnonzero(closest == i)
+        values = np.stack([follows[rule][cells] for rule in tree[i].rules])
+        faults = [(rule_text((marker, not sign)), f"{marker} is unsure") for marker, sign in tree[i].rules]
+        texts = np.array([[f"nearest is {tree[i].name}, but {fault}" for fault in pair] for pair in faults], object)
+        reason[cells] = texts[values.argmin(axis=0), (values.min(axis=0) >= 0.5).astype(int)]
+    if positive := {rule for cell_type in tree for rule in cell_type.rules if rule[1]}:
+        reason[np.all([follows[rule] < 0.5 for rule in positive], axis=0)] = "no marker is positive"
+    return reason

@@ -1,4 +1,4 @@
-"""More about each cell than its mean intensity: what its pixels say, and whom it touches."""
+"""Measurements of each cell beyond its mean intensity: its pixels, and the boundaries that it shares."""
 
 from __future__ import annotations
 
@@ -43,11 +43,11 @@ def cell_features(
     pixel_size: float | Mapping[str, float] | None = None,
     progress: bool = True,
 ) -> AnnData:
-    """Measure the pixels of each cell, and the boundaries that cells share, beside what ``predict`` has measured.
+    """Measure the pixels of each cell and the boundaries that cells share, beyond what ``predict`` measures.
 
     These are baselines to compare scores with, and what :func:`nimbus_sd.metrics.confounders` needs for spill-over.
-    Images are read window by window. The table is changed once all is computed; nothing on disk changes. What an
-    earlier call added is replaced.
+    Images are read window by window. The table is changed once everything is computed; nothing on disk changes.
+    Results of an earlier call are replaced.
 
     Parameters
     ----------
@@ -61,8 +61,7 @@ def cell_features(
     channels
         Names of the channels to measure. None takes those that are columns of the table.
     pixel_size
-        um per image pixel, or a mapping from image to it. It is only noted, for radii in um. None takes what
-        ``predict`` used, or does as it.
+        um per image pixel, or a mapping from image to it; stored for radii in um. None finds it as ``predict`` does.
     progress
         Show a progress bar.
 
@@ -80,21 +79,16 @@ def cell_features(
           same
         - ``obsp["boundary"]``: symmetric CSR, float32: length of the boundary that two cells share, in pixel edges
           (4-neighbourhood) of image or labels, whichever is finer
-        - ``obs["perimeter"]``: the cell's pixel edges to other cells or background, float64; the image's border is
-          not included, since nobody knows what lies beyond it
+        - ``obs["perimeter"]``: the cell's pixel edges to other cells or background, without the image's border, float64
         - ``uns["cell_features"]``: pixel sizes, version
 
         Pixels that are NaN or infinite count as 0 everywhere, negative ones for the threshold.
 
     Raises
     ------
-    KeyError
-        The table, an element or a channel does not exist.
     ValueError
         The table does not say which cells its rows are, is about other regions or channels, or has something else
         under one of these names; image and labels do not fit.
-    RuntimeError
-        Another thread replaced the table meanwhile.
 
     Examples
     --------
@@ -121,7 +115,7 @@ def cell_features(
     regions = regions_of_table(sdata, table_key, image_key, labels_key, channels, pixel_size, noted)
     columns = table.var_names.get_indexer(regions[0].channels)
 
-    total = sum(len(windows(one)) for one in one_per_image(regions)) + 2 * sum(len(windows(one)) for one in regions)
+    total = sum(len(windows(region)) for region in [*one_per_image(regions), *regions, *regions])
     layers = np.full((len(_LAYERS), *table.shape), np.nan, np.float32)
     perimeter = np.full(table.n_obs, np.nan)
     thresholds = np.full(table.n_vars, np.nan)
@@ -140,10 +134,7 @@ def cell_features(
 
     with WRITING:
         if sdata.tables.get(table_key) is not table:
-            raise RuntimeError(
-                f"Another thread replaced table {table_key!r} while its cells were measured; nothing was added. Call "
-                "again."
-            )
+            raise RuntimeError(f"Another thread replaced table {table_key!r} meanwhile; nothing was added. Call again.")
         for key, values in zip(_LAYERS, layers, strict=True):
             table.layers[key] = values
         table.obs[keys.PERIMETER] = perimeter

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter1d
 from scipy.special import expit, gammaln, logit
 
-DEFAULT = 0.5
+_DEFAULT = 0.5
 #: Cells that must lie on each side of a threshold.
-FEWEST = 10
+_MIN_CELLS = 10
 
 # Logits, because scores of one class crowd at 0 or 1; beyond these limits (0.007 and 0.993) differences mean nothing.
 _EDGES = np.linspace(-5, 5, 127)
@@ -19,91 +19,69 @@ _MIDDLE = (_EDGES[1:] + _EDGES[:-1]) / 2
 _WIDTH = _EDGES[1] - _EDGES[0]
 _SCORE, _LOG, _LOG_REST = expit(_MIDDLE), np.log(expit(_MIDDLE)), np.log(expit(-_MIDDLE))
 _POWERS = np.stack([_SCORE**0, _SCORE, _SCORE**2])
-# A dip below 0.1 or above 0.9 parts the sure from the very sure, not positive from negative.
+# A dip below 0.1 or above 0.9 separates the sure from the very sure, not positive from negative.
 _FARTHEST = logit(0.9)
 _BANDWIDTHS = (0.3, 0.6)
 
 
-@dataclass(frozen=True)
-class ChannelThreshold:
-    """A threshold, its 95 % interval and where it comes from.
+class ChannelThreshold(NamedTuple):
+    """A threshold, its 95 % interval, the reason for it, and whether the scores fall into two groups."""
 
-    Parameters
-    ----------
-    value, low, high
-        Scores; cells at or above ``value`` are positive.
-    reason
-        In words.
-    two_groups
-        Whether the scores fall into two groups.
-    """
-
-    value: float
+    threshold: float
     low: float
     high: float
     reason: str
     two_groups: bool
 
+    @classmethod
+    def given(cls, value: float) -> ChannelThreshold:
+        """Wrap a threshold that the user gives."""
+        return cls(value, value, value, "given", True)
+
 
 def auto_threshold(scores: NDArray, *, n_boot: int = 100, rng: int | np.random.Generator = 0) -> ChannelThreshold:
-    """Find the threshold of one marker's scores.
-
-    In this order:
+    """Find the threshold of one marker's scores, (cells,) in [0, 1] or NaN, by the first of these rules that applies.
 
     - the valley between two modes of the scores' density (on logits): in the valley's floor, up to a quarter of the
-      lower mode's height, the place nearest to 0.5, for in a wide valley the exact minimum is noise. The lower mode
-      must stand out by 3 standard deviations of its counts.
-    - where two fitted beta distributions cross, if they explain the scores better than one (BIC) and would by their
-      own account give an F1 of at least 0.8 for both classes.
+      lower mode's height, the place nearest to 0.5, because in a wide valley the exact minimum is noise. The lower
+      mode must stand out by 3 standard deviations of its counts.
+    - where two fitted beta distributions cross, if they explain the scores better than one (BIC) and would, by their
+      own account, give an F1 of at least 0.8 for both classes.
     - 0.5.
 
-    Parameters
-    ----------
-    scores
-        Shape (cells,), in [0, 1]; NaN is left out.
-    n_boot
-        Resamples of the cells for the interval, each with the whole rule. 0 gives NaN.
-    rng
-        Source of all randomness.
+    The interval is of ``n_boot`` resamples of the cells, each with the whole rule; NaN without any.
     """
-    finite = scores[np.isfinite(scores)]
-    if finite.size < 2 * FEWEST:
-        return ChannelThreshold(DEFAULT, DEFAULT, DEFAULT, "0.5: too few cells", False)
-    counts = _histogram(finite)
-    draws = np.random.default_rng(rng).multinomial(finite.size, counts / finite.size, size=n_boot)
-    (value, reason), *others = _rule(np.concatenate([counts[None], draws]))
-    low = high = float("nan")
-    if others:
-        low, high = (float(one) for one in np.quantile([other for other, _ in others], [0.025, 0.975]))
-        low, high = min(low, value), max(high, value)
-    if reason is not None:
-        return ChannelThreshold(value, low, high, reason, True)
-    beyond = min((finite >= DEFAULT).sum(), (finite < DEFAULT).sum())
-    reason = "0.5: too few cells beyond" if beyond < FEWEST else "0.5: no two separate groups"
-    return ChannelThreshold(value, low, high, reason, False)
-
-
-def _histogram(scores: NDArray) -> NDArray[np.int64]:
+    scores = scores[np.isfinite(scores)]
+    if scores.size < 2 * _MIN_CELLS:
+        return ChannelThreshold(_DEFAULT, _DEFAULT, _DEFAULT, "0.5: too few cells", False)
     with np.errstate(divide="ignore"):
         position = logit(np.asarray(scores, np.float64))
-    return np.histogram(np.clip(position, _EDGES[0], _EDGES[-1]), _EDGES)[0]
+    counts = np.histogram(np.clip(position, _EDGES[0], _EDGES[-1]), _EDGES)[0]
+    draws = np.random.default_rng(rng).multinomial(scores.size, counts / scores.size, size=n_boot)
+    (value, reason), *resampled = _thresholds(np.concatenate([counts[None], draws]))
+    low, high = np.quantile([cut for cut, _ in resampled], [0.025, 0.975]) if resampled else (np.nan, np.nan)
+    above = (scores >= _DEFAULT).sum()
+    beyond = "too few cells beyond" if min(above, scores.size - above) < _MIN_CELLS else "no two separate groups"
+    # The order of arguments keeps NaN.
+    low, high = float(min(low, value)), float(max(high, value))
+    return ChannelThreshold(value, low, high, reason or f"0.5: {beyond}", reason is not None)
 
 
-def _rule(histograms: NDArray[np.int64]) -> list[tuple[float, str | None]]:
-    """Threshold of each histogram, and its reason; None for 0.5."""
-    found: list[tuple[float, str | None]] = [(DEFAULT, None)] * len(histograms)
+def _thresholds(histograms: NDArray[np.int64]) -> list[tuple[float, str | None]]:
+    """Threshold of each histogram (n, bins), and its reason; None for 0.5."""
+    cuts: list[tuple[float, str | None]] = [(_DEFAULT, None)] * len(histograms)
     unclear = []
     for i, counts in enumerate(histograms):
-        if min(counts[_MIDDLE > -_FARTHEST].sum(), counts[_MIDDLE < _FARTHEST].sum()) < FEWEST:
+        if min(counts[_MIDDLE > -_FARTHEST].sum(), counts[_MIDDLE < _FARTHEST].sum()) < _MIN_CELLS:
             continue
         if (valley := _valley(counts)) is not None:
-            found[i] = valley, "valley between two modes"
+            cuts[i] = valley, "valley between two modes"
         else:
             unclear.append(i)
     for i, crossing in zip(unclear, _mixtures(histograms[unclear]), strict=True):
         if np.isfinite(crossing):
-            found[i] = float(crossing), "mixture of two beta distributions"
-    return found
+            cuts[i] = float(crossing), "mixture of two beta distributions"
+    return cuts
 
 
 def _valley(counts: NDArray[np.int64]) -> float | None:
@@ -116,9 +94,8 @@ def _valley(counts: NDArray[np.int64]) -> float | None:
     allowed = abs(_MIDDLE) < _FARTHEST
     bottom = int(np.argmax(np.where(allowed, prominence, -np.inf)))
     peak = lower_peak[bottom]
-    if prominence[bottom] < 3 or density[bottom] > 0.7 * peak:
-        return None
-    if min(counts[:bottom].sum(), counts[bottom:].sum()) < FEWEST:
+    fewer = min(counts[:bottom].sum(), counts[bottom:].sum())
+    if prominence[bottom] < 3 or density[bottom] > 0.7 * peak or fewer < _MIN_CELLS:
         return None
     outside = np.flatnonzero(density > density[bottom] + 0.25 * (peak - density[bottom]))
     at = np.searchsorted(outside, bottom)
@@ -140,8 +117,8 @@ def _bandwidth(counts: NDArray[np.int64]) -> float:
 def _mixtures(histograms: NDArray[np.int64], steps: int = 100) -> NDArray[np.float64]:
     """Threshold between two beta distributions fitted to each histogram (n, bins); NaN where two are not worth it.
 
-    Expectation-maximisation with moments, which need no search, in place of likelihood in the second step. It starts
-    with the parts below and above 0.5 and is stopped early: on and on, one of the two takes over the tail of the other.
+    Expectation-maximisation whose second step matches moments, which needs no search. It starts with the parts below
+    and above 0.5 and stops early, before one of the two takes over the tail of the other.
     """
     counts = histograms.astype(float)
     upper = expit(12 * (_SCORE - 0.5))
@@ -152,12 +129,12 @@ def _mixtures(histograms: NDArray[np.int64], steps: int = 100) -> NDArray[np.flo
         likelihood = np.logaddexp(joint[:, 0], joint[:, 1])
         share = np.exp(joint - likelihood[:, None])
     gain = 2 * (counts * (likelihood - _log_beta(counts))).sum(-1) - 3 * np.log(counts.sum(-1))
-    enough = (gain >= 10) & (weight.sum(-1).min(-1) >= FEWEST)
-    return np.array([_crossing(*one) if ok else np.nan for ok, *one in zip(enough, counts, share, strict=True)])
+    enough = (gain >= 10) & (weight.sum(-1).min(-1) >= _MIN_CELLS)
+    return np.array([_crossing(*group) if ok else np.nan for ok, *group in zip(enough, counts, share, strict=True)])
 
 
 def _crossing(counts: NDArray, share: NDArray) -> float:
-    """Threshold between two groups of cells; NaN where it would part them badly."""
+    """Threshold between two groups of cells; NaN where it would separate them badly."""
     means = (share * counts * _SCORE).sum(1) / (share * counts).sum(1)
     high = share[np.argmax(means)]
     first, last = np.searchsorted(_SCORE, np.sort(means))
