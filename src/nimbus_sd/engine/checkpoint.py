@@ -79,17 +79,7 @@ class Checkpoint:
     def opened(self, inputs: dict[str, Any]) -> Iterator[None]:
         """Compare the inputs with those of the folder's tiles, and lock it for as long as this process lives.
 
-        Parameters
-        ----------
-        inputs
-            From :func:`~nimbus_sd.engine.describe_inputs`. Hashes of the pixels are in each tile.
-
-        Raises
-        ------
-        ValueError
-            The folder holds tiles of other inputs, or something else.
-        OSError
-            The folder cannot be written to, or another call works with it.
+        Hashes of the pixels are in each tile.
         """
         self.folder.mkdir(parents=True, exist_ok=True)
         self._check_content()

@@ -48,17 +48,9 @@ class BadPixels:
 
 
 def check_cell_size(regions: Sequence[Region], side: int = 2048, most: int = 4) -> None:
-    """Check, before the long work, that pixel sizes fit the cells in the middle of the first regions of each size.
+    """Check, before the long work, each pixel size against the cells in the middle of its first regions.
 
-    Raises
-    ------
-    ValueError
-        The median cell is so small or large that the pixel size must be in another unit; the work would take hours.
-
-    Warns
-    -----
-    UserWarning
-        It is implausible.
+    A median cell of an implausible size is warned of, of an impossible one (the unit must be another) a ValueError.
     """
     alike: dict[float, list[Region]] = {}
     for region in regions:
@@ -91,13 +83,7 @@ def _areas(region: Region, side: int) -> NDArray[np.float64]:
 
 
 def check_scores(maps: NDArray[np.float32], region: Region, channels: Sequence[str]) -> None:
-    """Refuse score maps (c, y, x) of some channels that are no numbers.
-
-    Raises
-    ------
-    ValueError
-        Names the channels and the region.
-    """
+    """Raise a ValueError, with channels and region, if score maps (c, y, x) are not finite."""
     if wrong := [repr(name) for name, one in zip(channels, maps, strict=True) if not np.isfinite(one).all()]:
         raise ValueError(
             f"The model's scores of channel(s) {', '.join(wrong)} in labels {region.labels_key!r} on image "
@@ -117,13 +103,7 @@ def check_pixels(bad: BadPixels) -> None:
 
 
 def check_cells(results: Sequence[RegionResult]) -> None:
-    """Warn of regions without a cell, and of cells that the network cannot see.
-
-    Raises
-    ------
-    ValueError
-        No region has a cell.
-    """
+    """Warn of regions without a cell, and of cells that the network cannot see; a ValueError if there is no cell."""
     without = ", ".join(repr(result.region.labels_key) for result in results if not len(result.ids))
     if not any(len(result.ids) for result in results):
         raise ValueError(f"No cell in labels {without}: all pixels are 0. Is this the right element?")

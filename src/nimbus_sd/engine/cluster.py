@@ -76,30 +76,8 @@ def run_on_client(
     """Compute tiles on the workers of a cluster, each tile as :func:`run_here` does.
 
     The scheduler is dask's: it hands tiles out, gives those of a dead worker to others, and takes in workers that come
-    later.
-
-    Parameters
-    ----------
-    plan, jobs, on_share
-        As for :func:`run_here`.
-    client
-        Of the cluster.
-    model, settings
-        Of which each worker makes its :class:`~nimbus_sd.models.Scorer`, once.
-
-    Yields
-    ------
-    number, sums
-        As for :func:`run_here`, in the order in which they are finished.
-
-    Raises
-    ------
-    OSError, ValueError
-        As for :func:`run_here`.
-    ConnectionError
-        The cluster was closed.
-    RuntimeError
-        A tile took several workers down with it.
+    later. Each worker makes its :class:`~nimbus_sd.models.Scorer` of ``model`` and ``settings``, once. Tiles are
+    yielded in the order in which they are finished.
     """
     from distributed import CancelledError, KilledWorker, as_completed
 

@@ -10,6 +10,7 @@ import pandas as pd
 from numpy.typing import NDArray
 from tqdm.auto import tqdm
 
+from nimbus_sd._text import listed
 from nimbus_sd.engine.checks import BadPixels
 from nimbus_sd.engine.tile import channel_groups
 from nimbus_sd.models import Card
@@ -51,16 +52,6 @@ def find_factors(
     DataFrame of channels x ``"factor"``, where measured after one column per labels element, of what the rule gives for
     it alone. NaN where no pixel is positive. By quantiles, an image with several labels elements counts once.
 
-    Raises
-    ------
-    KeyError
-        A channel has no factor.
-    ValueError
-        A factor is below 1e-30 or above 1e30, so that float32 cannot divide by it, or no number; a channel is named
-        twice; the DataFrame has no column ``"factor"``.
-    TypeError
-        ``normalization`` is of another type.
-
     Warns
     -----
     UserWarning
@@ -100,15 +91,15 @@ def _given_factors(
         normalization = normalization[_FACTOR]
     given = _as_numbers(normalization)
     if missing := [name for name in channels if name not in given]:
-        raise KeyError(f"`normalization` has no factor for channel(s) {_names(missing)}; it has {_names(list(given))}.")
+        raise KeyError(f"`normalization` has no factor for channel(s) {listed(missing)}; it has {listed(given)}.")
     factors = np.array([given[name] for name in channels])
     _check_range(pd.DataFrame({_FACTOR: factors}, index=channels))
     concerns: list[str] = []
     if absent := [name for name, factor in zip(channels, factors, strict=True) if not factor > 0]:
-        concerns.append(f"The normalisation factor of channel(s) {_names(absent)} is 0 or NaN: their scores are NaN.")
+        concerns.append(f"The normalisation factor of channel(s) {listed(absent)} is 0 or NaN: their scores are NaN.")
     factors[~(factors > 0)] = np.nan
     if empty := _empty_channels(regions, [i for i in range(len(channels)) if factors[i] > 0]):
-        concerns.append(f"No pixel above 0 in channel(s) {_names([channels[i] for i in empty])}: their scores are NaN.")
+        concerns.append(f"No pixel above 0 in channel(s) {listed([channels[i] for i in empty])}: their scores are NaN.")
         factors[empty] = np.nan
     return pd.DataFrame({_FACTOR: factors}, index=pd.Index(channels, name="channel")), concerns
 
@@ -122,7 +113,7 @@ def _as_numbers(normalization: Mapping[str, float] | pd.Series) -> dict[str, flo
         )
     channels = [str(name) for name in normalization.keys()]  # noqa: SIM118 - a Series iterates over its values
     if twice := sorted({name for name in channels if channels.count(name) > 1}):
-        raise ValueError(f"`normalization` names channel(s) {_names(twice)} more than once.")
+        raise ValueError(f"`normalization` names channel(s) {listed(twice)} more than once.")
     given = {}
     for name, (_, factor) in zip(channels, normalization.items(), strict=True):
         try:
@@ -235,7 +226,7 @@ def _check_range(factors: pd.DataFrame) -> None:
         stated = [f"{name!r} ({factor:.3g})" for name, factor in factors.loc[wrong, _FACTOR].items()]
         raise ValueError(
             f"The normalisation factor of channel(s) {_first(stated)} is not between 1e-30 and 1e30"
-            f"{f', as measured in {_names(regions)}' if regions else ''}: no intensity can be divided by it. "
+            f"{f', as measured in {listed(regions)}' if regions else ''}: no intensity can be divided by it. "
             "Rescale the image, pass other factors as `normalization`, or leave the channel out of `channels`."
         )
 
@@ -245,7 +236,7 @@ def _concerns(counts: pd.DataFrame, card: Card) -> Iterator[str]:
     what = "squares of cells" if card.quantile is None else "pixels"
     if empty := list(counts.index[(counts == 0).all(axis=1)]):
         where = "in a cell " if card.quantile is None else ""
-        yield f"No pixel above 0 {where}in channel(s) {_names(empty)}: their scores are NaN."
+        yield f"No pixel above 0 {where}in channel(s) {listed(empty)}: their scores are NaN."
     few = counts.stack()
     few = few[(few > 0) & (few < _FEW_SQUARES if card.quantile is None else few * (1 - card.quantile) < 1)]
     if len(few):
@@ -254,11 +245,6 @@ def _concerns(counts: pd.DataFrame, card: Card) -> Iterator[str]:
             f"The normalisation of {_first(stated)} rests on a handful of {what}, so that a hot pixel may decide it. "
             "Check the channel, or pass `normalization`."
         )
-
-
-def _names(texts: Sequence[str]) -> str:
-    """List names, the first eight of many."""
-    return _first([repr(name) for name in texts])
 
 
 def _first(items: Sequence[str], most: int = 8) -> str:

@@ -23,13 +23,7 @@ if TYPE_CHECKING:
 
 
 def map_keys(sdata: SpatialData, regions: Sequence[Region], key_added: str, table_key: str) -> list[str]:
-    """Name the score map of each region, ``<image>_<key_added>``, before anything is computed.
-
-    Raises
-    ------
-    ValueError
-        Another element has such a name, or two regions are of one image.
-    """
+    """Name the score map of each region, ``<image>_<key_added>``; a ValueError if two are the same, or one is taken."""
     keys = [f"{region.image_key}_{key_added}" for region in regions]
     if len(set(keys)) < len(keys):
         raise ValueError(
@@ -48,15 +42,8 @@ def map_keys(sdata: SpatialData, regions: Sequence[Region], key_added: str, tabl
 def score_map(region: Region, factors: NDArray[np.float64], scorer: Scorer, tile_size: int) -> DataArray:
     """Build the score map of a region, one chunk per tile and channel, none of them computed yet.
 
-    Parameters
-    ----------
-    region, factors, scorer, tile_size
-        What to score, by which factors (shape (c,); NaN: not scored), the model, and a chunk's side in model pixels.
-
-    Returns
-    -------
-    An image element (c, y, x), float32 in [0, 1], at the model's pixel size, placed like the region's image. Channels
-    without a factor are NaN.
+    Returns an image element (c, y, x), float32 in [0, 1], at the model's pixel size, placed like the region's image.
+    Channels whose factor is NaN are NaN.
     """
     from spatialdata.models import Image2DModel
     from spatialdata.transformations import Scale

@@ -30,17 +30,10 @@ def find_tile_size(tile_size: int | None, card: Card, regions: Sequence[Region])
     """Side of a core in model pixels: as asked for, or one that fits.
 
     Larger ones waste less halo, but need more memory: a wide network for the model's pixels, a fine image for its own.
-
-    Raises
-    ------
-    ValueError
-        It is no whole number, or less than 1.
     """
     if tile_size is not None:
         if not isinstance(tile_size, Integral) or tile_size < 1:
-            raise ValueError(
-                f"`tile_size` is {tile_size!r}; give a whole number of model pixels of at least 1, or None."
-            )
+            raise ValueError(f"`tile_size` is {tile_size!r}; give a whole number of model pixels, 1 or more, or None.")
         return int(tile_size)
     side = card.patch * (1024 if card.root_filters <= 32 else 512)
     finest = min(region.pixel_size for region in regions) / card.pixel_size

@@ -38,20 +38,8 @@ def score(
 ) -> list[RegionResult]:
     """Score every cell of every region in every channel.
 
-    Parameters
-    ----------
-    plan, run
-        The tiles, and what computes them.
-    store
-        Where finished tiles are kept, and looked for; opened.
-    bad
-        Where bad pixels are counted.
-    on_share
-        Called with the share of a tile that has been computed since the last call.
-
-    Returns
-    -------
-    One result for each region.
+    Finished tiles are kept in ``store``, which is open, bad pixels counted in ``bad``. ``on_share`` is called with the
+    share of a tile that has been computed since the last call.
     """
     completed = store.completed_tiles()
     # Completed tiles first: other pixels than theirs are found before the long work.
@@ -114,12 +102,10 @@ def run_here(
 
     Parameters
     ----------
-    plan, jobs
-        The tiles, and which of them.
+    plan, jobs, scorer
+        The tiles, which of them to compute or compare, and the model.
     on_share
         Called with the share of a tile that has been computed since the last call.
-    scorer
-        The model.
     turn
         Entered while the network works.
 
@@ -127,13 +113,6 @@ def run_here(
     ------
     number, sums
         In the order of the jobs; None for a completed tile.
-
-    Raises
-    ------
-    OSError
-        Pixels cannot be read.
-    ValueError
-        A completed tile is of other pixels; the network overflows.
     """
     n_channels = len(plan.factors)
     scores: list[Future[NDArray[np.float64]]] = []
@@ -228,10 +207,7 @@ def _score_maps(
 ) -> tuple[NDArray[np.float32], list[int]]:
     """Score channels that have a factor; constant channels of the same value share a map.
 
-    Returns
-    -------
-    maps, positions
-        Score maps, and which of them is that of each channel with a factor.
+    Returns the maps, and which of them is that of each channel with a factor.
     """
     channels = np.flatnonzero(factors > 0)
     low, high = (reduce(images, axis=(1, 2)) for reduce in (np.min, np.max))
