@@ -224,13 +224,13 @@ def test_the_table_survives_disk(two, small, tmp_path):
 
 
 def test_threads_that_score_into_one_table_lose_no_layer(two, small, monkeypatch):
-    merge = tables.merge_factors
+    merge = tables._merged
 
     def slow(*args):
         time.sleep(0.5)
         return merge(*args)
 
-    monkeypatch.setattr(tables, "merge_factors", slow)
+    monkeypatch.setattr(tables, "_merged", slow)
     names = ["first", "second", "third"]
     with ThreadPoolExecutor(3) as pool:
         list(pool.map(lambda name: predict(two, small, key_added=name), names))

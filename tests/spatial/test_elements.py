@@ -7,7 +7,8 @@ from spatialdata import SpatialData
 from spatialdata.models import Image2DModel, Image3DModel, Labels2DModel, Labels3DModel
 from spatialdata.transformations import Affine, Identity, MapAxis, Scale, Sequence, Translation
 
-from nimbus_sd.spatial.elements import image_element, labels_element, matrices, not_found, relative_scale, sizes_fit
+from nimbus_sd.spatial.elements import image_element, labels_element, not_found
+from nimbus_sd.spatial.placement import matrices, relative_scale, sizes_fit
 
 YX = ("y", "x")
 

@@ -15,7 +15,7 @@ from spatialdata import SpatialData
 from spatialdata.models import Image2DModel, Labels2DModel
 from spatialdata.transformations import Identity
 
-from nimbus_sd.pixels import quantiles
+from nimbus_sd.pixels import levels
 from nimbus_sd.spatial import features, find_regions
 
 
@@ -162,7 +162,7 @@ def test_thresholds_of_many_channels_take_the_memory_of_some(monkeypatch):
     region = region_of(image, np.ones((32, 32), np.int32))
     whole = features.pixel_thresholds([region], lambda: None)
     # What the histograms of two channels take at most.
-    monkeypatch.setattr(quantiles, "_WORK_BYTES", 2 * 2**25, raising=False)
+    monkeypatch.setattr(levels, "_WORK_BYTES", 2 * 2**25, raising=False)
     calls = []
     tracemalloc.start()
     found = features.pixel_thresholds([region], lambda: calls.append(1))

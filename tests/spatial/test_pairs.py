@@ -5,7 +5,7 @@ from spatialdata import SpatialData
 from spatialdata.transformations import Identity
 
 from nimbus_sd.spatial import RegionResult, find_regions, write_table
-from nimbus_sd.spatial.pairs import pair_elements, plain_images
+from nimbus_sd.spatial.elements import pair_elements, plain_images
 
 
 def write(sdata, region, key_added):

@@ -6,7 +6,9 @@ import pytest
 from anndata import AnnData
 from scipy import sparse
 
-from nimbus_sd.spatial.provenance import is_extendable, made_otherwise, merge_factors, storable, written_by_us
+from nimbus_sd.spatial.checks import is_extendable
+from nimbus_sd.spatial.rows import written_by_us
+from nimbus_sd.spatial.table import _merged as merge_factors, _storable as storable, _other_settings
 
 
 def ours(x=((1.0, np.nan), (3.0, 4.0)), wrote=("X", "layers/nimbus")):
@@ -49,7 +51,7 @@ def test_tables_that_may_be_extended():
 )
 def test_made_otherwise(before, now, other):
     table = AnnData(np.zeros((1, 1)), uns={} if before is None else {"nimbus": before})
-    assert made_otherwise(table, "nimbus", now) == other
+    assert _other_settings(table.uns.get("nimbus", {}), now) == other
 
 
 def test_storable():

@@ -5,7 +5,7 @@ from anndata import AnnData
 from spatialdata.models import TableModel
 
 from nimbus_sd.spatial import check_keys, find_regions
-from nimbus_sd.spatial.table_checks import has_key
+from nimbus_sd.spatial.checks import same_name as has_key
 
 
 @pytest.fixture

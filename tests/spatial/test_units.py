@@ -3,7 +3,7 @@ import warnings
 import numpy as np
 import pytest
 
-from nimbus_sd.spatial.units import is_micrometre, own_pixel_size, pixel_sizes
+from nimbus_sd.spatial.placement import is_micrometre, own_pixel_size, pixel_sizes
 
 
 def scaled(y, x=None):
@@ -58,7 +58,7 @@ def test_disagreeing_units_are_an_error():
 
 def test_argument_wins_and_differing_metadata_is_told():
     placed = {"a": {"um": scaled(0.5)}, "b": {"global": scaled(1)}}
-    with pytest.warns(UserWarning, match="`pixel_size` is 0.6 um, but image 'a' says 0.5 um per pixel; 0.6 is used"):
+    with pytest.warns(UserWarning, match="`pixel_size` is 0.6 um, but image 'a' says 0.5 um per pixel; the first"):
         assert pixel_sizes(placed, 0.6) == {"a": 0.6, "b": 0.6}
     with warnings.catch_warnings():
         warnings.simplefilter("error")
