@@ -8,8 +8,7 @@ import pytest
 import shapely
 
 import nimbus_sd as ns
-from nimbus_sd.spatial import find_regions
-from nimbus_sd.spatial import read_polygons
+from nimbus_sd.spatial import find_regions, read_polygons
 
 NAN = np.nan
 STATES = ["positive", "likely positive", "undetermined", "likely negative", "negative", None]

@@ -92,7 +92,7 @@ def test_pixel_size_is_the_scale_into_micrometres():
     assert own_pixel_size("i", {"um": scaled(0.5), "microns": scaled(0.5001)}) == 0.5
     with pytest.raises(ValueError, match=r"not clear: 0.5 um in 'um', 0.25 um in 'microns'"):
         own_pixel_size("i", {"um": scaled(0.5), "microns": scaled(0.25)})
-    for matrix in (scaled(0.5, 0.6), np.array([[0.5, 0.2, 0], [0, 0.5, 0], [0, 0, 1]]), scaled(0), None):
+    for matrix in (scaled(0.5, 0.6), np.array([[0.5, 0.2, 0], [0, 0.5, 0], [0, 0, 1]]), scaled(0), scaled(np.nan)):
         with pytest.raises(ValueError, match=r"image 'i' are .* they must be square"):
             own_pixel_size("i", {"um": matrix})
 

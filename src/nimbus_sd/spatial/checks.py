@@ -40,11 +40,8 @@ def check_keys(
         raise ValueError(f"`table_key` is {table_key!r}, but there is an element {taken!r}; pass another `table_key`.")
     if table_key not in sdata.tables:
         return
-    table, name, advice = (
-        sdata.tables[table_key],
-        f"Table {table_key!r}",
-        "Pass another `table_key` to make a new table",
-    )
+    table, name = sdata.tables[table_key], f"Table {table_key!r}"
+    advice = "Pass another `table_key` to make a new table"
     _check_joinable(table, name, advice)
     places = (f"layers/{key_added}", f"layers/{INTEGRATED}", f"uns/{key_added}", f"varm/{key_added}_normalization")
     _check_free(table, name, places, "another `key_added` or `table_key`")
@@ -58,8 +55,8 @@ def check_keys(
     if missing and not extendable:
         why = " any more, since X was changed after we made the table" if was_ours else ""
         raise ValueError(
-            f"{name} has no columns {_some(missing)}, and they cannot be added{why}. Pass `channels` without them, "
-            f"or another `table_key` to make a new table."
+            f"{name} has no columns {_some(missing)}, and they cannot be added{why}. Pass `channels` without them. Or: "
+            f"{advice}."
         )
     check_rows(table, name, regions, advice, some=not extendable)
 

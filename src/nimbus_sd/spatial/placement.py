@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 from spatialdata.transformations import get_transformation
 from xarray import DataArray, DataTree
 
-#: Matrix (y, x, 1) into each coordinate system; None where it is not affine.
-Matrices = Mapping[str, NDArray[np.float64] | None]
+#: Matrix (y, x, 1) into each coordinate system; NaN where it is not affine.
+Matrices = Mapping[str, NDArray[np.float64]]
 
 # What counts as rounding: of a scale, relative; of a shift, in pixels of the labels (positions in um are
 # often stored with few digits).
@@ -30,9 +30,9 @@ _MICROMETRE = re.compile(r"(?:.*_)?(?:[u\u00b5\u03bc]m|microns?|micromet(?:er|re
 
 def matrices(element: DataArray | DataTree) -> Matrices:
     """Look up where an element lies in each coordinate system."""
-    placed: dict[str, NDArray[np.float64] | None] = {}
+    placed = {}
     for system, transformation in get_transformation(element, get_all=True).items():
-        placed[system] = None
+        placed[system] = np.full((3, 3), np.nan)
         with suppress(ValueError):
             placed[system] = np.asarray(transformation.to_affine_matrix(("y", "x"), ("y", "x")), np.float64)
     return placed
@@ -44,11 +44,9 @@ def relative_scale(image: Matrices, labels: Matrices) -> tuple[int, int] | str:
     Returns ``(image_repeat, labels_repeat)``, one of them 1; or what was found instead.
     """
     misfits = []
-    for system in labels:
-        if system not in image:
-            continue
+    for system in (system for system in labels if system in image):
         to_image, from_labels = image[system], labels[system]
-        if to_image is None or from_labels is None or abs(np.linalg.det(to_image)) == 0:
+        if not abs(np.linalg.det(to_image)) > 0 or np.isnan(from_labels).any():
             misfits.append(f"in {system!r}, a transformation that is not affine and invertible")
             continue
         matrix = np.linalg.solve(to_image, from_labels)
@@ -78,10 +76,8 @@ def own_pixel_size(key: str, placed: Matrices) -> float | None:
     Shift, rotation and reflection do not matter. Raises ValueError where pixels are not square, or systems disagree.
     """
     sizes: dict[str, float] = {}
-    for system, matrix in placed.items():
-        if not is_micrometre(system):
-            continue
-        linear = np.eye(2) * np.nan if matrix is None else matrix[:2, :2]
+    for system in filter(is_micrometre, placed):
+        linear = placed[system][:2, :2]
         height, width = np.linalg.norm(linear, axis=0)
         if not (height > 0 and np.allclose(linear.T @ linear, np.eye(2) * height**2, rtol=0, atol=1e-3 * height**2)):
             raise ValueError(
@@ -105,24 +101,20 @@ def pixel_sizes(
     sizes, unknown = {}, []
     for key, placed in images.items():
         stated = pixel_size.get(key) if isinstance(pixel_size, Mapping) else pixel_size
-        if stated is None:
-            own = own_pixel_size(key, placed)
-            unknown += [key] if own is None else []
-            sizes[key] = _DEFAULT_PIXEL_SIZE if own is None else own
-        else:
-            sizes[key] = _number(stated)
-        size = sizes[key]
+        size = own_pixel_size(key, placed) if stated is None else _number(stated)
+        if size is None:
+            unknown.append(key)
+            size = _DEFAULT_PIXEL_SIZE
         if not _PLAUSIBLE[0] <= size <= _PLAUSIBLE[1]:
             raise ValueError(
                 f"{f'Image {key!r} says' if stated is None else '`pixel_size` is'} {size:g} um per pixel, which no "
                 "microscope has; most images have 0.1 to 5 um. Pass `pixel_size` in um, not in nm, mm or m."
             )
+        sizes[key] = size
         # Where the image's own size is not clear, `pixel_size` is what the error asks for.
         with suppress(ValueError):
             if stated is not None and (own := own_pixel_size(key, placed)) and abs(size - own) > 0.05 * own:
-                _warn(
-                    f"`pixel_size` is {size:.6g} um, but image {key!r} says {own:.6g} um per pixel, which is ignored."
-                )
+                _warn(f"`pixel_size` is {size:.6g} um, but image {key!r} says {own:.6g} um per pixel; that is ignored.")
     if unknown:
         _warn(
             f"The pixel size of {', '.join(map(repr, unknown))} is not known; {_DEFAULT_PIXEL_SIZE} um per pixel (20x) "
