@@ -98,11 +98,6 @@ def test_elements_that_do_not_lie_on_each_other(build, pixels, transformation, s
         find_regions(sdata, pixel_size=0.5)
 
 
-def test_pairs_given_without_common_system_are_an_error(two):
-    with pytest.raises(ValueError, match="is: no common coordinate system"):
-        find_regions(two(), "a", "b_cells", pixel_size=0.5)
-
-
 def test_pixel_sizes(two, build, pixels, cells):
     assert [r.pixel_size for r in find_regions(two(), pixel_size={"a": 0.5, "b": 0.25})] == [0.5, 0.25]
     with pytest.raises(KeyError, match=r"No image 'c' \(named in `pixel_size`\)"):
