@@ -135,7 +135,7 @@ def channels_in_work(histogram: Histogram, n_channels: int) -> list[range]:
 def normalize(image: NDArray, factors: NDArray) -> NDArray[np.float32]:
     """Divide each channel by its factor and clip to [0, 1].
 
-    ``image`` is (c, y, x) of any real dtype, finite; ``factors`` (c,) lie between 1 / ``LARGEST`` and ``LARGEST``, and a
+    ``image`` is (c, y, x) of any real dtype, finite; ``factors`` (c,) lie between 1 / ``LARGEST`` and ``LARGEST``; a
     channel whose factor is NaN becomes 0. Returns float32 of the same shape.
     """
     inverse = np.divide(1.0, factors, out=np.zeros(len(factors)), where=np.asarray(factors) > 0)
