@@ -14,7 +14,7 @@ from tqdm import tqdm
 
 from nimbus_sd.engine import BadPixels, factors, find_factors, tile
 from nimbus_sd.models import PUBLISHED
-from nimbus_sd.pixels import quantiles
+from nimbus_sd.pixels import levels
 from nimbus_sd.spatial import find_regions
 
 MEAN = replace(PUBLISHED, quantile=0.9)
@@ -246,7 +246,7 @@ def test_memory_is_bounded_by_the_channels_in_work(make_sdata, monkeypatch, card
     region = find_regions(make_sdata(image, np.ones((32, 32), np.int32), names), pixel_size=0.5)
     whole = measured(region, card)
     # What the histograms of two channels take at most.
-    monkeypatch.setattr(quantiles, "_WORK_BYTES", 2 * 2**25)
+    monkeypatch.setattr(levels, "_WORK_BYTES", 2 * 2**25)
     tracemalloc.start()
     table = measured(region, card)
     peak = tracemalloc.get_traced_memory()[1]

@@ -1,7 +1,7 @@
 """Features of single cells, against regionprops and against what one pass over a padded image gives."""
 
-import itertools
 import tracemalloc
+from collections import Counter
 
 import dask.array as da
 import numpy as np
@@ -11,34 +11,27 @@ from hypothesis import strategies as st
 from skimage.filters import threshold_otsu
 from skimage.measure import regionprops
 from skimage.segmentation import find_boundaries
-from spatialdata import SpatialData
-from spatialdata.models import Image2DModel, Labels2DModel
 from spatialdata.transformations import Identity
 
-from nimbus_sd.pixels import quantiles
-from nimbus_sd.spatial import features, find_regions
+from nimbus_sd.pixels import levels
+from nimbus_sd.spatial import count_windows, features, find_regions
 
 
-def region_of(image, labels, chunks=None):
-    sdata = SpatialData(
-        images={"i": Image2DModel.parse(da.from_array(image, chunks=chunks or "auto"), dims=("c", "y", "x"))},
-        labels={"l": Labels2DModel.parse(labels, dims=("y", "x"))},
-    )
-    (region,) = find_regions(sdata, pixel_size=0.5)
-    return region
+def thresholds_of(*regions):
+    return features.pixel_thresholds(regions, lambda: None)
 
 
 def measured(region, thresholds=None, only=None):
     """Ids, features, contacts as {(smaller, larger): edges}."""
-    thresholds = features.pixel_thresholds([region], lambda: None) if thresholds is None else thresholds
     outlines = features.read_outlines(region, lambda: None)
     ids, boxes = outlines.boxes()
     if only is not None:
         kept = np.isin(ids, only)
         ids, boxes = ids[kept], boxes[kept]
-    contacts = {}
+    contacts = Counter()
     for first, second, length in zip(*(part.tolist() for part in outlines.contacts()), strict=True):
-        contacts[first, second] = contacts.get((first, second), 0) + length
+        contacts[first, second] += length
+    thresholds = thresholds_of(region) if thresholds is None else thresholds
     return ids, features.read_features(region, ids, boxes, thresholds, lambda: None), contacts
 
 
@@ -56,58 +49,54 @@ def naive_features(image, labels, thresholds):
 
 
 def naive_contacts(labels):
-    found = {}
-    for y, x in np.ndindex(labels.shape):
-        for other in ((y + 1, x), (y, x + 1)):
-            if other[0] < labels.shape[0] and other[1] < labels.shape[1] and labels[y, x] != labels[other]:
-                pair = tuple(sorted((int(labels[y, x]), int(labels[other]))))
-                found[pair] = found.get(pair, 0) + 1
-    return found
+    pairs = [*zip(labels[1:].flat, labels[:-1].flat, strict=True)]
+    pairs += zip(labels[:, 1:].flat, labels[:, :-1].flat, strict=True)
+    return Counter(tuple(sorted(map(int, pair))) for pair in pairs if pair[0] != pair[1])
 
 
-def check(image, labels, **chunks):
-    region = region_of(image, labels, **chunks)
-    ids, found, contacts = measured(region)
-    np.testing.assert_array_equal(ids, np.setdiff1d(labels, 0))
-    cut = [threshold_otsu(channel) if len(np.unique(channel)) > 1 else np.inf for channel in image]
-    np.testing.assert_allclose(features.pixel_thresholds([region], lambda: None), cut)
-    np.testing.assert_allclose(found, naive_features(image, labels, cut), rtol=1e-6)
-    assert contacts == naive_contacts(labels)
+def sizes(monkeypatch, window, block, group=2**20):
+    for name, size in {"_WINDOW": window, "_BLOCK": block, "_GROUP_BYTES": group}.items():
+        monkeypatch.setattr(features, name, size)
 
 
 @settings(max_examples=25, deadline=None)
 @given(st.data())
-def test_any_small_image(data):
+def test_any_small_image(region_of, data):
     height, width = data.draw(st.tuples(st.integers(1, 12), st.integers(1, 12)), label="shape")
-    seed = data.draw(st.integers(0, 2**32 - 1))
-    rng = np.random.default_rng(seed)
+    rng = np.random.default_rng(data.draw(st.integers(0, 2**32 - 1)))
     ids = np.array([0, 0, 1, 7, 2**31 + 5, 2**40, 2**62])[: data.draw(st.integers(1, 7))]
     coarse = rng.choice(ids, (4, 4)).repeat(3, axis=0).repeat(3, axis=1)[:height, :width]
     labels = np.where(rng.random((height, width)) < 0.2, rng.choice(ids, (height, width)), coarse)
     image = rng.integers(0, data.draw(st.sampled_from([1, 3, 60000])), (2, height, width)).astype(np.uint16)
+    cut = [threshold_otsu(channel) if len(np.unique(channel)) > 1 else np.inf for channel in image]
     with pytest.MonkeyPatch.context() as patch:
         side = data.draw(st.integers(1, 8))
-        patch.setattr(features, "_WINDOW", side)
-        patch.setattr(features, "_BLOCK", data.draw(st.integers(1, 2 * side)))
-        patch.setattr(features, "_GROUP_BYTES", data.draw(st.sampled_from([1, 2**20])))
-        check(image, labels)
+        sizes(patch, side, data.draw(st.integers(1, 2 * side)), data.draw(st.sampled_from([1, 2**20])))
+        region = region_of(image, labels)
+        found, values, contacts = measured(region)
+        np.testing.assert_allclose(thresholds_of(region), cut)
+    np.testing.assert_array_equal(found, np.setdiff1d(labels, 0))
+    np.testing.assert_allclose(values, naive_features(image, labels, cut), rtol=1e-6)
+    assert contacts == naive_contacts(labels)
 
 
-def test_chunks_and_windows_do_not_matter(tissue, monkeypatch):
-    image, labels = tissue((120, 104), 3, seed=4)
+def test_chunks_windows_and_other_cells_do_not_matter(region_of, tissue, monkeypatch):
+    image, labels = tissue((60, 52), 3, seed=4)
     image = image * np.float32(0.37)
-    expected = measured(region_of(image, labels))
-    for chunks, side in itertools.product([(1, 50, 33), (3, 7, 104)], [16, 37, 120]):
-        monkeypatch.setattr(features, "_WINDOW", side)
-        monkeypatch.setattr(features, "_BLOCK", 2 * side)
-        ids, found, contacts = measured(region_of(image, labels, chunks=chunks))
-        np.testing.assert_array_equal(ids, expected[0])
-        np.testing.assert_allclose(found, expected[1], rtol=1e-6)
-        np.testing.assert_array_equal(found[0], expected[1][0])
-        assert contacts == expected[2]
+    ids, values, contacts = measured(region_of(image, labels))
+    for chunks, side in (((1, 25, 17), 16), ((3, 7, 52), 37)):
+        sizes(monkeypatch, side, 2 * side)
+        region = region_of(da.from_array(image, chunks=chunks), labels)
+        found, again, contacts_again = measured(region)
+        np.testing.assert_array_equal(found, ids)
+        np.testing.assert_allclose(again, values, rtol=1e-6)
+        np.testing.assert_array_equal(again[0], values[0])
+        assert contacts_again == contacts
+        _, some, _ = measured(region, only=ids[::3])
+        np.testing.assert_array_equal(some, again[:, ::3])
 
 
-def test_pixels_that_are_no_numbers_count_as_zero():
+def test_pixels_that_are_no_numbers_count_as_zero(region_of):
     image = np.array([[[np.nan, np.inf, 5, 6], [-1, 1e300, 7, 8]]])
     labels = np.array([[1, 1, 2, 2], [1, 1, 2, 2]])
     _, found, _ = measured(region_of(image, labels))
@@ -115,16 +104,14 @@ def test_pixels_that_are_no_numbers_count_as_zero():
     np.testing.assert_allclose(found[2, :, 0], [0, 1])
 
 
-def test_a_cell_larger_than_a_window_takes_no_more_than_its_pixels(monkeypatch):
+def test_a_cell_larger_than_a_window_takes_no_more_than_its_pixels(region_of, monkeypatch):
     """A frame around everything: its box is the whole region, yet blocks stay small."""
     labels = np.zeros((60, 60), np.int32)
     labels[[0, -1]] = labels[:, [0, -1]] = 3
     labels[20:25, 20:25] = 8
     image = np.random.default_rng(0).integers(0, 999, (1, 60, 60)).astype(np.uint16)
-    monkeypatch.setattr(features, "_WINDOW", 10)
-    monkeypatch.setattr(features, "_BLOCK", 20)
-    read = []
-    region = region_of(image, labels)
+    sizes(monkeypatch, 10, 20)
+    read, region = [], region_of(image, labels)
     original = type(region).read_image
     monkeypatch.setattr(type(region), "read_image", lambda self, *args: read.append(original(self, *args)) or read[-1])
     _, found, _ = measured(region, np.array([500.0]))
@@ -132,37 +119,23 @@ def test_a_cell_larger_than_a_window_takes_no_more_than_its_pixels(monkeypatch):
     assert max(window.size for window in read) <= 20 * 20
 
 
-def test_only_the_cells_asked_for(tissue):
-    image, labels = tissue((80, 80), 2, seed=1)
-    ids, every, _ = measured(region_of(image, labels))
-    some, found, _ = measured(region_of(image, labels), only=ids[::3])
-    np.testing.assert_array_equal(some, ids[::3])
-    np.testing.assert_array_equal(found, every[:, ::3])
-
-
-def test_thresholds_are_of_all_images_together_and_each_image_once():
+def test_thresholds_are_of_all_images_together_and_each_image_once(build):
     rng = np.random.default_rng(2)
-    images = {key: rng.poisson(mean, (1, 40, 30)).astype(dtype) for key, mean, dtype in
-              [("a", 3, np.uint16), ("b", 90, np.uint8)]}  # fmt: skip
-    labels = {key: np.ones((40, 30), np.int32) for key in ("a1", "a2", "b1")}
-    place = {key: {key[0]: Identity()} for key in ("a", "b", *labels)}
-    sdata = SpatialData(
-        images={key: Image2DModel.parse(one, transformations=place[key]) for key, one in images.items()},
-        labels={key: Labels2DModel.parse(one, transformations=place[key]) for key, one in labels.items()},
-    )
+    a, b = rng.poisson(3, (1, 40, 30)).astype(np.uint16), rng.poisson(90, (1, 40, 30)).astype(np.uint8)
+    x, y, labels = {"x": Identity()}, {"y": Identity()}, np.ones((40, 30), np.int32)
+    sdata = build({"a": (a, x), "b": (b, y)}, {"a1": (labels, x), "a2": (labels, x), "b1": (labels, y)})
     regions = find_regions(sdata, ["a", "a", "b"], ["a1", "a2", "b1"], pixel_size=0.5)
     calls = []
-    found = features.pixel_thresholds(regions, lambda: calls.append(1))
-    assert found == threshold_otsu(np.concatenate([images["a"], images["b"]]).astype(np.uint16))
-    assert len(calls) == 2
+    assert features.pixel_thresholds(regions, lambda: calls.append(1)) == threshold_otsu(np.concatenate([a, b]))
+    assert len(calls) == 2 and count_windows(regions) == 2 + 2 * 3
 
 
-def test_thresholds_of_many_channels_take_the_memory_of_some(monkeypatch):
-    image = np.exp2(np.random.default_rng(0).uniform(-60, 0, (24, 32, 32))).astype(np.float32)
+def test_thresholds_of_many_channels_take_the_memory_of_some(region_of, monkeypatch):
+    image = np.exp2(np.random.default_rng(0).uniform(-60, 0, (12, 32, 32))).astype(np.float32)
     region = region_of(image, np.ones((32, 32), np.int32))
-    whole = features.pixel_thresholds([region], lambda: None)
+    whole = thresholds_of(region)
     # What the histograms of two channels take at most.
-    monkeypatch.setattr(quantiles, "_WORK_BYTES", 2 * 2**25, raising=False)
+    monkeypatch.setattr(levels, "_WORK_BYTES", 2 * 2**25)
     calls = []
     tracemalloc.start()
     found = features.pixel_thresholds([region], lambda: calls.append(1))
@@ -172,60 +145,34 @@ def test_thresholds_of_many_channels_take_the_memory_of_some(monkeypatch):
     np.testing.assert_array_equal(found, whole)
 
 
-def test_thresholds_of_floats_part_the_same_pixels():
+def test_thresholds_of_floats_part_the_same_pixels(region_of):
     rng = np.random.default_rng(3)
     image = np.concatenate([rng.normal(0.1, 0.02, (1, 50, 40)), rng.normal(0.9, 0.05, (1, 10, 40))], axis=1)
-    found = features.pixel_thresholds([region_of(image, np.ones((60, 40), np.int32))], lambda: None)
+    (cut,) = thresholds_of(region_of(image, np.ones((60, 40), np.int32)))
     values = np.sort(np.maximum(image.astype(np.float32).ravel(), 0))
     # Every value is a candidate.
     variance = [k * (len(values) - k) * (values[:k].mean() - values[k:].mean()) ** 2 for k in range(1, len(values))]
-    np.testing.assert_array_equal(values > found[0], np.arange(len(values)) > np.argmax(variance))
+    np.testing.assert_array_equal(values > cut, np.arange(len(values)) > np.argmax(variance))
 
 
-def two_levels():
-    rng = np.random.default_rng(6)
-    yield 0.3, 0.9
-    for _ in range(50):
-        low = 10 ** rng.uniform(-6, 6)
-        yield low, low * (1 + 10 ** rng.uniform(-3, 3))
-
-
-def test_a_flat_background_is_not_bright_in_floats():
+def test_a_flat_background_is_not_bright_in_floats(region_of):
     """Its value may lie anywhere in a bin of the histogram, all of which belongs to the lower class."""
-    labels = np.zeros((20, 30), np.int32)
-    labels[2:8, 2:8], labels[2:8, 12:18], labels[12:18, 2:8] = 1, 2, 3
-    bright = np.isin(labels, [2]) | ((labels == 3) & (np.arange(30) < 5))
-    for low, high in two_levels():
-        image = np.where(bright, np.float32(high), np.float32(low))[None]
+    labels = np.repeat([[1, 2, 3, 3]], 4, axis=0).astype(np.int32)
+    rng = np.random.default_rng(6)
+    lows = 10 ** rng.uniform(-6, 6, 20)
+    pairs = [(0.3, 0.9), *zip(lows, lows * (1 + 10 ** rng.uniform(-3, 3, 20)), strict=True)]
+    # Where bins change their width.
+    pairs.append((np.nextafter(np.float32(1), np.float32(0)), 1))
+    for low, high in pairs:
+        image = np.repeat([[[low, high, low, high]]], 4, axis=1).astype(np.float32)
         for dtype in (np.float32, np.float64):
-            region = region_of(image.astype(dtype), labels)
-            (cut,) = features.pixel_thresholds([region], lambda: None)
-            assert image.min() <= cut < image.max(), (low, high)
-            _, found, _ = measured(region)
+            _, found, _ = measured(region_of(image.astype(dtype), labels))
             assert found[2, :, 0].tolist() == [0, 1, 0.5], (low, high)
 
 
-def test_the_first_value_above_the_lower_bin_is_bright():
-    """The threshold is the last number of its bin, also where bins change their width."""
-    image = np.full((1, 20, 20), np.nextafter(np.float32(1), np.float32(0)))
-    image[0, :2] = 1
-    region = region_of(image, np.ones((20, 20), np.int32))
-    _, found, _ = measured(region)
-    np.testing.assert_allclose(found[2], 0.1)
-
-
-def test_labels_coarser_than_the_image(square, build, pixels, cells):
-    image = pixels(2, 12, 16)
-    sdata = build({"i": image}, {"l": (cells(), {"global": square(2)})})
-    (region,) = find_regions(sdata, pixel_size=0.5)
+def test_labels_coarser_than_the_image(region_of, pixels, cells):
+    image, cut = pixels(2, 12, 16), np.array([300.0, 600.0])
     fine = cells().repeat(2, axis=0).repeat(2, axis=1)
-    ids, found, contacts = measured(region, np.array([300.0, 600.0]))
-    assert ids.tolist() == [3, 5, 9]
-    np.testing.assert_allclose(found, naive_features(image, fine, np.array([300.0, 600.0])), rtol=1e-6)
-    assert contacts == naive_contacts(fine)
-
-
-def test_no_cell():
-    image = np.ones((2, 5, 5), np.uint8)
-    ids, found, contacts = measured(region_of(image, np.zeros((5, 5), np.int32)))
-    assert ids.shape == (0,) and found.shape == (3, 0, 2) and contacts == {}
+    ids, found, contacts = measured(region_of(image, cells(), 2), cut)
+    assert ids.tolist() == [3, 5, 9] and contacts == naive_contacts(fine)
+    np.testing.assert_allclose(found, naive_features(image, fine, cut), rtol=1e-6)

@@ -1,33 +1,21 @@
 """Pixels in, per-cell numbers out, in plain numpy: normalisation, interior, the model's grid, exact tiles, sums."""
 
-from nimbus_sd.pixels.grid import Grid, interior, resize_image, resize_labels
-from nimbus_sd.pixels.medians import cell_medians
-from nimbus_sd.pixels.numbering import numbered
-from nimbus_sd.pixels.outlines import Outlines
-from nimbus_sd.pixels.quantiles import DROPPED_BITS, LARGEST, Histogram, channels_in_work, normalize
-from nimbus_sd.pixels.squares import OTSU_LEVELS, SQUARE_UM, square_means
-from nimbus_sd.pixels.sums import CellSums, Footprint
-from nimbus_sd.pixels.tiling import Tile, overlapping_tiles, tiles
-
-__all__ = [
-    "DROPPED_BITS",
-    "LARGEST",
-    "OTSU_LEVELS",
-    "SQUARE_UM",
-    "CellSums",
-    "Footprint",
-    "Grid",
-    "Histogram",
-    "Outlines",
-    "Tile",
-    "cell_medians",
-    "channels_in_work",
-    "interior",
-    "normalize",
-    "numbered",
-    "overlapping_tiles",
-    "resize_image",
-    "resize_labels",
-    "square_means",
-    "tiles",
-]
+from nimbus_sd.pixels.cells import CellSums as CellSums
+from nimbus_sd.pixels.cells import Footprint as Footprint
+from nimbus_sd.pixels.cells import Outlines as Outlines
+from nimbus_sd.pixels.cells import cell_medians as cell_medians
+from nimbus_sd.pixels.cells import numbered as numbered
+from nimbus_sd.pixels.grid import Grid as Grid
+from nimbus_sd.pixels.grid import Tile as Tile
+from nimbus_sd.pixels.grid import interior as interior
+from nimbus_sd.pixels.grid import overlapping_tiles as overlapping_tiles
+from nimbus_sd.pixels.grid import resize_image as resize_image
+from nimbus_sd.pixels.grid import resize_labels as resize_labels
+from nimbus_sd.pixels.grid import tiles as tiles
+from nimbus_sd.pixels.levels import LARGEST as LARGEST
+from nimbus_sd.pixels.levels import OTSU_LEVELS as OTSU_LEVELS
+from nimbus_sd.pixels.levels import SQUARE_UM as SQUARE_UM
+from nimbus_sd.pixels.levels import Histogram as Histogram
+from nimbus_sd.pixels.levels import channels_in_work as channels_in_work
+from nimbus_sd.pixels.levels import normalize as normalize
+from nimbus_sd.pixels.levels import square_means as square_means

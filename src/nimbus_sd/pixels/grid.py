@@ -1,8 +1,10 @@
-"""Where image and model meet: one global grid of model pixels over a region."""
+"""One grid of model pixels over a whole region, and tiles that together give what one pass over it would give."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import product
 from math import ceil
 
 import numpy as np
@@ -16,7 +18,7 @@ _EPS = 1e-6
 class Grid:
     """The model's pixel grid over a region.
 
-    Model pixel ``i`` covers the image pixels from ``i / scale`` to ``(i + 1) / scale``; an image pixel ``y`` belongs to
+    Model pixel ``i`` covers the image pixels from ``i / scale`` to ``(i + 1) / scale``; image pixel ``y`` belongs to
     model pixel ``floor(y * scale)``. The grid starts at the image's corner, so tiles of any size see the same pixels.
 
     Parameters
@@ -63,9 +65,8 @@ class Grid:
     def mirrored(self, start: int, stop: int, axis: int) -> NDArray[np.int64]:
         """Model pixels of the padded range ``start`` to ``stop``: beyond the far edge the image is mirrored."""
         n = self.model_shape[axis]
-        if n == 1:
-            return np.zeros(stop - start, np.int64)
-        index = np.arange(start, stop) % (2 * n - 2)
+        # All are pixel 0 where there is one only.
+        index = np.arange(start, stop) % max(1, 2 * n - 2)
         return np.where(index < n, index, 2 * n - 2 - index)
 
     def bilinear(self, index: NDArray[np.int64], axis: int) -> tuple[NDArray, NDArray, NDArray]:
@@ -84,25 +85,14 @@ class Grid:
 def interior(labels: NDArray) -> NDArray[np.bool_]:
     """Pixels of cells that no other label touches (4-connected), the network's second input.
 
-    Equals ``(labels > 0) & ~skimage.segmentation.find_boundaries(labels, mode="inner")``: the image's edge is no
-    boundary.
-
-    Parameters
-    ----------
-    labels
-        Integer labels of shape (y, x), 0 for background.
-
-    Returns
-    -------
-    Boolean array of the same shape.
+    Equals ``(labels > 0) & ~skimage.segmentation.find_boundaries(labels, mode="inner")``; the image's edge is no
+    boundary. ``labels`` are integers (y, x), 0 for background.
     """
     inside = labels > 0
-    for axis in (0, 1):
-        ahead, behind = np.moveaxis(labels, axis, 0)[1:], np.moveaxis(labels, axis, 0)[:-1]
-        differs = ahead != behind
-        view = np.moveaxis(inside, axis, 0)
-        view[1:] &= ~differs
-        view[:-1] &= ~differs
+    for ahead, behind in ((np.s_[1:], np.s_[:-1]), (np.s_[:, 1:], np.s_[:, :-1])):
+        same = labels[ahead] == labels[behind]
+        inside[ahead] &= same
+        inside[behind] &= same
     return inside
 
 
@@ -111,29 +101,16 @@ def resize_image(
 ) -> NDArray[np.float32]:
     """Bilinear values at the centres of model pixels, without smoothing (the published model's rule).
 
-    Parameters
-    ----------
-    image
-        Window of the image, shape (c, y, x), that holds every pixel needed.
-    grid
-        The region's grid.
-    index
-        Model rows and model columns wanted.
-    origin
-        Image row and column of the window's first pixel.
-
-    Returns
-    -------
-    Array of shape (c, rows, columns).
+    ``image`` is a window (c, y, x) that holds every pixel needed, ``origin`` the image row and column of its first
+    pixel, ``index`` the model rows and columns wanted. Returns (c, rows, columns).
     """
     for axis in (0, 1):
         lower, upper, weight = grid.bilinear(index[axis], axis)
-        shape = (1, -1, 1) if axis == 0 else (1, 1, -1)
         low = np.take(image, lower - origin[axis], axis=axis + 1)
         if weight.any():
             high = np.take(image, upper - origin[axis], axis=axis + 1)
             high -= low
-            high *= weight.reshape(shape)
+            high *= weight[:, None] if axis == 0 else weight
             low += high
         image = low
     return image
@@ -143,3 +120,59 @@ def resize_labels(mask: NDArray, grid: Grid, index: tuple[NDArray, NDArray], ori
     """Nearest values of a mask of shape (y, x) at model pixels; parameters as for :func:`resize_image`."""
     rows, cols = (grid.nearest(index[axis], axis) - origin[axis] for axis in (0, 1))
     return mask[np.ix_(rows, cols)]
+
+
+@dataclass(frozen=True)
+class Tile:
+    """A window on a region's padded model grid: what the network sees, and the core whose result counts.
+
+    The ``core`` are the model rows and columns that belong to this tile alone. The ``window`` is core and halo, cut at
+    the padded grid's edge; its sides are multiples of the stride.
+    """
+
+    core: tuple[slice, slice]
+    window: tuple[slice, slice]
+
+    @property
+    def core_in_window(self) -> tuple[slice, slice]:
+        """The core, counted from the window's corner."""
+        rows, cols = (slice(c.start - w.start, c.stop - w.start) for c, w in zip(self.core, self.window, strict=True))
+        return rows, cols
+
+
+def tiles(grid: Grid, tile_size: int, halo: int) -> Iterator[Tile]:
+    """Cut a region into tiles, row by row; cores cover the model shape once and are cut where the image ends.
+
+    Cores start at multiples of the pooling stride, the halo covers the network's reach, and nothing is added beyond
+    the padded grid's edge, where the network's own padding acts as it does on the whole image. So the cores' results
+    equal those of one pass over everything. ``tile_size`` is the core's side in model pixels, rounded up to a multiple
+    of the stride; ``halo`` the model pixels seen around it, also a multiple.
+    """
+    axes = []
+    for size, padded in zip(grid.model_shape, grid.padded_shape, strict=True):
+        side = max(1, ceil(tile_size / grid.stride)) * grid.stride
+        # Equal cores waste less than full ones and a remainder.
+        side = ceil(ceil(size / ceil(size / side)) / grid.stride) * grid.stride
+        spans = [(a, a + side) for a in range(0, size, side)]
+        axes.append([(slice(a, min(b, size)), slice(max(0, a - halo), min(b + halo, padded))) for a, b in spans])
+    for rows, cols in product(*axes):
+        yield Tile(*zip(rows, cols, strict=True))
+
+
+def overlapping_tiles(shape: tuple[int, int], size: int, overlap: int) -> Iterator[Tile]:
+    """Cut a region into windows of one size for training, row by row; nothing is exact at their edges.
+
+    They are spread evenly, so that neighbours share ``overlap`` model pixels or more. Where the region is smaller than
+    a window, the window goes on beyond its far edge, as the padded grid does. A tile's core is what the next window
+    does not begin with, so that each pixel is in one core. ``shape``, ``size`` (a window's side) and ``overlap``, less
+    than ``size``, are in model pixels.
+    """
+    axes = []
+    for length in shape:
+        number = max(1, ceil((length - overlap) / (size - overlap)))
+        spare = max(0, length - size)
+        starts = [round(spare * i / max(1, number - 1)) for i in range(number)]
+        stops = [*starts[1:], starts[-1] + size]
+        axes.append([(slice(a, b), slice(a, a + size)) for a, b in zip(starts, stops, strict=True)])
+    for rows, cols in product(*axes):
+        yield Tile(*zip(rows, cols, strict=True))

@@ -1,44 +1,28 @@
 """The only code that opens a SpatialData or writes into one: regions in, table out."""
 
-from nimbus_sd.spatial.elements import check_spatialdata, not_found, sizes_fit
-from nimbus_sd.spatial.features import one_per_image, pixel_thresholds, read_features, read_outlines, windows
-from nimbus_sd.spatial.join import existing_table, matched, regions_of_table
-from nimbus_sd.spatial.pairs import plain_images
-from nimbus_sd.spatial.polygons import read_polygons
-from nimbus_sd.spatial.regions import Region, find_regions
-from nimbus_sd.spatial.rows import annotation, dense, new_table, rows_of
-from nimbus_sd.spatial.table import WRITING, RegionResult, check_keys, write_table
-from nimbus_sd.spatial.table_checks import check_rows
-from nimbus_sd.spatial.units import is_micrometre
-from nimbus_sd.spatial.watched import watched
-from nimbus_sd.spatial.window import as_os_error
-
-__all__ = [
-    "WRITING",
-    "Region",
-    "RegionResult",
-    "annotation",
-    "as_os_error",
-    "check_keys",
-    "check_rows",
-    "check_spatialdata",
-    "dense",
-    "existing_table",
-    "find_regions",
-    "is_micrometre",
-    "matched",
-    "new_table",
-    "not_found",
-    "one_per_image",
-    "pixel_thresholds",
-    "plain_images",
-    "read_features",
-    "read_outlines",
-    "read_polygons",
-    "regions_of_table",
-    "rows_of",
-    "sizes_fit",
-    "watched",
-    "windows",
-    "write_table",
-]
+from nimbus_sd.spatial.checks import check_keys as check_keys
+from nimbus_sd.spatial.checks import check_rows as check_rows
+from nimbus_sd.spatial.checks import existing_table as existing_table
+from nimbus_sd.spatial.checks import regions_of_table as regions_of_table
+from nimbus_sd.spatial.elements import check_spatialdata as check_spatialdata
+from nimbus_sd.spatial.elements import not_found as not_found
+from nimbus_sd.spatial.elements import plain_images as plain_images
+from nimbus_sd.spatial.features import count_windows as count_windows
+from nimbus_sd.spatial.features import pixel_thresholds as pixel_thresholds
+from nimbus_sd.spatial.features import read_features as read_features
+from nimbus_sd.spatial.features import read_outlines as read_outlines
+from nimbus_sd.spatial.features import read_polygons as read_polygons
+from nimbus_sd.spatial.placement import is_micrometre as is_micrometre
+from nimbus_sd.spatial.placement import sizes_fit as sizes_fit
+from nimbus_sd.spatial.reading import as_os_error as as_os_error
+from nimbus_sd.spatial.reading import watched as watched
+from nimbus_sd.spatial.region import Region as Region
+from nimbus_sd.spatial.region import find_regions as find_regions
+from nimbus_sd.spatial.rows import annotation as annotation
+from nimbus_sd.spatial.rows import dense as dense
+from nimbus_sd.spatial.rows import matched as matched
+from nimbus_sd.spatial.rows import new_table as new_table
+from nimbus_sd.spatial.rows import rows_of as rows_of
+from nimbus_sd.spatial.table import WRITING as WRITING
+from nimbus_sd.spatial.table import RegionResult as RegionResult
+from nimbus_sd.spatial.table import write_table as write_table

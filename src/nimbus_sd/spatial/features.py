@@ -1,15 +1,15 @@
-"""What the pixels of each cell say beyond their mean, region by region and window by window."""
+"""What the pixels of each cell say beyond their mean, and outlines of cells, region by region and window by window."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 
 import numpy as np
+import shapely
 from numpy.typing import NDArray
 from skimage.filters import threshold_otsu
 
-from nimbus_sd.pixels import DROPPED_BITS, LARGEST, Histogram, Outlines, cell_medians, channels_in_work, interior
+from nimbus_sd.pixels import LARGEST, Histogram, Outlines, cell_medians, channels_in_work, interior
 from nimbus_sd.spatial.region import Region
 
 _WINDOW = 2048
@@ -20,44 +20,35 @@ _GROUP_BYTES = 2**27
 Window = tuple[slice, slice]
 
 
-def windows(region: Region) -> list[Window]:
-    """Cut a region into windows, row by row, which cover each pixel of the common grid once."""
-    return list(_cut(slice(0, region.shape[0]), slice(0, region.shape[1]), _WINDOW))
+def count_windows(regions: Sequence[Region]) -> int:
+    """Count the windows of regions in which pixel thresholds, outlines and features of all of them are read."""
+    windows = {region: len(_windows(region)) for region in regions}
+    return sum(windows[region] for region in _one_per_image(regions)) + 2 * sum(windows.values())
 
 
 def pixel_thresholds(regions: Sequence[Region], on_window: Callable[[], object]) -> NDArray[np.float64]:
     """Otsu's threshold of each channel over every pixel of all regions' images; a shared image counts once.
 
     Pixels that are negative, NaN or infinite count as 0. Where all pixels are the same, nothing is above: infinity. Of
-    values counted in bins, it is the largest value of the lower class's last bin.
-    ``on_window`` is called once a window, when all its channels have been counted.
+    values counted in bins, it is the largest value of the lower class's last bin. ``on_window`` is called once a
+    window, when all its channels have been counted.
     """
     dtypes = [region.dtype for region in regions]
-    work = channels_in_work(Histogram(*dtypes), len(regions[0].channels))
-    return np.concatenate([_thresholds(regions, channels, dtypes, on_window) for channels in work])
-
-
-def _thresholds(
-    regions: Sequence[Region], channels: range, dtypes: Sequence[np.dtype], on_window: Callable[[], object]
-) -> NDArray[np.float64]:
-    histograms = [Histogram(*dtypes) for _ in channels]
-    pixels = 0
-    for region in one_per_image(regions):
-        for rows, cols in windows(region):
-            area = (rows.stop - rows.start) * (cols.stop - cols.start)
-            for group in _groups(len(channels), area):
-                wanted = [channels[i] for i in group]
-                for i, channel in zip(group, region.read_image(wanted, rows, cols), strict=True):
-                    histograms[i].add(channel)
-            pixels += area
-            if channels.stop == len(region.channels):
-                on_window()
-    return np.array([_otsu(histogram, pixels) for histogram in histograms])
-
-
-def one_per_image(regions: Sequence[Region]) -> list[Region]:
-    """Keep the first region of each image."""
-    return list({region.image_key: region for region in reversed(regions)}.values())[::-1]
+    thresholds = []
+    for channels in channels_in_work(Histogram(*dtypes), len(regions[0].channels)):
+        histograms = {channel: Histogram(*dtypes) for channel in channels}
+        pixels = 0
+        for region in _one_per_image(regions):
+            for rows, cols in _windows(region):
+                area = _area(rows, cols)
+                for group in _groups(channels, area):
+                    for channel, image in zip(group, region.read_image(group, rows, cols), strict=True):
+                        histograms[channel].add(image)
+                pixels += area
+                if channels.stop == len(region.channels):
+                    on_window()
+        thresholds += [_otsu(histogram, pixels) for histogram in histograms.values()]
+    return np.array(thresholds)
 
 
 def _otsu(histogram: Histogram, pixels: int) -> float:
@@ -66,137 +57,111 @@ def _otsu(histogram: Histogram, pixels: int) -> float:
         values, counts = np.append(0.0, values), np.append(zeros, counts)
     if len(values) < 2:
         return np.inf
-    cut = float(threshold_otsu(hist=(counts, values)))
-    return cut if histogram.exact or cut == 0 else _end_of_bin(cut)
-
-
-def _end_of_bin(middle: float) -> float:
-    """Return the largest float32 in the bin: all of the bin belongs to the lower class, not its lower half alone."""
-    bits = np.float32(middle).view(np.uint32)
-    return float((bits | np.uint32((1 << DROPPED_BITS) - 1)).view(np.float32))
+    # All of a bin belongs to the lower class, not its lower half alone.
+    return histogram.end_of_bin(float(threshold_otsu(hist=(counts, values))))
 
 
 def read_outlines(region: Region, on_window: Callable[[], object]) -> Outlines:
     """Find the region's cells and their contacts."""
     outlines = Outlines()
-    for rows, cols in windows(region):
+    for rows, cols in _windows(region):
         labels = region.read_labels(slice(rows.start, rows.stop + 1), slice(cols.start, cols.stop + 1))
-        shape = (rows.stop - rows.start, cols.stop - cols.start)
-        outlines.add(labels, shape, (rows.start, cols.start))
+        outlines.add(labels, (rows.stop - rows.start, cols.stop - cols.start), (rows.start, cols.start))
         on_window()
     return outlines
 
 
 def read_features(
-    region: Region,
-    ids: NDArray[np.int64],
-    boxes: NDArray[np.int64],
-    thresholds: NDArray[np.float64],
-    on_window: Callable[[], object],
+    region: Region, ids: NDArray, boxes: NDArray, thresholds: NDArray, on_window: Callable[[], object]
 ) -> NDArray[np.float32]:
     """Measure the pixels of each cell, in the window in which its bounding box starts.
 
-    Parameters
-    ----------
-    region
-        Image and labels.
-    ids, boxes
-        The n cells to measure, ids ascending, and their bounding boxes, as given by `Outlines.boxes`.
-    thresholds
-        Of the region's C channels.
-    on_window
-        Called after each window.
-
-    Returns
-    -------
-    numpy.ndarray
-        Shape (3, n, C): median, mean of the pixels that no other label touches (NaN if there is none), share of the
-        pixels above the threshold.
+    ``ids`` (n,), ascending, and ``boxes`` (n, 4), as given by `Outlines.boxes`, say which cells; ``thresholds`` are of
+    the region's C channels. Returns (3, n, C): median, mean of the pixels that no other label touches (NaN if there is
+    none), share of the pixels above the threshold. ``on_window`` is called after each window.
     """
-    n_channels = len(region.channels)
-    features = np.full((3, len(ids), n_channels), np.nan, np.float32)
-    for rows, cols in windows(region):
-        here = (boxes[:, 0] >= rows.start) & (boxes[:, 0] < rows.stop)
-        here &= (boxes[:, 1] >= cols.start) & (boxes[:, 1] < cols.stop)
-        cells = np.flatnonzero(here)
+    features = np.full((3, len(ids), len(region.channels)), np.nan, np.float32)
+    for cells, around in _cells_by_window(region, boxes):
         if cells.size:
-            pixels = _CellPixels.read(region, ids[cells], _around(boxes[cells]))
-            for group in _groups(n_channels, pixels.largest):
-                for i, values in zip(group, pixels.values(region, group), strict=True):
-                    features[:, cells, i] = pixels.features(values, thresholds[i])
+            blocks = list(_cut(*around, _BLOCK))
+            parts = [_pixels_of(region, ids[cells], rows, cols) for rows, cols in blocks]
+            cell, inside = (np.concatenate([part[i] for part in parts]) for i in (1, 2))
+            for group in _groups(range(len(region.channels)), max(len(cell), *(_area(*block) for block in blocks))):
+                images = (region.read_image(group, rows, cols).reshape(len(group), -1) for rows, cols in blocks)
+                read = [image[:, pixels] for image, (pixels, _, _) in zip(images, parts, strict=True)]
+                with np.errstate(over="ignore"):
+                    values = np.concatenate(read, axis=1).astype(np.float32)
+                values[~(np.abs(values) < LARGEST)] = 0
+                for channel, of_channel in zip(group, values, strict=True):
+                    measured = _measured(of_channel, thresholds[channel], cell, inside, len(cells))
+                    features[:, cells, channel] = measured
         on_window()
     return features
 
 
-@dataclass(frozen=True)
-class _CellPixels:
-    """All pixels of some cells, block by block.
+def _pixels_of(region: Region, ids: NDArray[np.int64], rows: slice, cols: slice) -> tuple[NDArray, NDArray, NDArray]:
+    """Find the pixels of cells in a block: where they are in it, whose, and whether no other label touches them."""
+    # One pixel more on all sides, so that cells touching across the block's edge have their boundary there.
+    top, left = max(0, rows.start - 1), max(0, cols.start - 1)
+    labels = region.read_labels(slice(top, rows.stop + 1), slice(left, cols.stop + 1))
+    block = (slice(rows.start - top, rows.stop - top), slice(cols.start - left, cols.stop - left))
+    in_block = labels[block].ravel()
+    cell = np.minimum(np.searchsorted(ids, in_block), len(ids) - 1)
+    pixels = np.flatnonzero(ids[cell] == in_block)
+    return pixels, cell[pixels], interior(labels)[block].ravel()[pixels]
 
-    Parameters
-    ----------
-    n
-        Number of cells.
-    blocks
-        Windows, each with the flat positions of the pixels in it.
-    cell
-        The cell of each pixel, shape (p,).
-    inside
-        Whether no other label touches the pixel, shape (p,).
+
+def _measured(
+    values: NDArray[np.float32], threshold: float, cell: NDArray[np.intp], inside: NDArray[np.bool_], n: int
+) -> NDArray[np.float64]:
+    """Measure one channel of n cells, shape (3, n), from their pixels (p,): values, whose, and if in the interior."""
+    inner = cell[inside]
+    with np.errstate(invalid="ignore"):
+        eroded = np.bincount(inner, values[inside], n) / np.bincount(inner, minlength=n)
+    share = np.bincount(cell[values > threshold], minlength=n) / np.bincount(cell, minlength=n)
+    return np.stack([cell_medians(cell, values, n), eroded, share])
+
+
+def read_polygons(region: Region, ids: NDArray[np.int64]) -> Iterator[tuple[int, shapely.Geometry]]:
+    """Yield the id and outline of each of these cells that the region has, window by window.
+
+    An outline is the cell's pixels as a polygon (several where they do not hang together) in pixels of the image, x
+    before y; the image's upper left corner is (0, 0).
     """
-
-    n: int
-    blocks: list[tuple[Window, NDArray[np.intp]]]
-    cell: NDArray[np.intp]
-    inside: NDArray[np.bool_]
-
-    @classmethod
-    def read(cls, region: Region, ids: NDArray[np.int64], window: Window) -> _CellPixels:
-        """Find the pixels of cells (ids ascending) in a window that holds all of them."""
-        blocks, cells, insides = [], [], []
-        for rows, cols in _cut(*window, _BLOCK):
-            # One pixel more on all sides, so that cells touching across a block's edge have their boundary there.
-            top, left = max(0, rows.start - 1), max(0, cols.start - 1)
-            labels = region.read_labels(slice(top, rows.stop + 1), slice(left, cols.stop + 1))
-            block = (slice(rows.start - top, rows.stop - top), slice(cols.start - left, cols.stop - left))
-            own, inner = labels[block].ravel(), interior(labels)[block].ravel()
-            cell = np.minimum(np.searchsorted(ids, own), len(ids) - 1)
-            pixels = np.flatnonzero(ids[cell] == own)
-            blocks.append(((rows, cols), pixels))
-            cells.append(cell[pixels])
-            insides.append(inner[pixels])
-        return cls(len(ids), blocks, np.concatenate(cells), np.concatenate(insides))
-
-    @property
-    def largest(self) -> int:
-        """Number of pixels, of these cells or of the largest block, whichever is more."""
-        areas = [(rows.stop - rows.start) * (cols.stop - cols.start) for (rows, cols), _ in self.blocks]
-        return max(len(self.cell), *areas)
-
-    def values(self, region: Region, channels: Sequence[int]) -> NDArray[np.float32]:
-        """Read the pixels of some channels, shape (c, p); what is NaN or beyond ``LARGEST`` is 0."""
-        parts = []
-        for (rows, cols), pixels in self.blocks:
-            image = region.read_image(channels, rows, cols).reshape(len(channels), -1)
-            parts.append(image[:, pixels])
-        with np.errstate(over="ignore"):
-            values = np.concatenate(parts, axis=1).astype(np.float32)
-        values[~(np.abs(values) < LARGEST)] = 0
-        return values
-
-    def features(self, values: NDArray[np.float32], threshold: float) -> NDArray[np.float64]:
-        """Measure one channel, shape (3, n)."""
-        inner, bright = self.cell[self.inside], self.cell[values > threshold]
-        with np.errstate(invalid="ignore"):
-            eroded = np.bincount(inner, values[self.inside], self.n) / np.bincount(inner, minlength=self.n)
-        share = np.bincount(bright, minlength=self.n) / np.bincount(self.cell, minlength=self.n)
-        return np.stack([cell_medians(self.cell, values, self.n), eroded, share])
+    every, boxes = read_outlines(region, lambda: None).boxes()
+    wanted = np.isin(every, ids)
+    every, boxes = every[wanted], boxes[wanted]
+    for cells, (rows, cols) in _cells_by_window(region, boxes):
+        labels = region.read_labels(rows, cols)
+        for cell, (top, left, bottom, right) in zip(every[cells], boxes[cells], strict=True):
+            box = labels[top - rows.start : bottom - rows.start, left - cols.start : right - cols.start]
+            yield int(cell), _outline(box == cell, (top, left), region.image_repeat)
 
 
-def _around(boxes: NDArray[np.int64]) -> Window:
-    """Bound bounding boxes."""
-    top, left = boxes[:, :2].min(axis=0).tolist()
-    bottom, right = boxes[:, 2:].max(axis=0).tolist()
-    return slice(top, bottom), slice(left, right)
+def _outline(mask: NDArray[np.bool_], origin: tuple[int, int], repeat: int) -> shapely.Geometry:
+    """Join the runs of pixels of each row; ``repeat`` pixels of the mask are one of the image."""
+    steps = np.diff(np.pad(mask, ((0, 0), (1, 1))).astype(np.int8), axis=1)
+    row, start = np.nonzero(steps == 1)
+    _, stop = np.nonzero(steps == -1)
+    y, x = origin
+    runs = shapely.box(*(side / repeat for side in (start + x, row + y, stop + x, row + y + 1)))
+    # Corners that lie on a straight line are left out.
+    return shapely.simplify(shapely.union_all(runs), 0)
+
+
+def _cells_by_window(region: Region, boxes: NDArray[np.int64]) -> Iterator[tuple[NDArray[np.intp], Window]]:
+    """Yield the cells whose bounding box starts in each window, and the window around them, empty without a cell."""
+    for rows, cols in _windows(region):
+        here = (boxes[:, 0] >= rows.start) & (boxes[:, 0] < rows.stop)
+        cells = np.flatnonzero(here & (boxes[:, 1] >= cols.start) & (boxes[:, 1] < cols.stop))
+        top, left = boxes[cells, :2].min(axis=0, initial=2**62).tolist()
+        bottom, right = boxes[cells, 2:].max(axis=0, initial=0).tolist()
+        yield cells, (slice(top, bottom), slice(left, right))
+
+
+def _windows(region: Region) -> list[Window]:
+    """Cut a region into windows, row by row, which cover each pixel of the common grid once."""
+    return list(_cut(slice(0, region.shape[0]), slice(0, region.shape[1]), _WINDOW))
 
 
 def _cut(rows: slice, cols: slice, side: int) -> Iterator[Window]:
@@ -205,7 +170,16 @@ def _cut(rows: slice, cols: slice, side: int) -> Iterator[Window]:
             yield slice(top, min(top + side, rows.stop)), slice(left, min(left + side, cols.stop))
 
 
-def _groups(n_channels: int, pixels: int) -> list[list[int]]:
+def _area(rows: slice, cols: slice) -> int:
+    return (rows.stop - rows.start) * (cols.stop - cols.start)
+
+
+def _groups(channels: range, pixels: int) -> Iterator[range]:
     """Channels to read together."""
     size = max(1, _GROUP_BYTES // (4 * pixels))
-    return [list(range(start, min(start + size, n_channels))) for start in range(0, n_channels, size)]
+    return (channels[start : start + size] for start in range(0, len(channels), size))
+
+
+def _one_per_image(regions: Sequence[Region]) -> list[Region]:
+    """Keep the first region of each image."""
+    return list({region.image_key: region for region in reversed(regions)}.values())[::-1]

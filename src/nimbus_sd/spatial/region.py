@@ -1,19 +1,22 @@
-"""A region: an image, the cells in it, and how large its pixels are."""
+"""A region: an image, the cells in it, and how large its pixels are; and how to find those of a SpatialData."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import dask.array as da
 import numpy as np
 from numpy.typing import NDArray
-from spatialdata.transformations import BaseTransformation, Scale
+from spatialdata import SpatialData
+from spatialdata.transformations import BaseTransformation, Scale, get_transformation
 from spatialdata.transformations import Sequence as Chain
 
-from nimbus_sd.spatial.window import Unreadable, read_window, unreadable
+from nimbus_sd.spatial.elements import image_element, labels_element, not_found, pair_elements, settle_channels
+from nimbus_sd.spatial.placement import matrices, pixel_sizes, relative_scale, sizes_fit
+from nimbus_sd.spatial.reading import read_window
 
-_INT64 = np.iinfo(np.int64)
+_LARGEST_ID = np.iinfo(np.int64).max
 
 
 @dataclass(frozen=True, eq=False)
@@ -31,8 +34,7 @@ class Region:
     pixel_size
         um per pixel of the common grid.
     image_repeat, labels_repeat
-        Pixels of the common grid that a pixel of the element covers, in each direction. At least one of them
-        is 1.
+        Pixels of the common grid that a pixel of the element covers, in each direction. At least one of them is 1.
     image_transformations
         The image's transformations, from its own pixels into each coordinate system.
     """
@@ -66,108 +68,135 @@ class Region:
         if self.image_repeat == 1:
             return dict(self.image_transformations)
         to_image = Scale([1 / self.image_repeat] * 2, axes=("y", "x"))
-        return {system: Chain([to_image, own]) for system, own in self.image_transformations.items()}
+        return {system: Chain([to_image, place]) for system, place in self.image_transformations.items()}
 
     def read_image(self, channels: Sequence[int], rows: slice, cols: slice) -> NDArray:
         """Read a window of some channels, and no more of the element than that takes.
 
-        Parameters
-        ----------
-        channels
-            Positions in `channels`, in any order.
-        rows, cols
-            Window on the common grid, in pixels.
-
-        Returns
-        -------
-        numpy.ndarray
-            Shape (C, h, w), C-contiguous, in the image's own dtype and the machine's byte order (bool as
-            uint8).
-
-        Raises
-        ------
-        OSError
-            Pixels cannot be read, such as those of a damaged chunk.
+        ``channels`` are positions in `channels`, in any order; ``rows`` and ``cols`` pixels of the common grid. Returns
+        (C, h, w), C-contiguous, in the image's own dtype and the machine's byte order (bool as uint8). Raises OSError
+        where pixels cannot be read, such as those of a damaged chunk.
         """
-        wanted = [self._channel_index[channel] for channel in channels]
-        ordered = sorted(set(wanted))
-        try:
-            window = read_window(self._image, self.image_repeat, self.shape, rows, cols, ordered)
-        except Unreadable as error:
-            damaged = [channel for channel in channels if self._fails(channel, rows, cols)] or channels
+        index = [self._channel_index[channel] for channel in channels]
+        ordered = sorted(set(index))
+
+        def describe() -> str:
+            damaged = [channel for channel in channels if self._is_damaged(channel, rows, cols)] or channels
             names = ", ".join(repr(self.channels[channel]) for channel in damaged)
-            what = f"Image {self.image_key!r}, channel(s) {names},"
-            raise unreadable(what, self.shape, rows, cols, error) from error.__cause__
-        window = window if wanted == ordered else window[[ordered.index(index) for index in wanted]]
+            return f"Image {self.image_key!r}, channel(s) {names},"
+
+        window = read_window(self._image, self.image_repeat, self.shape, (rows, cols), describe, ordered)
+        window = window if index == ordered else window[[ordered.index(i) for i in index]]
         return np.ascontiguousarray(window, self.dtype)
 
-    def read_labels(self, rows: slice, cols: slice) -> NDArray[np.int64]:
-        """Read a window of the labels.
-
-        Parameters
-        ----------
-        rows, cols
-            Window on the common grid, in pixels.
-
-        Returns
-        -------
-        numpy.ndarray
-            Ids, shape (h, w), 0 = no cell.
-
-        Raises
-        ------
-        ValueError
-            An id is negative or does not fit into 64 bit with sign, which is what a table can hold.
-        OSError
-            Pixels cannot be read, such as those of a damaged chunk.
-        """
+    def _is_damaged(self, channel: int, rows: slice, cols: slice) -> bool:
+        index = [self._channel_index[channel]]
         try:
-            window = read_window(self._labels, self.labels_repeat, self.shape, rows, cols)
-        except Unreadable as error:
-            raise unreadable(f"Labels {self.labels_key!r}", self.shape, rows, cols, error) from error.__cause__
-        if window.size and (window.min() < 0 or window.max() > _INT64.max):
-            raise ValueError(
-                f"Labels {self.labels_key!r} hold ids from {window.min()} to {window.max()}; ids must lie "
-                f"between 0 (no cell) and {_INT64.max}. Renumber them, e.g. with "
-                "`spatialdata.relabel_sequential`."
-            )
-        return np.ascontiguousarray(window, np.int64)
-
-    def _fails(self, channel: int, rows: slice, cols: slice) -> bool:
-        """Tell whether a channel alone cannot be read."""
-        try:
-            read_window(self._image, self.image_repeat, self.shape, rows, cols, [self._channel_index[channel]])
-        except Unreadable:
+            read_window(self._image, self.image_repeat, self.shape, (rows, cols), str, index)
+        except OSError:
             return True
         return False
 
+    def read_labels(self, rows: slice, cols: slice) -> NDArray[np.int64]:
+        """Read a window of the labels, in pixels of the common grid: ids, shape (h, w), 0 = no cell.
 
-@dataclass(frozen=True, eq=False)
-class RegionResult:
-    """What was measured of the n cells of a region, in C channels.
+        Raises OSError as `read_image`, and ValueError where an id is negative or does not fit into 64 bit with sign,
+        which is what a table can hold.
+        """
+        name = f"Labels {self.labels_key!r}"
+        window = read_window(self._labels, self.labels_repeat, self.shape, (rows, cols), lambda: name)
+        if window.size and (window.min() < 0 or window.max() > _LARGEST_ID):
+            raise ValueError(
+                f"{name} hold ids from {window.min()} to {window.max()}; ids must lie between 0 (no cell) and "
+                f"{_LARGEST_ID}. Renumber them, e.g. with `spatialdata.relabel_sequential`."
+            )
+        return np.ascontiguousarray(window, np.int64)
 
-    Attributes
+
+def find_regions(
+    sdata: SpatialData,
+    image_key: str | Sequence[str] | None = None,
+    labels_key: str | Sequence[str] | None = None,
+    *,
+    channels: Sequence[str] | None = None,
+    pixel_size: float | Mapping[str, float] | None = None,
+) -> list[Region]:
+    """Find what there is to score: pairs of image and labels that lie on each other pixel by pixel.
+
+    Parameters
     ----------
-    region
-        The region.
-    ids
-        Labels of the cells, shape (n,), each once.
-    scores
-        Confidence that the cell expresses the marker, shape (n, C), float32 in [0, 1].
-    expression
-        Mean raw intensity, shape (n, C), float32.
-    area_px
-        Pixels of the region's common grid in each cell, shape (n,).
-    centroid
-        Mean y and x on the common grid, shape (n, 2); the centre of the first pixel is (0.5, 0.5).
-    too_small
-        Number of cells that have no interior pixel at the model's pixel size.
-    """
+    sdata
+        Images and labels, in memory or on disk. Of multiscale elements the full resolution is used.
+    image_key, labels_key
+        Names of elements, or lists of equal length. Where one is None, it is found through the coordinate systems: the
+        partner is the only one of its kind in a coordinate system of the other. None for both takes every labels
+        element, in order of their names.
+    channels
+        Channels to read, in this order, which all images must have. None takes all channels of the first image, and
+        the other images must have the same ones.
+    pixel_size
+        um per pixel of the images, one number for all or one per image. None takes it from a coordinate system named
+        ``um``, ``microns``, ... or ``<anything>_um``; where there is none, 0.5 is assumed with a warning.
 
-    region: Region
-    ids: NDArray[np.integer]
-    scores: NDArray[np.float32]
-    expression: NDArray[np.float32]
-    area_px: NDArray[np.integer]
-    centroid: NDArray[np.float64]
-    too_small: int = 0
+    Raises
+    ------
+    KeyError
+        An element or a channel does not exist.
+    ValueError
+        Pairs, channels or pixel sizes are not clear, or an image and its labels do not lie on each other up to a
+        whole factor.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from spatialdata import SpatialData
+    >>> from spatialdata.models import Image2DModel, Labels2DModel
+    >>> image = Image2DModel.parse(np.ones((2, 60, 80), np.float32), c_coords=["CD3", "CD8"])
+    >>> labels = Labels2DModel.parse(np.ones((60, 80), np.int32))
+    >>> sdata = SpatialData(images={"image": image}, labels={"cells": labels})
+    >>> (region,) = find_regions(sdata, channels=["CD8"], pixel_size=0.5)
+    >>> region.shape, region.channels, region.read_image([0], slice(10, 20), slice(0, 30)).shape
+    ((60, 80), ['CD8'], (1, 10, 30))
+    """
+    pairs = pair_elements(sdata, image_key, labels_key)
+    images = {image: image_element(sdata, image) for image, _ in pairs}
+    channels = settle_channels({image: names for image, (_, names) in images.items()}, channels)
+    placed = {image: matrices(sdata.images[image]) for image in images}
+    if isinstance(pixel_size, Mapping) and (unknown := [key for key in pixel_size if key not in sdata.images]):
+        raise not_found("image", unknown, sdata.images, " (named in `pixel_size`)")
+    sizes = pixel_sizes(placed, pixel_size)
+
+    regions = []
+    for image, labels in pairs:
+        pixels, names = images[image]
+        cells = labels_element(sdata, labels)
+        repeats = relative_scale(placed[image], matrices(sdata.labels[labels]))
+        if isinstance(repeats, str):
+            raise ValueError(
+                f"Image {image!r} and labels {labels!r} must lie on each other, scaled by a whole factor at most, but "
+                f"from labels to image there is: {repeats}. Resample one of them, or correct its transformation."
+            )
+        image_repeat, labels_repeat = repeats
+        fine, coarse = (pixels.shape[1:], cells.shape) if image_repeat == 1 else (cells.shape, pixels.shape[1:])
+        if not sizes_fit(fine, coarse, max(repeats)):
+            raise ValueError(
+                f"Image {image!r} is {pixels.shape[1]} x {pixels.shape[2]} pixels (y, x) and labels {labels!r} are "
+                f"{cells.shape[0]} x {cells.shape[1]}, which do not fit: one pixel of the "
+                f"{'labels' if image_repeat == 1 else 'image'} covers {max(repeats)} x {max(repeats)} of the other."
+            )
+        regions.append(
+            Region(
+                image_key=image,
+                labels_key=labels,
+                channels=channels,
+                shape=(fine[0], fine[1]),
+                pixel_size=sizes[image] / image_repeat,
+                image_repeat=image_repeat,
+                labels_repeat=labels_repeat,
+                image_transformations=dict(get_transformation(sdata.images[image], get_all=True)),
+                _image=pixels,
+                _labels=cells,
+                _channel_index=tuple(names.index(channel) for channel in channels),
+            )
+        )
+    return regions

@@ -1,4 +1,4 @@
-"""Rows and columns of tables that hold cells of labels elements."""
+"""Rows and columns of tables that hold cells of labels elements, and which parts of a table are from us."""
 
 from __future__ import annotations
 
@@ -16,17 +16,8 @@ from nimbus_sd.keys import INSTANCE, REGION
 
 
 def new_table(cells: Mapping[str, NDArray[np.int64]], channels: Sequence[str]) -> AnnData:
-    """Make an annotated table of all cells, without values yet.
-
-    Parameters
-    ----------
-    cells
-        Ids of the cells of each labels element.
-    channels
-        Names of the columns.
-    """
-    ids = np.concatenate([np.zeros(0, np.int64), *cells.values()])
-    obs = pd.DataFrame({REGION: _regions(cells), INSTANCE: ids}, index=_names(cells))
+    """Make an annotated table, without values yet, of the cells (ids) of each labels element; channels are columns."""
+    obs = _cell_rows(cells)
     values = np.full((len(obs), len(channels)), np.nan, np.float32)
     return _annotated(AnnData(values, obs=obs, var=pd.DataFrame(index=list(channels))), REGION, INSTANCE)
 
@@ -38,13 +29,7 @@ def annotation(table: AnnData) -> tuple[str, str]:
 
 
 def rows_of(table: AnnData, labels_key: str) -> tuple[NDArray[np.intp], NDArray[np.int64]]:
-    """Find the rows of a labels element: their positions and their ids.
-
-    Raises
-    ------
-    ValueError
-        Ids are not whole numbers.
-    """
+    """Find the rows of a labels element: positions and ids. Raises ValueError where ids are no whole numbers."""
     region_key, instance_key = annotation(table)
     rows = np.flatnonzero(table.obs[region_key] == labels_key)
     column = table.obs[instance_key].iloc[rows]
@@ -58,6 +43,14 @@ def rows_of(table: AnnData, labels_key: str) -> tuple[NDArray[np.intp], NDArray[
     return rows, ids
 
 
+def matched(table: AnnData, labels_key: str, ids: NDArray[np.int64]) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+    """Find the rows of the table that hold one of these cells, and the cells' positions in ``ids``, ascending."""
+    rows, row_ids = rows_of(table, labels_key)
+    source = pd.Index(ids).get_indexer(pd.Index(row_ids))
+    order = np.argsort(source, kind="stable")[np.count_nonzero(source < 0) :]
+    return rows[order], source[order]
+
+
 def dense(values: Any, shape: tuple[int, ...], dtype: DTypeLike = np.float32) -> NDArray:
     """Copy values into a float array that can be written to; NaN throughout where there are none."""
     if values is None:
@@ -66,44 +59,63 @@ def dense(values: Any, shape: tuple[int, ...], dtype: DTypeLike = np.float32) ->
     return np.array(values, values.dtype if values.dtype.kind == "f" else dtype)
 
 
+def is_ours(entry: object) -> bool:
+    """Whether an entry of ``uns`` says what else of the table we wrote."""
+    return isinstance(entry, Mapping) and "wrote" in entry
+
+
+def written_by_us(table: AnnData) -> set[str]:
+    """List what of a table is from us, such as ``X``, ``obs/area``, ``layers/nimbus``."""
+    return {str(item) for entry in table.uns.values() if is_ours(entry) for item in entry["wrote"]}
+
+
 def extended(table: AnnData, cells: Mapping[str, NDArray[np.int64]], channels: Sequence[str]) -> AnnData:
-    """Add rows for regions and columns for channels that a table lacks, NaN everywhere (empty where sparse).
+    """Add rows for regions and columns for channels that a table of ours lacks, NaN everywhere (empty where sparse).
 
-    A region that has rows gets no more of them: the cells that are not there were taken out by the user.
-
-    Parameters
-    ----------
-    table
-        A table made by us. It is not changed.
-    cells
-        Ids of the cells of each labels element.
-    channels
-        Names of the columns that are needed.
+    A region that has rows gets no more of them: the cells that are not there were taken out by the user. The table
+    itself is not changed.
     """
     region_key, instance_key = annotation(table)
     lacking = {key: ids[:0] if len(rows_of(table, key)[1]) else ids for key, ids in cells.items()}
-    obs_names, var_names = _names(lacking), [name for name in channels if name not in table.var_names]
-    if not len(obs_names) and not var_names:
+    new_rows, new_columns = _cell_rows(lacking), [name for name in channels if name not in table.var_names]
+    if new_rows.empty and not new_columns:
         return table
-    n_obs, n_vars = table.n_obs + len(obs_names), table.n_vars + len(var_names)
-
-    obs, var = _grown_frame(table.obs, obs_names), _grown_frame(table.var, var_names)
-    obs[region_key] = [*table.obs[region_key].astype(object), *_regions(lacking)]
-    obs[instance_key] = np.concatenate([table.obs[instance_key].astype(np.int64), *lacking.values()])
-    # anndata 0.13 lists X among the layers, under the key None.
-    layers = {key: values for key, values in table.layers.items() if key is not None}
+    obs_names = table.obs_names if new_rows.empty else table.obs_names.append(new_rows.index)
+    var_names = table.var_names.append(pd.Index(new_columns)) if new_columns else table.var_names
+    obs = _grown(table.obs, obs_names).copy()
+    obs[region_key] = [*table.obs[region_key].astype(object), *new_rows[REGION]]
+    obs[instance_key] = np.concatenate([table.obs[instance_key].astype(np.int64), new_rows[INSTANCE]])
     grown = AnnData(
-        _grown(table.X, (n_obs, n_vars)),
+        _grown(table.X, obs_names, var_names),
         obs=obs,
-        var=var,
+        var=_grown(table.var, var_names).copy(),
         uns=table.uns,
-        layers={key: _grown(values, (n_obs, n_vars)) for key, values in layers.items()},
-        obsm={key: _grown_side(values, obs.index) for key, values in table.obsm.items()},
-        varm={key: _grown_side(values, var.index) for key, values in table.varm.items()},
-        obsp={key: _grown(values, (n_obs, n_obs)) for key, values in table.obsp.items()},
-        varp={key: _grown(values, (n_vars, n_vars)) for key, values in table.varp.items()},
+        # anndata 0.13 lists X among the layers, under the key None.
+        layers={key: _grown(layer, obs_names, var_names) for key, layer in table.layers.items() if key is not None},
+        obsm={key: _grown(values, obs_names) for key, values in table.obsm.items()},
+        varm={key: _grown(values, var_names) for key, values in table.varm.items()},
+        obsp={key: _grown(values, obs_names, obs_names) for key, values in table.obsp.items()},
+        varp={key: _grown(values, var_names, var_names) for key, values in table.varp.items()},
     )
     return _annotated(grown, region_key, instance_key)
+
+
+def _grown(values: Any, rows: pd.Index, columns: pd.Index | None = None) -> Any:
+    """Fill up with what is missing at the end, for more rows and, where given, more columns."""
+    shape = (len(rows), *(values.shape[1:] if columns is None else [len(columns)]))
+    if values.shape == shape:
+        return values
+    if isinstance(values, pd.DataFrame):
+        # A bool that is missing is an object otherwise, and cannot be written to disk.
+        values = values.astype({key: "boolean" for key, dtype in values.dtypes.items() if dtype.kind == "b"})
+        return values.reset_index(drop=True).reindex(range(len(rows))).set_axis(rows, axis=0)
+    if sparse.issparse(values):
+        values = values.tocsr(copy=True)
+        values.resize(shape)
+        return values
+    grown = np.full(shape, np.nan, np.result_type(values.dtype, np.float32))
+    grown[tuple(slice(n) for n in values.shape)] = values
+    return grown
 
 
 def _annotated(table: AnnData, region_key: str, instance_key: str) -> AnnData:
@@ -114,36 +126,8 @@ def _annotated(table: AnnData, region_key: str, instance_key: str) -> AnnData:
     )
 
 
-def _names(cells: Mapping[str, NDArray[np.int64]]) -> list[str]:
-    return [f"{labels}_{cell}" for labels, ids in cells.items() for cell in ids]
-
-
-def _regions(cells: Mapping[str, NDArray[np.int64]]) -> list[str]:
-    return [labels for labels, ids in cells.items() for _ in ids]
-
-
-def _grown_frame(frame: pd.DataFrame, names: Sequence[str]) -> pd.DataFrame:
-    if not len(names):
-        return frame.copy()
-    # A bool that is missing is an object otherwise, and cannot be written to disk.
-    grown = frame.astype({key: "boolean" for key, dtype in frame.dtypes.items() if dtype.kind == "b"})
-    grown = grown.reset_index(drop=True).reindex(range(len(frame) + len(names)))
-    return grown.set_axis(frame.index.append(pd.Index(names)), axis=0)
-
-
-def _grown_side(values: Any, names: pd.Index) -> Any:
-    if isinstance(values, pd.DataFrame):
-        return _grown_frame(values, names[len(values) :])
-    return _grown(values, (len(names), *values.shape[1:]))
-
-
-def _grown(values: Any, shape: tuple[int, ...]) -> Any:
-    if values.shape == shape:
-        return values
-    if sparse.issparse(values):
-        values = values.tocsr(copy=True)
-        values.resize(shape)
-        return values
-    grown = np.full(shape, np.nan, np.result_type(values.dtype, np.float32))
-    grown[tuple(slice(n) for n in values.shape)] = values
-    return grown
+def _cell_rows(cells: Mapping[str, NDArray[np.int64]]) -> pd.DataFrame:
+    names = [f"{labels}_{cell}" for labels, ids in cells.items() for cell in ids]
+    regions = [labels for labels, ids in cells.items() for _ in ids]
+    ids = np.concatenate([np.zeros(0, np.int64), *cells.values()])
+    return pd.DataFrame({REGION: regions, INSTANCE: ids}, index=names)

@@ -5,32 +5,50 @@ from __future__ import annotations
 import threading
 import warnings
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Final
+from dataclasses import dataclass
+from typing import Any, Final
 
 import numpy as np
 import pandas as pd
 from anndata import AnnData
 from numpy.typing import NDArray
+from pandas.api.extensions import take
+from spatialdata import SpatialData
 
 from nimbus_sd.keys import AREA, INTEGRATED, SPATIAL
-from nimbus_sd.spatial.provenance import (
-    is_extendable,
-    made_otherwise,
-    merge_factors,
-    storable,
-    written_by_us,
-)
-from nimbus_sd.spatial.region import RegionResult
-from nimbus_sd.spatial.rows import dense, extended, new_table, rows_of
-from nimbus_sd.spatial.table_checks import check_keys, has_key
-
-if TYPE_CHECKING:
-    from spatialdata import SpatialData
-
-__all__ = ["WRITING", "RegionResult", "check_keys", "write_table"]
+from nimbus_sd.spatial.checks import check_keys, is_extendable, same_name
+from nimbus_sd.spatial.region import Region
+from nimbus_sd.spatial.rows import dense, extended, new_table, rows_of, written_by_us
 
 #: Held while a table is read, changed and put back: threads that share a SpatialData would lose each other's results.
 WRITING: Final = threading.Lock()
+
+
+@dataclass(frozen=True, eq=False)
+class RegionResult:
+    """What was measured of the n cells of a region, in C channels.
+
+    Attributes
+    ----------
+    ids
+        Labels of the cells, shape (n,), each once.
+    scores, expression
+        Confidence that the cell expresses the marker, in [0, 1], and mean raw intensity, float32 (n, C).
+    area_px
+        Pixels of the region's common grid in each cell, shape (n,).
+    centroid
+        Mean y and x on the common grid, shape (n, 2); the centre of the first pixel is (0.5, 0.5).
+    too_small
+        Number of cells that have no interior pixel at the model's pixel size.
+    """
+
+    region: Region
+    ids: NDArray[np.integer]
+    scores: NDArray[np.float32]
+    expression: NDArray[np.float32]
+    area_px: NDArray[np.integer]
+    centroid: NDArray[np.float64]
+    too_small: int = 0
 
 
 def write_table(
@@ -45,23 +63,21 @@ def write_table(
 ) -> AnnData:
     """Put results into a table of a SpatialData: a new one, or one that is there already.
 
-    A new table has one row per cell and one column per channel. An existing one is joined on (region,
-    instance id): its rows, their order and its other content stay, and of our layers only the scored channels
-    of the scored regions are replaced. Cells and channels that it lacks are added if we made the table;
-    otherwise cells without a row are left out with a warning, and lacking channels are an error.
+    A new table has one row per cell and one column per channel. An existing one is joined on (region, instance id): its
+    rows, their order and its other content stay, and of our layers only the scored channels of the scored regions are
+    replaced. Cells and channels that it lacks are added if we made the table; otherwise cells without a row are left
+    out with a warning, and lacking channels are an error (ValueError, as of `check_keys`).
 
     All is prepared on a copy, which takes the place of the table in the end. Nothing on disk changes.
 
     Parameters
     ----------
-    sdata
+    sdata, table_key
         Where to put the table.
     results
         One for each region.
     channels
         Names of the C channels.
-    table_key
-        Name of the table.
     key_added
         Name of the layer of scores, and of the other entries below.
     factors
@@ -76,20 +92,12 @@ def write_table(
 
         - ``layers[key_added]``: scores, float32, NaN = not scored.
         - ``layers["integrated_expression"]``: mean raw intensities; ``X`` of a table made by us is the same.
-        - ``obs["area"]``: in um^2, and ``obsm["spatial"]``: x and y in pixels of the image, unless
-          there already.
+        - ``obs["area"]``: in um^2, and ``obsm["spatial"]``: x and y in pixels of the image, unless there already.
         - ``varm[f"{key_added}_normalization"]``: ``factors``.
-        - ``uns[key_added]``: ``provenance``, the unit of the area, and ``wrote``: what of this table is
-          from us.
-
-    Raises
-    ------
-    ValueError
-        As `check_keys`, and where an id does not fit into int64.
+        - ``uns[key_added]``: ``provenance``, the unit of the area, and ``wrote``: what of this table is from us.
     """
-    channels = [str(channel) for channel in channels]
     check_keys(sdata, table_key, key_added, channels, [result.region for result in results])
-    cells = {result.region.labels_key: _as_int64(result) for result in results}
+    cells = {result.region.labels_key: np.asarray(result.ids, np.int64) for result in results}
     if table_key in sdata.tables:
         table = sdata.tables[table_key].copy()
         ours = is_extendable(table)
@@ -97,87 +105,86 @@ def write_table(
     else:
         table, ours = new_table(cells, channels), True
 
-    columns = table.var_names.get_indexer(channels)
-    scores = dense(table.layers.get(key_added), table.shape)
-    expression = dense(table.layers.get(INTEGRATED), table.shape)
-    area, position = _own(table, "obs", AREA, (table.n_obs,)), _own(table, "obsm", SPATIAL, (table.n_obs, 2))
-    kept = np.isfinite(scores)
+    places = f"layers/{key_added}", f"layers/{INTEGRATED}", f"obs/{AREA}", f"obsm/{SPATIAL}"
+    arrays = {place: dense(table.layers.get(place.removeprefix("layers/")), table.shape) for place in places[:2]}
+    for place, shape in zip(places[2:], ((table.n_obs,), (table.n_obs, 2)), strict=True):
+        where, key = place.split("/")
+        entries = getattr(table, where)
+        if key in entries and place in written_by_us(table):
+            arrays[place] = dense(entries[key], shape, np.float64)
+        elif not same_name(entries, key):
+            arrays[place] = dense(None, shape, np.float64)
+    kept = np.isfinite(arrays[places[0]])
     without_row = 0
     for result in results:
         region = result.region
         rows, ids = rows_of(table, region.labels_key)
         source = pd.Index(cells[region.labels_key]).get_indexer(pd.Index(ids))
-        block = np.ix_(rows, columns)
-        scores[block], expression[block] = _taken(result.scores, source), _taken(result.expression, source)
+        block = np.ix_(rows, table.var_names.get_indexer(channels))
+        area, position = result.area_px * region.pixel_size**2, result.centroid[:, ::-1] / region.image_repeat
+        for place, values in zip(places, (result.scores, result.expression, area, position), strict=True):
+            if place in arrays:
+                # NaN where the source is -1.
+                arrays[place][block if place in places[:2] else rows] = take(values, source, allow_fill=True)
         kept[block] = False
-        if area is not None:
-            area[rows] = _taken(result.area_px * region.pixel_size**2, source)
-        if position is not None:
-            position[rows] = _taken(result.centroid[:, ::-1] / region.image_repeat, source)
         without_row += len(result.ids) - int(np.count_nonzero(source >= 0))
     if without_row:
         _warn(
-            f"{without_row} cells of the masks have no row in table {table_key!r} and were left out. Pass "
-            "another `table_key` to get a table of all cells."
+            f"{without_row} cells of the masks have no row in table {table_key!r} and were left out. Pass another "
+            "`table_key` to get a table of all cells."
         )
-    if kept.any() and (other := made_otherwise(table, key_added, provenance)):
+    if kept.any() and (other := _other_settings(table.uns.get(key_added, {}), _storable(provenance))):
         _warn(
-            f"layers[{key_added!r}] keeps scores made otherwise ({other}) for cells or channels not "
-            f"scored now, and uns[{key_added!r}] tells of the new ones only. Pass another `key_added` to "
-            "keep them apart."
+            f"layers[{key_added!r}] keeps scores made otherwise ({other}) for cells or channels not scored now, and "
+            f"uns[{key_added!r}] tells of the new ones only. Pass another `key_added` to keep them apart."
         )
 
-    layers = {key_added: scores, INTEGRATED: expression}
-    wrote = [f"layers/{key}" for key in layers]
-    for key, values in layers.items():
-        table.layers[key] = values
+    for place, values in arrays.items():
+        where, key = place.split("/")
+        getattr(table, where)[key] = values
     if ours:
-        table.X = expression.copy()
-        wrote.append("X")
-    if area is not None:
-        table.obs[AREA] = area
-        wrote.append(f"obs/{AREA}")
-    if position is not None:
-        table.obsm[SPATIAL] = position
-        wrote.append(f"obsm/{SPATIAL}")
+        table.X = table.layers[INTEGRATED].copy()
     normalization = f"{key_added}_normalization"
-    table.varm[normalization] = merge_factors(table.varm.get(normalization), factors, table.var_names)
+    table.varm[normalization] = _merged(table.varm.get(normalization), factors, table.var_names)
     table.uns[key_added] = {
-        **storable(provenance),
-        **({} if area is None else {"area_unit": "um^2"}),
-        "wrote": sorted(wrote),
+        **_storable(provenance),
+        **({"area_unit": "um^2"} if f"obs/{AREA}" in arrays else {}),
+        "wrote": sorted([*arrays, *(["X"] if ours else [])]),
     }
     sdata.tables[table_key] = table
     return table
 
 
-def _own(table: AnnData, where: str, key: str, shape: tuple[int, ...]) -> NDArray[np.float64] | None:
-    """Copy what we wrote before, NaN throughout if nothing; None where there is something of others."""
-    there = getattr(table, where)
-    if key in there and f"{where}/{key}" in written_by_us(table):
-        return dense(there[key], shape, np.float64)
-    return None if has_key(there, key) else dense(None, shape, np.float64)
-
-
 def _warn(message: str) -> None:
+    """Warn on behalf of the caller of `predict`."""
     warnings.warn(message, UserWarning, stacklevel=4)
 
 
-def _as_int64(result: RegionResult) -> NDArray[np.int64]:
-    ids = np.asarray(result.ids)
-    if ids.size and ids.max() > np.iinfo(np.int64).max:
-        raise ValueError(
-            f"Labels {result.region.labels_key!r} hold the id {ids.max()}, but a table holds ids up to "
-            f"{np.iinfo(np.int64).max} only. Renumber them, e.g. with `spatialdata.relabel_sequential`."
-        )
-    return ids.astype(np.int64)
+def _other_settings(before: Mapping[str, Any], now: Any) -> str:
+    """State the settings under which earlier scores were made, where they are not those of now."""
+    settings = ("model", "sha256", "views", "precision", "normalization", "quantile")
+    # Lists come back from disk as arrays.
+    other = [key for key in settings if key in before and not np.array_equal(before[key], now.get(key))]
+    return ", ".join(f"{key} {before[key]!r}" for key in other)
 
 
-def _taken(values: NDArray, source: NDArray[np.intp]) -> NDArray:
-    """Take rows of results, NaN where the source is -1."""
-    found = source >= 0
-    if found.all():
-        return values[source]
-    taken = np.full((len(source), *values.shape[1:]), np.nan, values.dtype)
-    taken[found] = values[source[found]]
-    return taken
+def _storable(value: Any) -> Any:
+    """Turn provenance into what zarr can hold: None is left out, other objects become text."""
+    if isinstance(value, Mapping):
+        return {str(key): _storable(entry) for key, entry in value.items() if entry is not None}
+    if isinstance(value, list | tuple):
+        return [_storable(entry) for entry in value]
+    if isinstance(value, np.generic):
+        return value.item()
+    return value if isinstance(value, bool | int | float | str | np.ndarray) else str(value)
+
+
+def _merged(before: pd.DataFrame | None, factors: pd.DataFrame, var_names: pd.Index) -> pd.DataFrame:
+    """Put new factors, channels x (regions and ``factor``), over those of earlier runs; the others stay."""
+    before = pd.DataFrame(index=var_names) if before is None else before
+    columns = [*before.columns, *(column for column in factors.columns if column not in before.columns)]
+    columns.sort(key=lambda column: column == "factor")
+    merged = pd.DataFrame(np.nan, index=var_names, columns=columns)
+    merged[before.columns] = before.to_numpy(np.float64)
+    merged.loc[factors.index, factors.columns] = factors.to_numpy(np.float64)
+    return merged

@@ -14,7 +14,6 @@ from scipy import sparse
 from tqdm.auto import tqdm
 
 from nimbus_sd import keys
-from nimbus_sd._table import pixel_sizes
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -100,27 +99,24 @@ def cell_features(
     """
     from nimbus_sd.spatial import (
         WRITING,
+        count_windows,
         existing_table,
         matched,
-        one_per_image,
         pixel_thresholds,
         read_features,
         read_outlines,
         regions_of_table,
-        windows,
     )
 
     table = existing_table(sdata, table_key, _PLACES)
-    noted = pixel_sizes(table)
-    regions = regions_of_table(sdata, table_key, image_key, labels_key, channels, pixel_size, noted)
+    regions = regions_of_table(sdata, table_key, image_key, labels_key, channels, pixel_size)
     columns = table.var_names.get_indexer(regions[0].channels)
 
-    total = sum(len(windows(region)) for region in [*one_per_image(regions), *regions, *regions])
     layers = np.full((len(_LAYERS), *table.shape), np.nan, np.float32)
     perimeter = np.full(table.n_obs, np.nan)
     thresholds = np.full(table.n_vars, np.nan)
     contacts = []
-    with tqdm(total=total, desc="Cell features", unit="window", disable=not progress) as bar:
+    with tqdm(total=count_windows(regions), desc="Cell features", unit="window", disable=not progress) as bar:
         thresholds[columns] = pixel_thresholds(regions, bar.update)
         for region in regions:
             outlines = read_outlines(region, bar.update)

@@ -1,19 +1,25 @@
-"""Levels that become 1: quantiles and thresholds of a channel's positive values, counted over chunks."""
+"""Levels that become 1: quantiles and thresholds of a channel's values, counted window by window."""
 
 from __future__ import annotations
 
 import numpy as np
 from numpy.typing import NDArray
 
-# Floats are counted by the leading bits of their pattern: sign, exponent and 14 bits of the fraction, so that a bin is
-# at most 2**-14 = 6e-5 of its value wide and its middle at most 3e-5 off.
-DROPPED_BITS = 23 - 14
-# Share of the values that Otsu's threshold takes as equally bright.
-BRIGHTEST = 0.0005
 #: Larger values are no intensities, but mark missing data, as float32's largest number does; their sums would overflow.
 LARGEST = np.float32(1e30)
+#: Side of a square in um.
+SQUARE_UM = 8.0
+#: Times Otsu's threshold of squares that the rule "otsu" takes as 1.
+OTSU_LEVELS = 5.0
+# Floats are counted by the leading bits of their pattern: sign, exponent and 14 bits of the fraction, so that a bin is
+# at most 2**-14 = 6e-5 of its value wide and its middle at most 3e-5 off.
+_DROPPED_BITS = 23 - 14
+# Share of the values that Otsu's threshold takes as equally bright.
+_BRIGHTEST = 0.0005
 # So many channels are counted at a time that their histograms take no more.
 _WORK_BYTES = 2**29
+# A square counts if cells cover at least this share of what they cover of the fullest square.
+_COVERED = 0.25
 
 
 class Histogram:
@@ -42,7 +48,7 @@ class Histogram:
             bins = values[values > 0].astype(np.int64)
         else:
             positive = values[(values > 0) & (values < LARGEST)].astype(np.float32)
-            bins = (positive.view(np.uint32) >> DROPPED_BITS).astype(np.int64)
+            bins = (positive.view(np.uint32) >> _DROPPED_BITS).astype(np.int64)
         if bins.size:
             first = int(bins.min())
             self._merge(first, np.bincount(bins - first))
@@ -54,10 +60,7 @@ class Histogram:
             self._merge(other._first, other._counts)
 
     def _merge(self, first: int, counts: NDArray[np.int64]) -> None:
-        if not self._counts.size:
-            self._first, self._counts = first, counts.astype(np.int64)
-            return
-        start = min(first, self._first)
+        start = min(first, self._first) if self._counts.size else first
         stop = max(first + counts.size, self._first + self._counts.size)
         merged = np.zeros(stop - start, np.int64)
         merged[self._first - start :][: self._counts.size] += self._counts
@@ -72,8 +75,14 @@ class Histogram:
     def bins(self) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
         """Return the positive values that occur (the middles of their bins), ascending, and their counts."""
         occurring = np.flatnonzero(self._counts)
-        index = occurring + self._first
-        return index.astype(np.float64) if self.exact else self._middle(index), self._counts[occurring]
+        return self._values(self._first + occurring), self._counts[occurring]
+
+    def end_of_bin(self, value: float) -> float:
+        """Return the largest value that is counted like this one."""
+        if self.exact or value == 0:
+            return value
+        bits = np.float32(value).view(np.uint32)
+        return float((bits | np.uint32((1 << _DROPPED_BITS) - 1)).view(np.float32))
 
     def quantile(self, q: float) -> float:
         """Return a quantile of the positive values, interpolated as by ``numpy.quantile``; NaN if there are none."""
@@ -82,10 +91,9 @@ class Histogram:
             return float("nan")
         rank = q * (total - 1)
         low = int(np.floor(rank))
-        cumulated = np.cumsum(self._counts)
-        below, above = np.searchsorted(cumulated, [low, min(low + 1, total - 1)], side="right")
-        lower, upper = self._value(self._first + int(below)), self._value(self._first + int(above))
-        return lower + (upper - lower) * (rank - low)
+        bins = np.searchsorted(np.cumsum(self._counts), [low, min(low + 1, total - 1)], side="right")
+        lower, upper = self._values(self._first + bins).tolist()
+        return float(lower + (upper - lower) * (rank - low))
 
     def otsu(self) -> float:
         """Return Otsu's threshold of the positive values and the counted zeros; NaN if no value is positive.
@@ -97,7 +105,7 @@ class Histogram:
         if not values.size:
             return float("nan")
         values, counts = np.append(0.0, values), np.append(self._zeros, counts)
-        largest = values[np.searchsorted(np.cumsum(counts), (1 - BRIGHTEST) * counts.sum())]
+        largest = values[np.searchsorted(np.cumsum(counts), (1 - _BRIGHTEST) * counts.sum())]
         # Where fewer than that are above 0, all of them count.
         values = np.minimum(values, largest) if largest > 0 else values
         below, above = np.cumsum(counts)[:-1], np.cumsum(counts[::-1])[::-1][1:]
@@ -107,45 +115,57 @@ class Histogram:
         best = int(np.argmax(below * above.astype(np.float64) * (high - low) ** 2))
         return float(low[best] + high[best]) / 2
 
-    def _value(self, index: int) -> float:
+    def _values(self, bins: NDArray[np.int64]) -> NDArray[np.float64]:
+        """Middles of bins."""
         if self.exact:
-            return float(index)
-        return float(self._middle(np.array([index]))[0])
-
-    @staticmethod
-    def _middle(index: NDArray[np.int64]) -> NDArray[np.float64]:
-        edges = (np.stack([index, index + 1]).astype(np.uint32) << DROPPED_BITS).view(np.float32)
+            return bins.astype(np.float64)
+        edges = (np.stack([bins, bins + 1]).astype(np.uint32) << _DROPPED_BITS).view(np.float32)
         return edges.astype(np.float64).mean(axis=0)
 
 
 def channels_in_work(histogram: Histogram, n_channels: int) -> list[range]:
     """Cut channels into groups that are counted together, so that many do not fill the memory.
 
-    Parameters
-    ----------
-    histogram
-        One like theirs; where values are as far apart as can be, those of floats take 32 MiB each.
-    n_channels
-        Number of channels.
+    ``histogram`` is one like theirs: where values are as far apart as can be, those of floats take 32 MiB each.
     """
-    size = max(1, _WORK_BYTES // (8 * (2**16 if histogram.exact else 2**31 >> DROPPED_BITS)))
+    size = max(1, _WORK_BYTES // (8 * (2**16 if histogram.exact else 2**31 >> _DROPPED_BITS)))
     return [range(start, min(start + size, n_channels)) for start in range(0, n_channels, size)]
 
 
 def normalize(image: NDArray, factors: NDArray) -> NDArray[np.float32]:
     """Divide each channel by its factor and clip to [0, 1].
 
-    Parameters
-    ----------
-    image
-        Shape (c, y, x), any real dtype, finite.
-    factors
-        Shape (c,), from 1 / ``LARGEST`` to ``LARGEST``; a channel whose factor is NaN becomes 0.
-
-    Returns
-    -------
-    float32 array of the same shape.
+    ``image`` is (c, y, x) of any real dtype, finite; ``factors`` (c,) lie between 1 / ``LARGEST`` and ``LARGEST``; a
+    channel whose factor is NaN becomes 0. Returns float32 of the same shape.
     """
     inverse = np.divide(1.0, factors, out=np.zeros(len(factors)), where=np.asarray(factors) > 0)
     scaled = image.astype(np.float32) * inverse.astype(np.float32)[:, None, None]
     return np.clip(scaled, 0, 1, out=scaled)
+
+
+def square_means(image: NDArray, inside: NDArray[np.bool_], side: int) -> NDArray[np.float32]:
+    """Mean intensity of the cells' pixels in each square of a window: how bright cells are, without parting them.
+
+    Parameters
+    ----------
+    image
+        Shape (c, y, x), any real dtype, finite.
+    inside
+        Pixels of cells, shape (y, x).
+    side
+        Side of a square in pixels. Squares start at the window's corner; those at its far edges may be smaller.
+
+    Returns
+    -------
+    float32 (c, n), the squares of which cells cover at least a quarter (of the fullest one, where none is full).
+    """
+    rows, cols = (np.arange(0, extent, side) for extent in inside.shape)
+
+    def sums(values: NDArray) -> NDArray[np.float32]:
+        return np.add.reduceat(np.add.reduceat(values.astype(np.float32), rows, axis=0), cols, axis=1)
+
+    weight = sums(inside)
+    covered = weight / sums(np.ones(inside.shape))
+    used = (covered > 0) & (covered >= _COVERED * covered.max())
+    # Channel by channel, so that no copy of the whole window is made.
+    return np.stack([sums(np.where(inside, channel, 0))[used] / weight[used] for channel in image])

@@ -1,4 +1,4 @@
-"""Sums over cells, tile by tile, against averaging an enlarged map."""
+"""Numbers, medians and sums of cells; sums tile by tile, against averaging an enlarged map."""
 
 import tracemalloc
 
@@ -6,18 +6,30 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from hypothesis.extra import numpy as arrays
 from scipy import ndimage
 
-from nimbus_sd.pixels import CellSums, Footprint, Grid, tiles
-
-no_deadline = settings(derandomize=True, deadline=None, max_examples=50)
+from nimbus_sd.pixels import CellSums, Footprint, Grid, cell_medians, numbered, tiles
 
 
-def blobs(rng, shape, coarseness=3):
-    """Labels with gaps that reach over tiles, some of them in several pieces."""
-    small = [-(-n // coarseness) for n in shape]
-    labels = rng.choice([0, 0, 1, 4, 5, 900], small).astype(np.int64)
-    return labels.repeat(coarseness, 0).repeat(coarseness, 1)[: shape[0], : shape[1]]
+@pytest.mark.parametrize("labels", [[], [7], [5, 2, 2, 9, 0, 5], [2**62, 1, 2**40, 1]])
+@pytest.mark.parametrize("dtype", [np.int64, np.uint64])
+def test_numbering_is_numpys_unique(labels, dtype):
+    labels = np.array(labels, dtype)
+    ids, number = numbered(labels)
+    expected_ids, expected = np.unique(labels, return_inverse=True)
+    np.testing.assert_array_equal(ids, expected_ids)
+    np.testing.assert_array_equal(number, expected)
+    assert ids.dtype == dtype and number.dtype == np.int64
+
+
+@given(st.integers(1, 6), st.integers(0, 40), st.data())
+def test_medians_are_numpys(n, size, data):
+    cell = data.draw(arrays.arrays(np.int64, size, elements=st.integers(0, n - 1)))
+    finite = st.floats(width=32, allow_nan=False, allow_infinity=False) | st.sampled_from([0.0, -0.0, 1.0])
+    values = data.draw(arrays.arrays(np.float32, size, elements=finite))
+    expected = [np.median(values[cell == i].astype(np.float64)) if (cell == i).any() else np.nan for i in range(n)]
+    np.testing.assert_array_equal(cell_medians(cell, values, n), np.array(expected, np.float32))
 
 
 def summed(labels, image, score_map, grid, tile_size):
@@ -28,18 +40,14 @@ def summed(labels, image, score_map, grid, tile_size):
         index = [grid.model_index(pixels, axis) - tile.core[axis].start for axis, pixels in enumerate((rows, cols))]
         width = tile.core[1].stop - tile.core[1].start
         footprint = Footprint.of(labels[rows, cols], *index, width, (rows.start, cols.start))
-        core = score_map[:, tile.core[0], tile.core[1]]
         if len(footprint.ids):
-            sums.add(
-                footprint.ids,
-                footprint.geometry,
-                np.stack([footprint.sum_image(channel[rows, cols]) for channel in image], axis=1),
-                np.stack([footprint.sum_map(one) for one in core], axis=1),
-            )
+            expression = np.stack([footprint.sum_image(channel[rows, cols]) for channel in image], axis=1)
+            scores = np.stack([footprint.sum_map(channel[tile.core]) for channel in score_map], axis=1)
+            sums.add(footprint.ids, footprint.geometry, expression, scores)
     return sums.result()
 
 
-@no_deadline
+@settings(derandomize=True, deadline=None, max_examples=50)
 @given(
     st.integers(0, 2**32 - 1),
     st.tuples(st.integers(1, 70), st.integers(1, 70)),
@@ -47,12 +55,15 @@ def summed(labels, image, score_map, grid, tile_size):
     st.sampled_from([4, 8, 1000]),
 )
 def test_means_are_those_of_a_map_enlarged_by_nearest_neighbour(seed, shape, scale, tile_size):
-    rng = np.random.default_rng(seed)
-    labels, grid = blobs(rng, shape), Grid(shape, scale, 4)
+    rng, grid = np.random.default_rng(seed), Grid(shape, scale, 4)
+    # Labels with gaps that reach over tiles, some of them in several pieces.
+    labels = rng.choice([0, 0, 1, 4, 5, 900], [-(-n // 3) for n in shape]).astype(np.int64)
+    labels = labels.repeat(3, 0).repeat(3, 1)[: shape[0], : shape[1]]
     image, score_map = rng.integers(0, 1000, (2, *shape)), rng.random((2, *grid.model_shape), dtype=np.float32)
     ids, area, centroid, mean, score = summed(labels, image, score_map, grid, tile_size)
 
     np.testing.assert_array_equal(ids, np.unique(labels[labels > 0]))
+    assert centroid.shape == (len(ids), 2) and mean.shape == score.shape == (len(ids), 2)
     if not len(ids):
         return
     np.testing.assert_array_equal(area, [np.sum(labels == i) for i in ids])
@@ -65,27 +76,14 @@ def test_means_are_those_of_a_map_enlarged_by_nearest_neighbour(seed, shape, sca
         np.testing.assert_allclose(mean[:, channel], ndimage.mean(image[channel], labels, ids), rtol=1e-6)
 
 
-def test_no_cell():
-    ids, area, centroid, mean, score = CellSums(3).result()
-    assert [len(part) for part in (ids, area, centroid, mean, score)] == [0] * 5
-    assert mean.shape == score.shape == (0, 3) and centroid.shape == (0, 2)
-
-
-def test_large_ids_take_no_memory():
-    labels = np.zeros((8, 8), np.int64)
-    labels[:4], labels[4:] = 2_000_000_000, 2**62
-    index = np.arange(8)
-    footprint = Footprint.of(labels, index, index, 8)
+def test_large_ids_take_no_memory_and_sums_do_not_overflow():
+    labels = np.zeros((300, 300), np.int64)
+    labels[:150], labels[150:] = 2_000_000_000, 2**62
+    footprint = Footprint.of(labels, np.arange(300), np.arange(300), 300)
     assert footprint.ids.tolist() == [2_000_000_000, 2**62]
-    assert footprint.sum_map(np.ones((8, 8))).tolist() == [32, 32]
-
-
-@pytest.mark.parametrize("dtype", ["uint8", "uint16", "float32"])
-def test_sums_do_not_overflow(dtype):
-    labels = np.ones((300, 300), np.int64)
-    image = np.full((300, 300), 250).astype(dtype)
-    index = np.arange(300)
-    assert Footprint.of(labels, index, index, 300).sum_image(image).tolist() == [250 * 90_000]
+    assert footprint.sum_map(np.ones((300, 300))).tolist() == [45_000, 45_000]
+    for dtype in ("uint8", "uint16", "float32"):
+        assert footprint.sum_image(np.full((300, 300), 250, dtype)).tolist() == [250 * 45_000] * 2
 
 
 def test_result_copies_the_sums_only_some_columns_at_a_time():

@@ -1,0 +1,128 @@
+"""What is wrong with names and tables is found before anything is computed."""
+
+import numpy as np
+import pandas as pd
+import pytest
+from anndata import AnnData
+from scipy import sparse
+from spatialdata.models import TableModel
+
+from nimbus_sd.spatial import check_keys, find_regions
+from nimbus_sd.spatial.checks import is_extendable
+
+
+@pytest.fixture
+def refused(build, pixels, cells):
+    """Check names against a SpatialData with image ``image``, labels ``cells`` and, where given, a table."""
+
+    def check(message, table=None, table_key="table", key_added="nimbus", channels=("CD3", "CD8")):
+        sdata = build({"image": pixels()}, {"cells": cells()})
+        if table is not None:
+            sdata.tables["table"] = table
+        regions = find_regions(sdata, pixel_size=1)
+        if message is None:
+            check_keys(sdata, table_key, key_added, channels, regions)
+        else:
+            with pytest.raises(ValueError, match=message):
+                check_keys(sdata, table_key, key_added, channels, regions)
+
+    return check
+
+
+def annotated(regions=("cells", "cells"), ids=(3, 5), var_names=("CD3", "CD8"), text_ids=None, **parts):
+    obs = pd.DataFrame(
+        {"region": pd.Categorical(regions), "instance_id": list(ids)}, index=[str(i) for i in range(len(ids))]
+    )
+    table = AnnData(np.zeros((len(ids), len(var_names))), obs=obs, var=pd.DataFrame(index=list(var_names)), **parts)
+    table = TableModel.parse(table, region=sorted(set(regions)), region_key="region", instance_key="instance_id")
+    if text_ids is not None:
+        table.obs["instance_id"] = text_ids
+    return table
+
+
+def test_usual_names_pass(refused):
+    refused(None)
+    refused(None, annotated())
+    refused(None, annotated(var_names=("CD8", "other", "CD3")))
+    refused(None, key_added="Nimbus-v2.1_x")
+    # Ids of other regions may be anything.
+    refused(None, annotated(("cells", "spots"), text_ids=["3", "AAACC-1"]))
+
+
+@pytest.mark.parametrize("name", ["", "a b", "a/b", "__a", ".", "..", "_index", "a:b", 3, None])
+def test_names_that_cannot_be_stored(refused, name):
+    refused(r"`key_added` is .*; it must consist of letters, digits", key_added=name)
+    refused(r"`table_key` is .*; it must consist of letters, digits", table_key=name)
+
+
+def test_names_that_are_taken(refused):
+    for name in ("integrated_expression", "gold", "Silver", "spatialdata_attrs"):
+        refused(f"`key_added` is '{name}', which is kept for something else", key_added=name)
+    for name in ("image", "cells", "Cells", "Table"):
+        message = f"`table_key` is '{name}', but there is an element '{name.lower()}'"
+        refused(message, annotated(), table_key=name)
+
+
+NO_ANNOTATION = AnnData(np.zeros((2, 2)), var=pd.DataFrame(index=["CD3", "CD8"]))
+GENES = [f"gene{i}" for i in range(7)]
+
+
+@pytest.mark.parametrize(
+    ("table", "message"),
+    [
+        (NO_ANNOTATION, r"'table' does not say which cells its rows are.*another `table_key`"),
+        (annotated(var_names=GENES), r"its 7 columns \('gene0', .* 'gene4', \.\.\.\) are none of the channels"),
+        (annotated(var_names=("CD3", "CD20")), r"'table' has no columns 'CD8', and they cannot be added. Pass"),
+        (annotated(("nuclei", "nuclei")), r"no rows for 'cells'; it is about 'nuclei'. Pass another `table_key`"),
+        (annotated(text_ids=[3, 3]), "several rows for one label of 'cells'"),
+        (annotated(text_ids=["x1", "x2"]), "must hold the labels of 'cells' as whole numbers"),
+    ],
+)
+def test_tables_that_cannot_be_joined(refused, table, message):
+    refused(message, table)
+
+
+@pytest.mark.filterwarnings("ignore:Variable names are not unique")
+def test_channels_that_are_not_unique(refused):
+    refused("several columns of the same name", annotated(var_names=("CD3", "CD3")), channels=["CD3"])
+
+
+@pytest.mark.parametrize(
+    ("where", "key"),
+    [
+        ("layers", "nimbus"),
+        ("layers", "integrated_expression"),
+        ("layers", "Nimbus"),
+        ("uns", "nimbus"),
+        ("uns", "NIMBUS"),
+        ("varm", "nimbus_normalization"),
+        ("varm", "Nimbus_normalization"),
+    ],
+)
+def test_keys_that_are_taken_in_the_table(refused, where, key):
+    table = annotated()
+    getattr(table, where)[key] = {"params": 1} if where == "uns" else np.zeros((2, 2))
+    refused(rf"{where}\['{key}'\] of another origin.*another `key_added` or `table_key`", table)
+
+
+def ours():
+    values = np.array([[1, np.nan], [3, 4]])
+    uns = {"nimbus": {"wrote": ["X", "layers/nimbus"]}}
+    return AnnData(values, layers={"integrated_expression": values.copy()}, uns=uns)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda table: table.uns["nimbus"]["wrote"].remove("X"),
+        lambda table: table.X.__setitem__((1, 1), 5),
+        lambda table: table.layers.pop("integrated_expression"),
+        lambda table: setattr(table, "raw", table),
+        lambda table: setattr(table, "X", sparse.csr_matrix(np.nan_to_num(table.X))),
+    ],
+)
+def test_only_tables_that_are_as_we_made_them_are_extended(change):
+    table = ours()
+    assert is_extendable(table)
+    change(table)
+    assert not is_extendable(table)
