@@ -63,7 +63,7 @@ def draw(sdata, folder: Path) -> None:
 
     folder.mkdir(parents=True, exist_ok=True)
     for key in ("small", "leiden"):
-        ns.pl.clusters(sdata, key, next(iter(sdata.labels))).figure.savefig(folder / f"{key}.png", bbox_inches="tight")
+        ns.pl.cells(sdata, key, next(iter(sdata.labels))).figure.savefig(folder / f"{key}.png", bbox_inches="tight")
     image = next(iter(sdata.images.values())).sel(c=list(SHOWN)).to_numpy().astype(float)
     _, ax = plt.subplots(figsize=(8, 8))
     ax.imshow(np.clip(image / np.quantile(image, 0.995, axis=(1, 2), keepdims=True), 0, 1).transpose(1, 2, 0))
