@@ -10,7 +10,6 @@ from typing import Any
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
-from matplotlib.figure import Figure
 
 from nimbus_sd._disk import replacing
 from nimbus_sd.pl._style import literal
@@ -64,7 +63,7 @@ def _text(value: Any) -> str:
     return f"{value:.4g}" if isinstance(value, float | np.floating) else str(value)
 
 
-def picture(figure: Figure, caption: str) -> str:
+def picture(figure: Any, caption: str) -> str:
     """Return a figure as HTML with a caption of plain text, and close it."""
     data = io.BytesIO()
     literal(figure)

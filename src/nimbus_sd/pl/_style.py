@@ -145,7 +145,6 @@ def legend_beside(
 ) -> Legend:
     """Put a legend to the right of the axes, in as many columns as it takes, with a gap in inches."""
     beside = ax.transAxes + ScaledTranslation(gap, 0, ax.figure.dpi_scale_trans)
-    look = {"fontsize": "small", "handlelength": 1, "handleheight": 1, "frameon": False, "borderaxespad": 0} | style
-    columns = -(-len(handles) // rows)
-    place = {"bbox_to_anchor": (1, 1), "bbox_transform": beside, "loc": "upper left"}
-    return ax.legend(handles=list(handles), ncols=columns, **place, **look)
+    look: dict[str, Any] = {"fontsize": "small", "handlelength": 1, "handleheight": 1, "loc": "upper left"} | style
+    place: dict[str, Any] = {"bbox_to_anchor": (1, 1), "bbox_transform": beside, "borderaxespad": 0}
+    return ax.legend(handles=handles, ncols=-(-len(handles) // rows), frameon=False, **place, **look)

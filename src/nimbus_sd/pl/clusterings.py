@@ -72,9 +72,10 @@ def composition(adata: AnnData, groupby: str, *, by: str | None = None, ax: Axes
     left, right = (0.08 * max(map(len, texts)) for texts in (counts.index, numbers))
     wide, high = legend_size(colors)
     ax = axes(ax, left + _BARS + right + 0.2 + wide, max(0.9 + 0.32 * len(counts), 0.1 + high))
-    look = {"width": 0.8, "edgecolor": "white", "linewidth": 0.4, "fontsize": "small"}
+    look: dict[str, Any] = {"width": 0.8, "edgecolor": "white", "linewidth": 0.4, "fontsize": "small"}
     counts.div(total, axis=0).plot.barh(stacked=True, color=list(colors.values()), legend=False, ax=ax, **look)
-    ax.bar_label(ax.containers[-1], numbers, padding=3, fontsize="x-small", color="#333333")
+    last: Any = ax.containers[-1]
+    ax.bar_label(last, numbers, padding=3, fontsize="x-small", color="#333333")
     ax.set(xlim=(0, 1), ylim=(len(counts) - 0.5, -0.5), xlabel="share of cells", ylabel="")
     ax.spines["left"].set_visible(False)
     ax.tick_params(axis="y", length=0)
@@ -141,13 +142,8 @@ def som_stars(
         wide, high = legend_size([*of_marker, *of_group, "marker", "metacluster"])
         _, ax = plt.subplots(figsize=(side * xdim + 0.3 + wide, max(side * ydim + 0.3, high)), layout="compressed")
     squares = [Rectangle((x - 0.5, y - 0.5), 1, 1) for x, y in place]
-    behind = {
-        "facecolors": [of_group[name] for name in groups],
-        "edgecolors": "white",
-        "linewidths": 0.6,
-        "alpha": 0.45,
-    }
-    ax.add_collection(PatchCollection(squares, **behind))
+    behind = [of_group[name] for name in groups]
+    ax.add_collection(PatchCollection(squares, facecolors=behind, edgecolors="white", linewidths=0.6, alpha=0.45))
     radius = np.where(counts > 0, _SMALLEST + (_LARGEST - _SMALLEST) * np.sqrt(counts / max(counts.max(), 1)), 0)
     discs = [Circle(tuple(at), size) for at, size in zip(place, radius, strict=True) if size > 0]
     ax.add_collection(PatchCollection(discs, facecolors="white", edgecolors=GREY, linewidths=0.4))
@@ -162,11 +158,10 @@ def som_stars(
         ax.add_collection(PatchCollection(wedges, facecolors=of_marker[name], edgecolors="none"))
     ax.plot(*place[counts == 0].T, "x", color=GREY, markersize=4, linestyle="")
     grid = groups.to_numpy().reshape(xdim, ydim)
-    dark = {"colors": "#333333", "linewidths": 1.2}
     x, y = np.nonzero(grid[:-1] != grid[1:])
-    ax.vlines(x + 0.5, y - 0.5, y + 0.5, **dark)
+    ax.vlines(x + 0.5, y - 0.5, y + 0.5, colors="#333333", linewidths=1.2)
     x, y = np.nonzero(grid[:, :-1] != grid[:, 1:])
-    ax.hlines(y + 0.5, x - 0.5, x + 0.5, **dark)
+    ax.hlines(y + 0.5, x - 0.5, x + 0.5, colors="#333333", linewidths=1.2)
     ax.set(xlim=(-0.55, xdim - 0.45), ylim=(-0.55, ydim - 0.45), aspect="equal")
     ax.axis("off")
     header = [patches({name: "none"}) for name in ("marker", "metacluster")]

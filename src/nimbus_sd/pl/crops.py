@@ -86,17 +86,17 @@ def disagreement(
     n_cells = n_cells if given is None else min(n_cells, given.size)
     if n_cells < 1:
         raise ValueError("`n_cells` and the number of axes must be at least 1.")
-    adata = table_of(sdata, table_key)
+    adata = _located_table(sdata, table_key)
     picked = _disagreeing(adata, kind, channel_names(adata, channels), layer, n_cells)
     columns = min(len(picked), 6)
     rows = -(-len(picked) // columns)
-    size = (2 * columns, 2.3 * rows)
-    axes = plt.subplots(rows, columns, figsize=size, layout="constrained")[1] if given is None else given
-    axes = np.ravel(axes)
+    axes = given
+    if axes is None:
+        axes = np.ravel(plt.subplots(rows, columns, figsize=(2 * columns, 2.3 * rows), layout="constrained")[1])
     for cell, here in zip(picked.itertuples(), axes, strict=False):
         crop, inside = _crop_around(region_of(sdata, cell.channel, cell.region), cell, width)
         image(sdata, cell.channel, cell.region, crop=crop, outlines=False, table_key=table_key, ax=here)
-        _draw_outline(here, inside, "#e69f00")
+        here.contour(inside, [0.5], colors=["#e69f00"], linewidths=1.2)
         # A score that is called at 0.5 must not be shown as the other side of it.
         digits = 3 if f"{cell.score:.2f}" == "0.50" else 2
         text = f"{cell.channel}: score {cell.score:.{digits}f}\nrelative mean {cell.relative:.2f}"
@@ -108,19 +108,16 @@ def disagreement(
 
 def _disagreeing(adata: AnnData, kind: str, channels: list[str], layer: str, n_cells: int) -> pd.DataFrame:
     """Find the most extreme cells: channel, row, score, relative mean, region, instance, x and y of each."""
-    _check_places(adata)
     dim, large, parts = kind == "dim", _large_enough(adata), []
     for channel in channels:
         score, mean = column(adata, layer, channel), column(adata, keys.INTEGRATED, channel)
         positive, negative = np.isfinite(mean) & (score >= 0.5), np.isfinite(mean) & (score < 0.5)
-        if not positive.any() or not negative.any():
-            continue
-        low, high = np.median(mean[negative]), np.median(mean[positive])
-        if high <= low:
-            continue
-        relative = (mean - low) / (high - low)
-        rows = np.flatnonzero((positive & (relative < 0.5) if dim else negative & (relative > 0.5)) & large)
-        parts.append(pd.DataFrame({"channel": channel, "row": rows, "score": score[rows], "relative": relative[rows]}))
+        low, high = (np.median(mean[called]) if called.any() else np.nan for called in (negative, positive))
+        if high > low:
+            relative = (mean - low) / (high - low)
+            rows = np.flatnonzero((positive & (relative < 0.5) if dim else negative & (relative > 0.5)) & large)
+            columns = {"channel": channel, "row": rows, "score": score[rows], "relative": relative[rows]}
+            parts.append(pd.DataFrame(columns))
     names = ", ".join(channels)
     if not parts:
         raise ValueError(f"None of {names} has cells called positive, brighter on average, and negative.")
@@ -187,14 +184,13 @@ def cluster_gallery(
     >>> axes.shape
     (2, 4)
     """
-    adata = table_of(sdata, table_key)
+    adata = _located_table(sdata, table_key)
     wanted = chosen_clusters(adata, groupby, clusters)
     check_count("n_cells", n_cells, 1)
     check_count("width", width, 1)
     given = None if channels is None else channel_names(adata, channels)
     if given is not None and not 1 <= len(given) <= len(_DARK):
         raise ValueError(f"`channels` has {len(given)} names; a crop can show one to three.")
-    _check_places(adata)
     picked, means = _typical_and_doubtful(sdata, adata, groupby, layer, wanted, n_cells)
     markers = {name: given or _markers(adata, groupby, means, name) for name in wanted}
 
@@ -217,7 +213,7 @@ def cluster_gallery(
         top = np.array([tops[name] if tops[name] > 0 else 1.0 for name in markers[cell.cluster]])
         mixed = np.tensordot(np.clip(pixels / top[:, None, None], 0, 1), _LIGHT[: len(top)], axes=(0, 0))
         here.imshow(np.clip(mixed, 0, 1), interpolation="nearest")
-        _draw_outline(here, inside, "white")
+        here.contour(inside, [0.5], colors=["white"], linewidths=1.2)
         if cell.nearest:
             here.set_title(f"or {cell.nearest}?", fontsize=7, pad=2)
     for here in axes.ravel():
@@ -297,9 +293,12 @@ def _cut_by_edge(sdata: SpatialData, adata: AnnData, asked: NDArray[np.bool_]) -
     return cut
 
 
-def _check_places(adata: AnnData) -> None:
+def _located_table(sdata: SpatialData, table_key: str) -> AnnData:
+    """Return a table that says where its cells are."""
+    adata = table_of(sdata, table_key)
     if keys.SPATIAL not in adata.obsm:
         raise KeyError(f"The table has no obsm[{keys.SPATIAL!r}], where x and y of its cells should be, in pixels.")
+    return adata
 
 
 def _large_enough(adata: AnnData) -> NDArray[np.bool_]:
@@ -334,10 +333,6 @@ def _crop_around(region: Region, cell: Any, width: int) -> tuple[Crop, NDArray[n
             f"{cell.x:g}, {cell.y:g}; it must be x and y in pixels of the image {region.image_key!r}."
         )
     return crop, inside
-
-
-def _draw_outline(ax: Axes, inside: NDArray[np.bool_], color: str) -> None:
-    ax.contour(inside, [0.5], colors=[color], linewidths=1.2)
 
 
 def _grid(markers: Mapping[str, Sequence[str]], n_cells: int) -> np.ndarray:

@@ -24,6 +24,12 @@ _WIDTHS = (1.4, 0.7, 2.4, 3.4)
 _LEGEND_ROWS = 20
 # Cells of a bin.
 _FEW = 10
+# Columns of x and y of the curves that are drawn in a square, and why there may be none.
+_SQUARE = {
+    ("false_positive_rate", "true_positive_rate"): "no channel has both classes",
+    ("recall", "precision"): "no channel has positive cells",
+    ("score", "observed"): "no scores",
+}
 _BINS = 256
 
 
@@ -62,20 +68,31 @@ def curve(
     >>> ax = ns.pl.curve(ns.metrics.threshold_curve(adata, "gold", average="pooled"), metrics="f1")
     """
     source = "`metrics.roc_curve`, `pr_curve`, `threshold_curve` or `calibration_curve`"
-    if "true_positive_rate" in table:
-        _check_source(table, ["layer", "channel", "false_positive_rate"], source)
-        ax = _draw_lines(table, "false_positive_rate", "true_positive_rate", ax, "no channel has both classes")
-    elif "observed" in table:
-        _check_source(table, ["layer", "channel", "score", "cells"], source)
-        ax = _draw_lines(table, "score", "observed", ax, "no scores")
-        _draw_dots_of_bins(table, ax)
-    elif "recall" in table and "f1" not in table:
-        _check_source(table, ["layer", "channel", "precision"], source)
-        return _draw_lines(table, "recall", "precision", ax, "no channel has positive cells")
-    else:
-        return _draw_thresholds(table, as_list(metrics), source, ax)
-    if ax.lines:
-        ax.plot([0, 1], [0, 1], color=GREY, linewidth=0.6, linestyle=":", zorder=0)
+    _check_source(table, ["layer", "channel"], source)
+    for (x, y), why in _SQUARE.items():
+        if {x, y} <= set(table) and "f1" not in table:
+            ax = _draw_lines(table, x, y, ax, why)
+            ax.set(xlim=(-0.02, 1.02), aspect="equal")
+            if ax.lines and y != "precision":
+                ax.plot([0, 1], [0, 1], color=GREY, linewidth=0.6, linestyle=":", zorder=0)
+            return ax
+    metrics = as_list(metrics)
+    if not metrics:
+        raise ValueError("`metrics` is empty; name at least one column of the table, such as 'f1'.")
+    _check_source(table, ["threshold", *metrics], source)
+    spans = table.groupby("layer", sort=False)["threshold"].agg(["min", "max"]).dropna()
+    within = (spans["min"] >= 0) & (spans["max"] <= 1)
+    if within.any() and not within.all():
+        raise ValueError(
+            f"Thresholds of {list(spans.index[within])} are in [0, 1], those of {list(spans.index[~within])} are in "
+            'other units and do not share an axis with them. Draw one layer at a time: table[table["layer"] == "..."].'
+        )
+    metrics = metrics[-1:] if table["channel"].nunique() > 1 else metrics
+    if len(metrics) == 1:
+        return _draw_lines(table, "threshold", metrics[0], ax, "no labelled cell with a value")
+    table = table.melt(["layer", "threshold"], metrics, "channel", "value")
+    ax = _draw_lines(table, "threshold", "value", ax, "no labelled cell with a value")
+    ax.set_ylabel("")
     return ax
 
 
@@ -110,12 +127,10 @@ def metrics(table: pd.DataFrame, *, metric: str = "f1", ax: Axes | None = None) 
         flat["row"] = flat["confounder"].map(title)
         ax = _draw_intervals(flat, "information", "mutual information with errors (nats)", ax)
         ax.set_xlim(left=min(0, ax.get_xlim()[0]))
-        empty = flat.groupby("row", sort=False)["information"].count() == 0
-        for number, name in enumerate(empty.index):
-            if empty[name] and "reason" in flat:
-                reason = flat.loc[flat["row"] == name, "reason"].iloc[0]
+        for number, (_, part) in enumerate(flat.groupby("row", sort=False)):
+            if "reason" in part and part["information"].isna().all():
                 style: dict[str, Any] = {"fontsize": "x-small", "color": GREY, "va": "center"}
-                ax.text(0.02, -number, reason, transform=ax.get_yaxis_transform(), **style)
+                ax.text(0.02, -number, part["reason"].iloc[0], transform=ax.get_yaxis_transform(), **style)
         return ax
     if "baseline" in flat:
         _check_source(flat, ["rule", "difference"], "`metrics.compare_baselines`")
@@ -213,39 +228,7 @@ def _check_source(table: pd.DataFrame, columns: Sequence[str], source: str) -> N
         raise ValueError(f"The table lacks {missing}; it must be the result of {source}. It has {list(table)}.")
 
 
-def _draw_thresholds(table: pd.DataFrame, metrics: list[str], source: str, ax: Axes | None) -> Axes:
-    """Draw one metric of several channels, or several of one, against the threshold."""
-    if not metrics:
-        raise ValueError("`metrics` is empty; name at least one column of the table, such as 'f1'.")
-    _check_source(table, ["layer", "channel", "threshold", *metrics], source)
-    spans = table.groupby("layer", sort=False)["threshold"].agg(["min", "max"]).dropna()
-    within = (spans["min"] >= 0) & (spans["max"] <= 1)
-    if within.any() and not within.all():
-        raise ValueError(
-            f"Thresholds of {list(spans.index[within])} are in [0, 1], those of {list(spans.index[~within])} are in "
-            'other units and do not share an axis with them. Draw one layer at a time: table[table["layer"] == "..."].'
-        )
-    metrics = metrics[-1:] if table["channel"].nunique() > 1 else metrics
-    if len(metrics) > 1:
-        table = table.melt(["layer", "threshold"], metrics, "channel", "value")
-    y = "value" if len(metrics) > 1 else metrics[0]
-    ax = _draw_lines(table, "threshold", y, ax, "no labelled cell with a value", square=False)
-    ax.set_ylabel(title(metrics[0]) if len(metrics) == 1 else "")
-    return ax
-
-
-def _draw_dots_of_bins(table: pd.DataFrame, ax: Axes) -> None:
-    """Draw a dot per bin, as large as it has cells."""
-    looks, _ = _looks(table)
-    for key, part in table.groupby(["layer", "channel"], sort=False):
-        size = 8 + 80 * part["cells"] / max(1, part["cells"].max())
-        alpha: Any = np.where(part["cells"] < _FEW, 0.15, 0.55)
-        style = {"color": looks[key]["color"], "linewidth": 0, "zorder": 1}
-        ax.scatter(part["score"], part["observed"], s=size, alpha=alpha, **style)
-    ax.set_ylabel("share of positive cells")
-
-
-def _draw_lines(table: pd.DataFrame, x: str, y: str, ax: Axes | None, why: str, *, square: bool = True) -> Axes:
+def _draw_lines(table: pd.DataFrame, x: str, y: str, ax: Axes | None, why: str) -> Axes:
     """Draw lines of all channels and layers, a legend beside them, and a note on those that have none."""
     known = table.dropna(subset=[x, y])
     without = [name for name in table["channel"].unique() if name not in set(known["channel"])]
@@ -253,14 +236,18 @@ def _draw_lines(table: pd.DataFrame, x: str, y: str, ax: Axes | None, why: str, 
     entries = {name: look for name, look in entries.items() if name not in without}
     several = len(entries) > 1
     ax = axes(ax, 3.6 + 1.8 * several * -(-len(entries) // _LEGEND_ROWS), 3.4)
-    ax.set(xlabel=title(x), ylabel=title(y), ylim=(-0.02, 1.02))
-    if square:
-        ax.set(xlim=(-0.02, 1.02), aspect="equal")
+    label = "share of positive cells" if y == "observed" else title(y)
+    ax.set(xlabel=title(x), ylabel=label, ylim=(-0.02, 1.02))
     if known.empty:
         say_empty(ax, why)
         return ax
     for key, part in known.groupby(["layer", "channel"], sort=False):
         ax.plot(part[x], part[y], **looks[key])
+        if y == "observed":
+            # A dot per bin, as large as it has cells.
+            alpha: Any = np.where(part["cells"] < _FEW, 0.15, 0.55)
+            size = 8 + 80 * part["cells"] / part["cells"].max()
+            ax.scatter(part[x], part[y], size, looks[key]["color"], alpha=alpha, linewidth=0, zorder=1)
     if several:
         handles = [Line2D([], [], **look, label=title(name)) for name, look in entries.items()]
         legend_beside(ax, handles, rows=_LEGEND_ROWS, fontsize="x-small", handlelength=3.5)
@@ -279,20 +266,16 @@ def _looks(table: pd.DataFrame) -> tuple[dict[Any, dict[str, Any]], dict[str, di
     """
     channels, layers = (list(table[name].unique()) for name in ("channel", "layer"))
     single, n = len(channels) == 1, len(COLORS)
-    entries = {
+    entries: dict[str, dict[str, Any]] = {
         name: {"color": COLORS[i % n], "linestyle": _STYLES[i // n % len(_STYLES)], "linewidth": 1.2}
         for i, name in enumerate(layers if single else channels)
     }
     what, values = ("linestyle", _STYLES) if len(entries) <= n else ("linewidth", _WIDTHS)
-    of_layer = (
-        {} if single or len(layers) == 1 else {name: {what: values[i % len(values)]} for i, name in enumerate(layers)}
-    )
-    looks = {
-        (layer, channel): entries[layer if single else channel] | of_layer.get(layer, {})
-        for layer in layers
-        for channel in channels
-    }
-    return looks, entries | {name: {"color": GREY, "linewidth": 1.2} | look for name, look in of_layer.items()}
+    shared = [] if single or len(layers) == 1 else layers
+    of_layer = {layer: {what: values[i % len(values)]} for i, layer in enumerate(shared)}
+    names = [(layer, channel) for layer in layers for channel in channels]
+    looks = {key: entries[key[0] if single else key[1]] | of_layer.get(key[0], {}) for key in names}
+    return looks, entries | {layer: {"color": GREY, "linewidth": 1.2} | look for layer, look in of_layer.items()}
 
 
 def _draw_intervals(flat: pd.DataFrame, value: str, label: str, ax: Axes | None, width: float = 4.5) -> Axes:

@@ -216,7 +216,7 @@ def check_silver(
     groups = labels.groupby(np.asarray(types.codes))
     low, high = (bound.reindex(range(len(values))).to_numpy() for bound in (groups.min(), groups.max()))
     signs = np.vectorize(lambda label: _SIGNS.get(label, ""))(np.where(low == high, low, np.nan))
-    _write_into(drawn, signs, min(map(_font_size, values.shape)))
+    _write_into(drawn, values, signs, min(map(_font_size, values.shape)))
     for x, (_, row) in enumerate(table.iterrows()):
         for name in filter(None, (row["positive_type"], row["negative_type"]) if row["reason"] else ()):
             y = values.index.get_loc(name)
@@ -262,9 +262,8 @@ def compare_clusterings(adata: AnnData, a: str, b: str, *, cmap: str = "Blues", 
     ax = ax or _new_axes(share, 1.2, 1.2)
     drawn = _draw_matrix(ax, share, cmap)
     if share.size <= 900:
-        _write_into(
-            drawn, share.map(lambda part: f"{100 * part:.0f}" if part >= _NOTABLE else "").to_numpy(), "x-small"
-        )
+        percent = share.map(lambda part: f"{100 * part:.0f}" if part >= _NOTABLE else "").to_numpy()
+        _write_into(drawn, share, percent, "x-small")
     ax.set(xlabel=title(b), ylabel=title(a))
     rows, columns = (clusters_of(adata, key).codes for key in (a, b))
     both = (rows >= 0) & (columns >= 0)
@@ -346,9 +345,9 @@ def _draw_matrix(ax: Axes, values: pd.DataFrame, cmap: str) -> AxesImage:
     return drawn
 
 
-def _write_into(drawn: AxesImage, texts: NDArray, fontsize: float | str) -> None:
+def _write_into(drawn: AxesImage, values: pd.DataFrame, texts: NDArray, fontsize: float | str) -> None:
     """Write texts into a matrix, dark on light colours and light on dark ones."""
-    dark = brightness(drawn.to_rgba(drawn.get_array())[..., :3]) < 0.5
+    dark = brightness(drawn.to_rgba(values.to_numpy(float))[..., :3]) < 0.5
     for (y, x), text in np.ndenumerate(texts):
         color = "white" if dark[y, x] else "#333333"
         drawn.axes.text(x, y, text, ha="center", va="center", fontsize=fontsize, color=color)

@@ -2,7 +2,6 @@
 
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from html import escape
 from pathlib import Path
 from typing import Any, Literal
@@ -91,7 +90,7 @@ def report(
             f"`adata` is none of the tables in `sdata`, which has {sorted(sdata.tables)}. Pass one of them, such as "
             "sdata.tables['table'], or leave `sdata` out for a report without crops."
         )
-    run = _read_run(adata, layer, truth)
+    run = _Run(adata, layer, truth)
     channels = channel_names(adata, list(adata.var_names[:4]) if channels is None else channels)
     sections = [*_summary(run), *_markers(run), *_distributions(run), *_evaluation(run)]
     if sdata is not None and channels:
@@ -99,53 +98,38 @@ def report(
     return write_page(path, "nimbus-sd report", [*sections, *_provenance(run)])
 
 
-@dataclass(frozen=True)
 class _Run:
-    """A table, what is known of its calls, and how metrics take their threshold; ``scores``: in [0, 1]."""
+    """What a report is about: a table, its layers, and how its cells are called.
 
-    adata: AnnData
-    layer: str
-    truth: str | None
-    scores: bool
-    stored: bool
-    calls: pd.DataFrame
-    flags: pd.Series
-    compared: bool
-    threshold: float | str | dict[str, float]
-    rule: str
+    Calls are those stored in the table if they are of this layer and all its channels.
+    """
 
-    @property
-    def intensities(self) -> bool:
-        """Whether there is integrated expression beside the layer."""
-        return keys.INTEGRATED in self.adata.layers and self.layer != keys.INTEGRATED
+    def __init__(self, adata: AnnData, layer: str, truth: str | None) -> None:
+        self.adata, self.layer, self.truth = adata, layer, truth
+        if truth is None and keys.GOLD in adata.layers and judged(read_layer(adata, keys.GOLD)).any():
+            self.truth = keys.GOLD
+        elif truth is not None:
+            read_layer(adata, truth)
+        self.scores = holds_scores(layer, read_layer(adata, layer))
+        self.intensities = keys.INTEGRATED in adata.layers and layer != keys.INTEGRATED
+        self.entry = _mapping(adata, layer)
+        of_layer = _mapping(adata, _STORED).get("params", {}).get("layer") == layer and _STORED in adata.varm
+        self.stored = bool(of_layer and adata.varm[_STORED]["threshold"].notna().all())
+        called = adata if self.stored else _called(adata, layer)
+        self.calls = called.varm[_STORED]
+        self.flags = called.var.get(f"{_STORED}_flag", pd.Series("", called.var_names)).astype(object).fillna("")
+        self.compared = called.uns[_STORED].get("trained_range") == "compared"
+        # As metrics take it, and in words.
+        self.threshold: float | str | dict[str, float] = 0.5 if self.scores else "otsu"
+        self.rule = "0.5" if self.scores else "Otsu's threshold"
+        if self.stored:
+            self.threshold = {str(channel): float(cut) for channel, cut in self.calls["threshold"].items()}
+            self.rule = "the stored thresholds"
 
-    @property
-    def entry(self) -> Mapping[str, Any]:
-        """How the layer was made."""
-        entry = self.adata.uns.get(self.layer, {})
-        return entry if isinstance(entry, Mapping) else {}
 
-
-def _read_run(adata: AnnData, name: str, truth: str | None) -> _Run:
-    """Gather what a report needs, with the stored calls where they are of this layer and all its channels."""
-    if truth is None and keys.GOLD in adata.layers and judged(read_layer(adata, keys.GOLD)).any():
-        truth = keys.GOLD
-    elif truth is not None:
-        read_layer(adata, truth)
-    scores = holds_scores(name, read_layer(adata, name))
-    entry = adata.uns.get(_STORED, {})
-    params = entry.get("params", {}) if isinstance(entry, Mapping) else {}
-    stored = params.get("layer") == name and _STORED in adata.varm and adata.varm[_STORED]["threshold"].notna().all()
-    called = adata if stored else _called(adata, name)
-    calls = called.varm[_STORED][["threshold", "low", "high", "share_positive"] if stored else ["share_positive"]]
-    threshold: float | str | dict[str, float] = 0.5 if scores else "otsu"
-    rule = "0.5" if scores else "Otsu's threshold"
-    if stored:
-        threshold = {str(channel): float(cut) for channel, cut in calls["threshold"].items()}
-        rule = "the stored thresholds"
-    flags = called.var.get(f"{_STORED}_flag", pd.Series("", called.var_names)).astype(object).fillna("")
-    compared = called.uns[_STORED].get("trained_range") == "compared"
-    return _Run(adata, name, truth, scores, bool(stored), calls, flags, compared, threshold, rule)
+def _mapping(adata: AnnData, key: str) -> Mapping[str, Any]:
+    entry = adata.uns.get(key, {})
+    return entry if isinstance(entry, Mapping) else {}
 
 
 def _called(adata: AnnData, name: str) -> AnnData:
@@ -191,7 +175,8 @@ def _regions(adata: AnnData) -> pd.Series | None:
 
 
 def _markers(run: _Run) -> Iterator[str]:
-    table = run.calls.copy() if run.stored or run.scores else run.calls[[]].copy()
+    columns = ["threshold", "low", "high"] * run.stored + ["share_positive"] * (run.stored or run.scores)
+    table = run.calls[columns].copy()
     if run.scores:
         scores = pd.DataFrame(read_layer(run.adata, run.layer), columns=run.adata.var_names)
         undecided = (scores >= _MIDDLE[0]) & (scores <= _MIDDLE[1])

@@ -146,13 +146,13 @@ def cells(
         top, name_of_top = _scale(adata, layer, color)
         values = np.append(column(adata, layer, color), np.nan)
         values = np.where(np.isnan(values), -1, np.maximum(values, 0))
-        colors, limits = plt.colormaps[cmap].with_extremes(under=_NOT_SCORED), (0, top)
+        low, high, colors = 0.0, top, plt.colormaps[cmap].with_extremes(under=_NOT_SCORED)
     else:
         clusters, color_of = clusters_of(adata, color), colors_of(adata, color)
         wanted = chosen_clusters(adata, color, groups)
         values = np.append(clusters.codes, -1)
         palette = [color_of[name] if name in wanted else NO_CLUSTER for name in clusters.categories]
-        colors, limits = ListedColormap(palette).with_extremes(under=NO_CLUSTER), (-0.5, len(palette) - 0.5)
+        low, high, colors = -0.5, len(palette) - 0.5, ListedColormap(palette).with_extremes(under=NO_CLUSTER)
     labels, rows, borders, step = _read_cells(adata, region, crop)
     shown = np.ma.masked_array(values[rows], labels == 0)
     named: dict[str, str] = {}
@@ -164,13 +164,12 @@ def cells(
             named["other cells" if groups is not None else "no cluster"] = NO_CLUSTER
     new = ax is None
     if ax is None:
-        wide, high = (1.2, 0) if by_channel else legend_size(named)
-        _, ax = plt.subplots(figsize=(_SIDE + wide, max(_SIDE, 0.3 + high)), layout="compressed")
+        beside = (1.2, 0.0) if by_channel else legend_size(named)
+        _, ax = plt.subplots(figsize=(_SIDE + beside[0], max(_SIDE, 0.3 + beside[1])), layout="compressed")
     panel(ax).set(facecolor="black", title=f"{color}: {title(layer)}" if by_channel else title(color))
     height, width = (step * size - 0.5 for size in labels.shape)
     style: dict[str, Any] = {"extent": (-0.5, width, height, -0.5), "interpolation": "nearest"}
-    clear = colors.with_extremes(bad=(0, 0, 0, 0))
-    drawn = ax.imshow(shown, cmap=clear, vmin=limits[0], vmax=limits[1], **style)
+    drawn = ax.imshow(shown, cmap=colors.with_extremes(bad=(0, 0, 0, 0)), vmin=low, vmax=high, **style)
     if borders.any():
         ax.imshow(np.ma.masked_equal(borders, 0), cmap=ListedColormap(["black"]), alpha=0.7, **style)
     if new and by_channel:
