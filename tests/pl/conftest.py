@@ -14,18 +14,11 @@ SCORES = (0.25, 1.0, 0.5, np.nan)
 
 
 def annotated(ids, regions, channels=("DAPI", "CD3"), **layers) -> AnnData:
-    adata = AnnData(
-        np.zeros((len(ids), len(channels)), np.float32),
-        obs=pd.DataFrame(
-            {"region": pd.Categorical(regions), "instance_id": np.array(ids, np.int64)},
-            index=[f"cell{i}" for i in range(len(ids))],
-        ),
-        var=pd.DataFrame(index=list(channels)),
-        layers=layers,
-    )
-    return TableModel.parse(
-        adata, region=sorted(set(regions)), region_key="region", instance_key="instance_id", overwrite_metadata=True
-    )
+    obs = pd.DataFrame({"region": pd.Categorical(regions), "instance_id": np.array(ids, np.int64)})
+    obs.index = [f"cell{i}" for i in range(len(ids))]
+    values = np.zeros((len(ids), len(channels)), np.float32)
+    adata = AnnData(values, obs=obs, var=pd.DataFrame(index=list(channels)), layers=layers)
+    return TableModel.parse(adata, region=sorted(set(regions)), region_key="region", instance_key="instance_id")
 
 
 @pytest.fixture

@@ -5,8 +5,6 @@ import numpy as np
 import pandas as pd
 import pytest
 from scipy import sparse
-from spatialdata import SpatialData
-from spatialdata.models import Image2DModel, Labels2DModel
 from spatialdata.transformations import Identity, Scale
 
 import nimbus_sd as ns
@@ -78,18 +76,15 @@ def outline(ax) -> np.ndarray:
     return drawn.get_paths()[0].vertices
 
 
-def test_cells_are_found_where_the_labels_are_finer_than_the_image(uneven):
+def test_cells_are_found_where_the_labels_are_finer_than_the_image(uneven, make_sdata):
     table = uneven["table"]
     # Far apart, so that a crop around the wrong place does not hold the cell.
-    image = np.repeat(np.repeat(uneven["a"].values, 2, 1), 2, 2)
-    fine = np.repeat(np.repeat(uneven["a_cells"].values, 4, 0), 4, 1)
+    image = np.kron(uneven["a"].values, np.ones((1, 2, 2)))
+    fine = np.kron(uneven["a_cells"].values, np.ones((4, 4), int))
     table.obsm["spatial"] = table.obsm["spatial"] * 2
-    half = Scale([0.5, 0.5], axes=("y", "x"))
-    sdata = SpatialData(
-        images={"a": Image2DModel.parse(image, c_coords=["CD3"], transformations={"a": Identity()})},
-        labels={"a_cells": Labels2DModel.parse(fine, dims=("y", "x"), transformations={"a": half})},
-        tables={"table": table},
-    )
+    places = {"a": {"a": Identity()}, "a_cells": {"a": Scale([0.5, 0.5], axes=("y", "x"))}}
+    sdata = make_sdata({"a": image}, {"a_cells": fine}, ("CD3",), transformations=places)
+    sdata.tables["table"] = table
     (crop,) = ns.pl.disagreement(sdata, "bright", width=60)
     # The eighth cell, 40 pixels wide, is the only one that is as bright as this.
     assert (np.asarray(crop.images[0].get_array()) == 95).sum() == 40 * 40
@@ -234,7 +229,7 @@ def test_gallery_says_what_is_wrong(row, what, error, words):
 
 def test_gallery_needs_scores_and_places(row):
     row["table"].layers["nimbus"][:, 0] = [np.nan] * 8 + [0.5]
-    with pytest.raises(ValueError, match="No cell .* has a score in every channel"):
+    with pytest.raises(ValueError, match=r"No cell .* has a score in every channel"):
         ns.pl.cluster_gallery(row, "cluster", "b")
     del row["table"].obsm["spatial"]
     with pytest.raises(KeyError, match=r"no obsm\['spatial'\]"):

@@ -52,7 +52,13 @@ def write(tmp_path):
 def figures(monkeypatch) -> list:
     """The figures of a report, which are not drawn."""
     drawn = []
-    monkeypatch.setattr(import_module("nimbus_sd.pl.report"), "picture", lambda figure, caption: drawn.append(figure) or plt.close(figure) or "")
+
+    def keep(figure, caption: str) -> str:
+        drawn.append(figure)
+        plt.close(figure)
+        return ""
+
+    monkeypatch.setattr(import_module("nimbus_sd.pl.report"), "picture", keep)
     return drawn
 
 

@@ -150,7 +150,8 @@ def cells(
     else:
         clusters, color_of = clusters_of(adata, color), colors_of(adata, color)
         wanted = chosen_clusters(adata, color, groups)
-        values = np.append(clusters.codes, -1)
+        # As small as codes are, since pictures may be large.
+        values = np.append(clusters.codes, np.int8(-1))
         palette = [color_of[name] if name in wanted else NO_CLUSTER for name in clusters.categories]
         low, high, colors = -0.5, len(palette) - 0.5, ListedColormap(palette).with_extremes(under=NO_CLUSTER)
     labels, rows, borders, step = _read_cells(adata, region, crop)
