@@ -203,7 +203,7 @@ def test_stars_lie_on_the_grid_and_show_codes():
         np.testing.assert_allclose([path.vertices for path in drawn.get_paths()], expected)
 
 
-@pytest.mark.parametrize("engine", ["minisom", "online", pytest.param("batch", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("engine", ["minisom", pytest.param("batch", marks=pytest.mark.slow)])
 def test_nodes_are_drawn_where_the_map_was_fitted(engine):
     """Stars side by side are alike, as they are on the grid; in another order of the nodes they would not be."""
     xdim, ydim = 9, 3

@@ -213,6 +213,7 @@ def test_densities_have_one_area_per_class(judged):
         x, y = line.get_data()
         assert (x[0], x[-1]) == (0, 1)
         assert np.trapezoid(y, x) == pytest.approx(1, abs=1e-9)
+        assert ax.get_ylim()[0] == 0 and ax.get_ylim()[1] >= y.max()
     assert texts(ns.pl.score_shape(judged).get_legend().get_texts()) == ["cells (120)"]
     with pytest.raises(KeyError, match="no channel 'CD4'"):
         ns.pl.score_shape(judged, channel="CD4")

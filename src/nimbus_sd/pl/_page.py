@@ -40,7 +40,7 @@ def html_table(table: pd.DataFrame) -> str:
     """Return a table, the last column of which is text, as HTML: one number of digits for each column."""
     formatters = {name: _number_format(column) for name, column in table.select_dtypes("number").items()}
     with pd.option_context("display.max_colwidth", None):
-        return f'<div class="wide">{table.to_html(border=0, formatters=formatters)}</div>'
+        return f'<div class="wide">{table.to_html(border=0, na_rep="", formatters=formatters)}</div>'
 
 
 def _number_format(column: pd.Series) -> Callable[[float], str]:

@@ -213,7 +213,7 @@ def score_shape(
             x, y = _density(values[cells], low, high)
             ax.fill_between(x, y, color=color, alpha=0.25, linewidth=0)
             ax.plot(x, y, color=color, linewidth=1.2, label=f"{name} ({int(cells.sum()):,})")
-            ax.set_ylim(bottom=0)
+    ax.set_ylim(bottom=0)
     if ax.get_legend_handles_labels()[0]:
         ax.legend(frameon=False, fontsize="small")
     else:
