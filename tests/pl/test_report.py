@@ -146,6 +146,9 @@ def test_stored_calls_are_shown(scored, write, figures):
     ns.tl.call_positive(adata, layer="other")
     text = write(adata)
     assert "The table holds no calls of this layer" in text and "threshold" not in columns_of(text)
+    # Whatever the layer is called.
+    adata.layers["positive"] = adata.layers["nimbus"]
+    assert "The table holds no calls of this layer" in write(adata, layer="positive")
 
 
 def test_distributions_are_of_all_channels_and_each(write, figures):

@@ -27,7 +27,7 @@ from nimbus_sd.tl import GREYS
 COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 GREY = "#777777"
 NO_CLUSTER = "#d9d9d9"
-_LEGEND_ROWS = 26
+_ROWS = 26
 
 _TITLES = {
     keys.NIMBUS: "scores",
@@ -131,7 +131,7 @@ def colors_of(adata: AnnData, groupby: str) -> dict[str, str]:
 def legend_size(names: Iterable[str]) -> tuple[float, float]:
     """Return the inches, rather too many, that a legend of these names and a title take."""
     names = list(names)
-    columns = max(1, -(-len(names) // _LEGEND_ROWS))
+    columns = max(1, -(-len(names) // _ROWS))
     return columns * (0.5 + 0.08 * max(map(len, names), default=0)), 0.3 + 0.2 * -(-len(names) // columns)
 
 
@@ -140,9 +140,7 @@ def patches(colors: Mapping[str, str], **style: Any) -> list[Artist]:
     return [Patch(color=color, label=name, **style) for name, color in colors.items()]
 
 
-def legend_beside(
-    ax: Axes, handles: Sequence[Artist], gap: float = 0.08, rows: int = _LEGEND_ROWS, **style: Any
-) -> Legend:
+def legend_beside(ax: Axes, handles: Sequence[Artist], gap: float = 0.08, rows: int = _ROWS, **style: Any) -> Legend:
     """Put a legend to the right of the axes, in as many columns as it takes, with a gap in inches."""
     beside = ax.transAxes + ScaledTranslation(gap, 0, ax.figure.dpi_scale_trans)
     look: dict[str, Any] = {"fontsize": "small", "handlelength": 1, "handleheight": 1, "loc": "upper left"} | style

@@ -1,5 +1,7 @@
 """Clusters: what regions consist of, the nodes of a self-organising map, and how many metaclusters they make."""
 
+from __future__ import annotations
+
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -188,11 +190,6 @@ def metacluster_suggestion(adata: AnnData, key: str = "flowsom_nimbus", *, ax: A
     Returns
     -------
     Axes
-
-    Raises
-    ------
-    KeyError
-        If there is no such map, or its number of metaclusters was given.
 
     Examples
     --------

@@ -1,5 +1,7 @@
 """Crops of single cells: where score and mean disagree, and what is typical or doubtful in each cluster."""
 
+from __future__ import annotations
+
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
@@ -70,8 +72,7 @@ def disagreement(
     Raises
     ------
     ValueError
-        If ``kind`` is another, ``n_cells`` is below 1, no channel has cells called positive and negative, no cell
-        disagrees, or a cell is not where ``obsm["spatial"]`` says.
+        If no cell disagrees, no channel has calls of both kinds, or a cell is not where ``obsm["spatial"]`` says.
 
     Examples
     --------
@@ -172,8 +173,7 @@ def cluster_gallery(
     Raises
     ------
     ValueError
-        If there are more than three channels, ``n_cells`` or ``width`` is no whole number above 0, no cell has all
-        scores, or a cell is not where ``obsm["spatial"]`` says.
+        If no cell has all scores, or a cell is not where ``obsm["spatial"]`` says.
 
     Examples
     --------

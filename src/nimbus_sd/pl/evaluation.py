@@ -1,5 +1,7 @@
 """Results of :mod:`nimbus_sd.metrics`: curves, metrics with their intervals, and densities of scores."""
 
+from __future__ import annotations
+
 import textwrap
 from collections.abc import Sequence
 from typing import Any, Literal

@@ -1,5 +1,7 @@
 """Matrices: clusters by markers, before and after merging, with silver labels, and clusters by clusters."""
 
+from __future__ import annotations
+
 from collections.abc import Sequence
 
 import matplotlib.pyplot as plt
@@ -274,10 +276,7 @@ def compare_clusterings(adata: AnnData, a: str, b: str, *, cmap: str = "Blues", 
 def _scaled_means(
     adata: AnnData, groupby: str, layer: str, channels: str | Sequence[str] | None
 ) -> tuple[pd.DataFrame, str]:
-    """Average a layer over the cells of each cluster, and say what the values are.
-
-    Intensities are scaled from 0 (the lowest cluster) to 1 (the highest).
-    """
+    """Average a layer over the cells of each cluster, intensities scaled to [0, 1], and say what the values are."""
     channels = channel_names(adata, channels)
     if not channels:
         raise ValueError("`channels` is empty; name at least one.")

@@ -1,5 +1,7 @@
 """One HTML file about a run, for somebody who was not there."""
 
+from __future__ import annotations
+
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from html import escape
@@ -115,10 +117,11 @@ class _Run:
         self.entry = _mapping(adata, layer)
         of_layer = _mapping(adata, _STORED).get("params", {}).get("layer") == layer and _STORED in adata.varm
         self.stored = bool(of_layer and adata.varm[_STORED]["threshold"].notna().all())
-        called = adata if self.stored else _called(adata, layer)
-        self.calls = called.varm[_STORED]
-        self.flags = called.var.get(f"{_STORED}_flag", pd.Series("", called.var_names)).astype(object).fillna("")
-        self.compared = called.uns[_STORED].get("trained_range") == "compared"
+        key = _STORED if self.stored else f"{layer}_called"
+        called = adata if self.stored else _called(adata, layer, key)
+        self.calls = called.varm[key]
+        self.flags = called.var.get(f"{key}_flag", pd.Series("", called.var_names)).astype(object).fillna("")
+        self.compared = called.uns[key].get("trained_range") == "compared"
         # As metrics take it, and in words.
         self.threshold: float | str | dict[str, float] = 0.5 if self.scores else "otsu"
         self.rule = "0.5" if self.scores else "Otsu's threshold"
@@ -132,7 +135,7 @@ def _mapping(adata: AnnData, key: str) -> Mapping[str, Any]:
     return entry if isinstance(entry, Mapping) else {}
 
 
-def _called(adata: AnnData, name: str) -> AnnData:
+def _called(adata: AnnData, name: str, key_added: str) -> AnnData:
     """Call a copy of what matters at 0.5, so that the table stays as it is."""
     copy = AnnData(
         obs=adata.obs[[]],
@@ -144,7 +147,7 @@ def _called(adata: AnnData, name: str) -> AnnData:
     with warnings.catch_warnings():
         # The flags are in the report.
         warnings.simplefilter("ignore", UserWarning)
-        call_positive(copy, layer=name, key_added=_STORED, n_boot=0)
+        call_positive(copy, layer=name, key_added=key_added, n_boot=0)
     return copy
 
 

@@ -1,5 +1,7 @@
 """Tissue: a channel with outlines, cells coloured by a layer or by cluster, and all of it side by side."""
 
+from __future__ import annotations
+
 import warnings
 from collections.abc import Sequence
 from typing import Any, TypeAlias
@@ -197,7 +199,8 @@ def comparison(
     Parameters
     ----------
     {sdata}
-    {channels}
+    channels
+        A row each.
     {labels_key}
     {image_key}
     layers
@@ -210,11 +213,6 @@ def comparison(
     Returns
     -------
     Array of Axes.
-
-    Raises
-    ------
-    ValueError
-        If ``ax`` has another shape, or there is no channel.
 
     Examples
     --------
