@@ -22,9 +22,8 @@ PUBLIC = {
         ".metrics": """calibration_curve calibration_error compare_baselines confounder_information confounders
             find_threshold image_statistics marker_metrics pr_curve roc_curve score_shape threshold_curve""",
         ".models": "Card Model Scorer UNet load push save",
-        ".pl": """calibration_curve cells check_silver cluster_gallery clusters compare_baselines compare_clusterings
-            comparison composition confounder_information disagreement image marker_metrics merging
-            metacluster_suggestion pr_curve report roc_curve score_matrix score_shape som_stars threshold_curve""",
+        ".pl": """cells check_silver cluster_gallery compare_clusterings comparison composition curve disagreement
+            image merging metacluster_suggestion metrics report score_matrix score_shape som_stars""",
         ".simulate": "Detector Marker Segmentation Tissue draw_tissue expose segment simulate stain truth",
         ".tl": """Metaclusters adapt calibrate call_positive cell_features cell_types check_signatures cluster_checks
             flowsom leiden map_to_som signatures suggest_types""",

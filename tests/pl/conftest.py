@@ -14,18 +14,11 @@ SCORES = (0.25, 1.0, 0.5, np.nan)
 
 
 def annotated(ids, regions, channels=("DAPI", "CD3"), **layers) -> AnnData:
-    adata = AnnData(
-        np.zeros((len(ids), len(channels)), np.float32),
-        obs=pd.DataFrame(
-            {"region": pd.Categorical(regions), "instance_id": np.array(ids, np.int64)},
-            index=[f"cell{i}" for i in range(len(ids))],
-        ),
-        var=pd.DataFrame(index=list(channels)),
-        layers=layers,
-    )
-    return TableModel.parse(
-        adata, region=sorted(set(regions)), region_key="region", instance_key="instance_id", overwrite_metadata=True
-    )
+    obs = pd.DataFrame({"region": pd.Categorical(regions), "instance_id": np.array(ids, np.int64)})
+    obs.index = [f"cell{i}" for i in range(len(ids))]
+    values = np.zeros((len(ids), len(channels)), np.float32)
+    adata = AnnData(values, obs=obs, var=pd.DataFrame(index=list(channels)), layers=layers)
+    return TableModel.parse(adata, region=sorted(set(regions)), region_key="region", instance_key="instance_id")
 
 
 @pytest.fixture
@@ -45,14 +38,34 @@ def labels() -> np.ndarray:
 
 @pytest.fixture
 def sdata(make_sdata, labels):
-    """The cells above, rows in another order, with scores of CD3; and a second field of view with the same ids."""
+    """The cells above, rows in another order, with scores of CD3; and a second field of view with the same ids.
+
+    Clusters: cells 3 and 8 are "p", 2**40 is "q", 11 is in none.
+    """
     image = np.random.default_rng(0).integers(1, 100, (2, 30, 40)).astype(np.uint16)
     built = make_sdata({"a": image, "b": image[:, ::-1]}, {"a_cells": labels, "b_cells": labels}, ("DAPI", "CD3"))
     order = [2, 0, 3, 1]
     scores = np.stack([np.full(8, 0.1), [*np.array(SCORES)[order], *[0.9] * 4]], axis=1).astype(np.float32)
     ids = [*np.array(IDS)[order], *IDS]
-    built.tables["table"] = annotated(ids, ["a_cells"] * 4 + ["b_cells"] * 4, nimbus=scores, gold=(scores > 0.4) * 1.0)
+    table = annotated(ids, ["a_cells"] * 4 + ["b_cells"] * 4, nimbus=scores, gold=(scores > 0.4) * 1.0)
+    table.obs["cluster"] = pd.Categorical([{3: "p", 8: "p", 2**40: "q", 11: None}[i] for i in ids])
+    built.tables["table"] = table
     return built
+
+
+@pytest.fixture
+def rename_columns():
+    """Call the columns of ``obs`` that annotate a table otherwise."""
+
+    def rename(sdata) -> AnnData:
+        table = sdata["table"].copy()
+        attrs = {"region_key": "fov", "instance_key": "label"}
+        table.obs = table.obs.rename(columns={"region": "fov", "instance_id": "label"})
+        table.uns["spatialdata_attrs"] = table.uns["spatialdata_attrs"] | attrs
+        sdata.tables["table"] = table
+        return table
+
+    return rename
 
 
 @pytest.fixture(autouse=True)

@@ -1,33 +1,31 @@
 """Pieces of a page of HTML that needs no other file."""
 
-from __future__ import annotations
-
 import base64
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from html import escape
 from pathlib import Path
 from typing import Any
 
+import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 
 from nimbus_sd._disk import replacing
 from nimbus_sd.pl._style import literal
 
+# The last column of a table is text.
 _STYLE = """
 body { font: 15px/1.5 system-ui, sans-serif; margin: 2rem auto; max-width: 66rem; padding: 0 1rem; color: #222; }
 h1 { margin-bottom: 0; } h2 { margin-top: 2.5rem; border-bottom: 1px solid #ccc; }
 table { border-collapse: collapse; font-size: 13px; } th, td { padding: 2px 10px; text-align: right; }
 thead th { border-bottom: 1px solid #888; vertical-align: bottom; }
-th:first-child, td.text, th.text { text-align: left; } td.text { max-width: 26rem; overflow-wrap: anywhere; }
+th:first-child, tr :last-child { text-align: left; } td:last-child { max-width: 26rem; overflow-wrap: anywhere; }
 tbody tr:nth-child(even) { background: #f5f5f5; } .wide { overflow-x: auto; } img { max-width: 100%; }
 .row { display: flex; flex-wrap: wrap; align-items: start; gap: 0 1.5rem; } .row figure { max-width: 20rem; }
 .row img { max-height: 15rem; }
 figure { margin: 1rem 0; } figcaption, .note { color: #555; } figcaption { font-size: 13px; }
 """
-
-_TEXT = ' class="text"'
 
 
 def write_page(path: Path, title: str, sections: Sequence[str]) -> Path:
@@ -39,33 +37,18 @@ def write_page(path: Path, title: str, sections: Sequence[str]) -> Path:
 
 
 def html_table(table: pd.DataFrame) -> str:
-    """Return a table as HTML: one number of digits for each column, text on the left."""
-    numeric = [pd.api.types.is_numeric_dtype(dtype) for dtype in table.dtypes]
-    names = zip(table.columns, numeric, strict=True)
-    head = "".join(f"<th{'' if number else _TEXT}>{escape(str(name))}</th>" for name, number in names)
-    cells = [
-        [f"<td>{one}</td>" for one in _numbers(table.iloc[:, i])]
-        if number
-        else [f"<td{_TEXT}>{escape(str(one))}</td>" for one in table.iloc[:, i]]
-        for i, number in enumerate(numeric)
-    ]
-    rows = (
-        f"<tr><th>{escape(str(name))}</th>{''.join(row)}</tr>" for name, *row in zip(table.index, *cells, strict=True)
-    )
-    return (
-        f'<div class="wide"><table><thead><tr><th></th>{head}</tr></thead>\n<tbody>'
-        + "\n".join(rows)
-        + "</tbody></table></div>"
-    )
+    """Return a table, the last column of which is text, as HTML: one number of digits for each column."""
+    formatters = {name: _number_format(column) for name, column in table.select_dtypes("number").items()}
+    with pd.option_context("display.max_colwidth", None):
+        return f'<div class="wide">{table.to_html(border=0, na_rep="", formatters=formatters)}</div>'
 
 
-def _numbers(column: pd.Series) -> list[str]:
+def _number_format(column: pd.Series) -> Callable[[float], str]:
     """Write numbers with three digits of the largest, and at least three decimals up to 1; nothing for NaN."""
-    known = column[np.isfinite(column)].abs()
-    largest = float(known.max()) if len(known) else 0.0
-    whole = pd.api.types.is_integer_dtype(column.dtype)
-    decimals = 0 if whole or not largest else int(np.clip(3 - np.ceil(np.log10(largest)), 0, 9))
-    return [f"{value:,.{decimals}f}" if np.isfinite(value) else "" for value in column]
+    largest = column[np.isfinite(column)].abs().max()
+    whole = pd.api.types.is_integer_dtype(column.dtype) or not largest > 0
+    decimals = 0 if whole else int(np.clip(3 - np.ceil(np.log10(largest)), 0, 9))
+    return lambda value: f"{value:,.{decimals}f}" if np.isfinite(value) else ""
 
 
 def as_text(entry: Mapping[str, Any]) -> pd.DataFrame:
@@ -76,14 +59,12 @@ def as_text(entry: Mapping[str, Any]) -> pd.DataFrame:
 
 def _text(value: Any) -> str:
     if isinstance(value, list | tuple | np.ndarray):
-        return ", ".join(_text(one) for one in np.asarray(value, object).ravel())
+        return ", ".join(map(_text, np.asarray(value, object).ravel()))
     return f"{value:.4g}" if isinstance(value, float | np.floating) else str(value)
 
 
 def picture(figure: Any, caption: str) -> str:
-    """Return a matplotlib Figure as HTML with a caption of plain text, and close it."""
-    import matplotlib.pyplot as plt
-
+    """Return a figure as HTML with a caption of plain text, and close it."""
     data = io.BytesIO()
     literal(figure)
     figure.savefig(data, format="png", dpi=110)

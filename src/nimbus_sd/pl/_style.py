@@ -1,20 +1,33 @@
-"""Colours that colour-blind people can tell apart, and names that a reader of a paper understands."""
+"""What all pictures share: descriptions of parameters, colours, names, axes and legends."""
 
-from __future__ import annotations
+import re
+import textwrap
+from collections.abc import Iterable, Mapping, Sequence
+from functools import wraps
+from typing import Any
 
-from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+from anndata import AnnData
+from matplotlib.artist import Artist
+from matplotlib.axes import Axes
+from matplotlib.colors import to_rgb
+from matplotlib.legend import Legend
+from matplotlib.patches import Patch
+from matplotlib.text import Text
+from matplotlib.transforms import ScaledTranslation
+from numpy.typing import ArrayLike, NDArray
 
 from nimbus_sd import keys
-
-if TYPE_CHECKING:
-    import pandas as pd
-    from matplotlib.artist import Artist
-    from matplotlib.axes import Axes
+from nimbus_sd._table import clusters_of
+from nimbus_sd.tl import GREYS
 
 # Okabe and Ito 2008, darkest first; the yellow is too pale for lines on white.
 COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 GREY = "#777777"
+NO_CLUSTER = "#d9d9d9"
+_ROWS = 26
 
 _TITLES = {
     keys.NIMBUS: "scores",
@@ -26,44 +39,110 @@ _TITLES = {
     "auroc": "AUROC",
 }
 
+_PARAMETERS = {
+    "adata": "Cells x channels.",
+    "ax": "Where to draw; a new figure by default.",
+    "channels": "Channels to draw; all by default.",
+    "cmap": "Colour map.",
+    "crop": "Rows and columns to show, two slices, in pixels of the finer of image and labels.",
+    "groupby": "Column of ``obs`` with clusters.",
+    "image_key": "Image; may be left out where only one shares a coordinate system with the labels.",
+    "labels_key": "Labels element of the cells; may be left out where there is only one.",
+    "layer": "Layer of scores.",
+    "located_sdata": 'Images, labels and a table with scores, whose ``obsm["spatial"]`` holds x and y in pixels.',
+    "scaled_layer": "Layer of scores. Of intensities, each marker is scaled from its lowest to its highest cluster.",
+    "sdata": "Images, labels and a table of the cells.",
+    "table_key": "Name of the table in ``sdata``.",
+    "width": "Side of a crop, in pixels of the finer of image and labels.",
+}
+
+
+def public(draw: Any) -> Any:
+    """Put shared descriptions in the place of ``{parameter}`` in a docstring, and draw names literally."""
+
+    def describe(found: re.Match[str]) -> str:
+        name = found[2].removeprefix("located_").removeprefix("scaled_")
+        return textwrap.indent(f"{name}\n    {_PARAMETERS[found[2]]}", found[1])
+
+    @wraps(draw)
+    def draw_literally(*args: Any, **kwargs: Any) -> Any:
+        drawn = draw(*args, **kwargs)
+        for ax in np.ravel(np.asarray(drawn, object)):
+            literal(ax)
+        return drawn
+
+    draw_literally.__doc__ = re.sub(r"^( *)\{(\w+)\}$", describe, draw.__doc__ or "", flags=re.MULTILINE)
+    return draw_literally
+
+
+def literal(drawn: Artist) -> None:
+    """Let ``$`` in names stand for itself: two of them would make a formula, or an error where they are none."""
+    for text in drawn.findobj(Text):
+        text.set_parse_math(False)
+
 
 def title(name: str) -> str:
     """Return what a layer or a column is called in a picture."""
     return _TITLES.get(name, str(name).replace("_", " "))
 
 
-def color_of(names: Iterable[str]) -> dict[str, str]:
-    """Give each name a colour; they repeat after seven."""
-    return {name: COLORS[i % len(COLORS)] for i, name in enumerate(names)}
-
-
 def axes(ax: Axes | None, width: float = 3.5, height: float = 3.0) -> Axes:
     """Return the axes, or those of a new figure of that size in inches, without the upper and the right frame."""
-    import matplotlib.pyplot as plt
-
-    if ax is None:
-        _, ax = plt.subplots(figsize=(width, height), layout="constrained")
+    ax = ax or plt.subplots(figsize=(width, height), layout="constrained")[1]
     ax.spines[["top", "right"]].set_visible(False)
     return ax
 
 
-def literal(drawn: Artist) -> None:
-    """Let ``$`` in names stand for itself: two of them would make a formula, or an error where they are none."""
-    from matplotlib.text import Text
-
-    for text in drawn.findobj(Text):
-        text.set_parse_math(False)
+def say_empty(ax: Axes, why: str) -> None:
+    """Write into axes why there is nothing in them."""
+    ax.text(0.5, 0.5, why, transform=ax.transAxes, ha="center", va="center", color=GREY)
 
 
-def need(table: pd.DataFrame, columns: Sequence[str], source: str) -> None:
-    """Check that a table is the one that a picture is of.
+def distinct(n: int) -> list[str]:
+    """Take n colours from scanpy's palettes; of that for more than 20, those that neither black nor white hides."""
+    from scanpy.pl import palettes
 
-    Raises
-    ------
-    ValueError
-        If a column or a level of the index is missing.
+    large = [color for color in palettes.default_102 if 0.25 < brightness(to_rgb(color)) < 0.8]
+    palette = palettes.default_20 if n <= len(palettes.default_20) else large
+    return [str(palette[i % len(palette)]) for i in range(n)]
+
+
+def brightness(rgb: ArrayLike) -> NDArray[np.float64]:
+    """Return how bright colours are, shape (..., 3), from 0 to 1."""
+    return np.asarray(rgb) @ (0.3, 0.6, 0.1)
+
+
+def colors_of(adata: AnnData, groupby: str) -> dict[str, str]:
+    """Give each cluster a colour: that in ``uns[f"{groupby}_colors"]``, where scanpy keeps them, else one of a palette.
+
+    Of the palette, cells that :func:`nimbus_sd.tl.cell_types` gave no type are grey.
     """
-    there = [*map(str, table.columns), *(str(name) for name in table.index.names if name)]
-    missing = [name for name in columns if name not in there]
-    if missing:
-        raise ValueError(f"The table lacks {missing}; it must be the result of `{source}`. It has {there}.")
+    names = list(clusters_of(adata, groupby).categories)
+    column, stored = adata.obs[groupby], adata.uns.get(f"{groupby}_colors")
+    if stored is not None and isinstance(column.dtype, pd.CategoricalDtype):
+        categories = [str(name) for name in column.cat.categories]
+        if len(stored) == len(categories):
+            return {name: str(color) for name, color in zip(categories, stored, strict=True) if name in names}
+    typed = [name for name in names if name not in GREYS]
+    palette = dict(zip(typed, distinct(len(typed)), strict=True)) | GREYS
+    return {name: palette[name] for name in names}
+
+
+def legend_size(names: Iterable[str]) -> tuple[float, float]:
+    """Return the inches, rather too many, that a legend of these names and a title take."""
+    names = list(names)
+    columns = max(1, -(-len(names) // _ROWS))
+    return columns * (0.5 + 0.08 * max(map(len, names), default=0)), 0.3 + 0.2 * -(-len(names) // columns)
+
+
+def patches(colors: Mapping[str, str], **style: Any) -> list[Artist]:
+    """Make the entries of a legend of colours."""
+    return [Patch(color=color, label=name, **style) for name, color in colors.items()]
+
+
+def legend_beside(ax: Axes, handles: Sequence[Artist], gap: float = 0.08, rows: int = _ROWS, **style: Any) -> Legend:
+    """Put a legend to the right of the axes, in as many columns as it takes, with a gap in inches."""
+    beside = ax.transAxes + ScaledTranslation(gap, 0, ax.figure.dpi_scale_trans)
+    look: dict[str, Any] = {"fontsize": "small", "handlelength": 1, "handleheight": 1, "loc": "upper left"} | style
+    place: dict[str, Any] = {"bbox_to_anchor": (1, 1), "bbox_transform": beside, "borderaxespad": 0}
+    return ax.legend(handles=handles, ncols=-(-len(handles) // rows), frameon=False, **place, **look)
