@@ -146,7 +146,7 @@ def cluster_gallery(
     Doubtful ones are those to which the mean of another cluster is nearer than their own, or comes nearest to be so;
     their titles name it. Distances are over the channels that :func:`nimbus_sd.tl.leiden` or
     :func:`nimbus_sd.tl.flowsom` made the clusters from, also where they were merged since
-    (:func:`nimbus_sd.tl.metaclusters.apply`); over all scored channels where ``uns[groupby]`` does not tell. Slivers
+    (:func:`nimbus_sd.tl.Metaclusters.apply`); over all scored channels where ``uns[groupby]`` does not tell. Slivers
     are left out as in :func:`disagreement`.
 
     Parameters
