@@ -157,3 +157,22 @@ def test_every_function_of_clusters_is_in_the_page():
     text = (DOCS / "clustering.md").read_text(encoding="utf-8")
     for name in {*ns.tl.__all__} - {"adapt", "calibrate", "call_positive"}:
         assert f"tl.{name}" in text, name
+
+
+def test_the_tree_of_the_design_is_that_of_the_package():
+    page = (DOCS / "design.md").read_text(encoding="utf-8")
+    (tree,) = re.findall(r"^```\nsrc/nimbus_sd/\n(.*?)^```", page, re.DOTALL | re.MULTILINE)
+    named, room = set(), Path()
+    for line in tree.splitlines():
+        indent, name = len(line) - len(line.lstrip()), line.split()[0]
+        if indent == 0:
+            named.add(ROOT / name)
+        elif name.endswith("/"):
+            room = ROOT / "src/nimbus_sd" / name
+        else:
+            named.add((room if indent > 2 else ROOT / "src/nimbus_sd") / name)
+    assert not sorted(path for path in named if not path.exists())
+    public = {path for path in (ROOT / "src/nimbus_sd").rglob("*.py") if not path.name.startswith("_")}
+    assert not sorted(public - named)
+    for path in re.findall(r"`(\w+/\w+\.py|\w+\.py)`", page):
+        assert (ROOT / "src/nimbus_sd" / path).exists() or (ROOT / path).exists(), path
