@@ -42,10 +42,8 @@ import nimbus_sd as ns
 from nimbus_sd.models.unet import Block
 from nimbus_sd.models.views import VIEWS
 from nimbus_sd.simulate import Detector, Marker, Segmentation, simulate
-from nimbus_sd.train.augment import Augment
-from nimbus_sd.train.objective import cell_figures, known_cells, masked_loss
-from nimbus_sd.train.select import Selector
-from nimbus_sd.train.tiles import Order, StoredBatch, collate_stored, read_tile
+from nimbus_sd.train.batches import Augment, Batch, Order, collate, read_tile
+from nimbus_sd.train.objective import Selector, cell_figures, labelled_cells, masked_loss
 
 STAINS = {
     "DNA": (Marker("nucleus", 1.0, spread=0.3, patchiness=0.5), Detector(gain=300, blur=0.6)),
@@ -103,16 +101,18 @@ def tiles_of(folder: Path, variant: Variant, seed: int) -> ns.train.Store:
     path = folder / f"{seed}_{variant.pixel_size}_{variant.labels}"
     if path.exists():
         return ns.train.Store(path)
-    cut = {"tile_size": round(FIELD / variant.pixel_size), "overlap": 0, "labels": variant.labels, "progress": False}
+    cut = {"tile_size": (round(FIELD / variant.pixel_size), 0), "labels": variant.labels, "progress": False}
     cut |= {"model": replace(ns.models.PUBLISHED, pixel_size=variant.pixel_size), "channels": CHANNELS}
     cut |= {"split": {"test": REGIONS[:HELD], "train": REGIONS[HELD:]}}
     return ns.train.build_store(path, cohort(seed), data_set="simulated", **cut)
 
 
-def batch_of(store: ns.train.Store, tiles: np.ndarray, extra: tuple[str, ...]) -> StoredBatch:
+def batch_of(store: ns.train.Store, tiles: np.ndarray, extra: tuple[str, ...]) -> Batch:
     """Stack tiles, and behind image and interior the further channels of the same windows."""
-    batch = collate_stored([read(store, *tile) for tile in tiles.tolist()])
-    more = [[read(store, r, w, CHANNELS.index(name)).image for name in extra] for r, w, _ in tiles.tolist()]
+    batch = collate([read(store, *tile) for tile in tiles.tolist()])
+    more = [
+        [read(store, r, w, CHANNELS.index(name)).inputs[0, 0].numpy() for name in extra] for r, w, _ in tiles.tolist()
+    ]
     further = torch.from_numpy(np.array(more, np.float32).reshape(len(tiles), len(extra), *batch.cells.shape[1:]))
     return replace(batch, inputs=torch.cat([batch.inputs, further], dim=1))
 
@@ -129,13 +129,13 @@ def measure(folder: Path, variant: Variant, seed: int, steps: int) -> dict[str, 
     order = Order(len(tiles), BATCH, seed)
     for step in range(steps):
         start, batch = default_timer(), batch_of(store, tiles[order(step)], variant.extra)
-        keep = known_cells(batch)
+        keep = labelled_cells(batch)
         if variant.robust and step >= steps // 2:
             with torch.no_grad():
-                cells = cell_figures(network.eval()(batch.inputs), batch, "background")
-            labels = torch.where(keep & (cells.areas > 0), batch.labels, torch.nan)
-            selector.update(cells.losses, labels, batch.tile, batch.stratum, step - steps // 2)
-            keep = selector.keep(cells.losses, cells.scores, labels, batch.stratum[batch.tile])
+                losses, scores, areas = cell_figures(network.eval()(batch.inputs), batch, "background")
+            labels = torch.where(keep & (areas > 0), batch.labels, torch.nan)
+            selector.update(losses, labels, batch.tile, batch.stratum, step - steps // 2)
+            keep = selector.keep(losses, scores, labels, batch.stratum[batch.tile])
         shown = augment(replace(batch, inputs=batch.inputs[:, :2]), step)
         # Turns are drawn first, so the same seed and step turn further inputs as their tile.
         for number in range(2, batch.inputs.shape[1]):

@@ -6,6 +6,7 @@ from nimbus_sd.models.hub import push
 from nimbus_sd.models.inference import Scorer
 from nimbus_sd.models.unet import Padding as Padding
 from nimbus_sd.models.unet import UNet, architecture
+from nimbus_sd.models.views import View as View
 from nimbus_sd.models.zoo import Model, load, save
 
 __all__ = ["PUBLISHED", "Card", "Model", "Scorer", "UNet", "architecture", "load", "push", "save"]
