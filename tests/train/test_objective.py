@@ -58,7 +58,7 @@ def test_the_loss_is_the_mean_over_background_and_cells_that_are_kept(batch, log
     # All but the pixel outside and the interior of cells 3 and 4.
     assert count == 16 - 1 - 4
     loss = masked_loss(logits.requires_grad_(), batch, KEEP, "background")
-    assert float(loss) == pytest.approx(expected / count, rel=1e-6)
+    assert float(loss.detach()) == pytest.approx(expected / count, rel=1e-6)
     loss.backward()
     left = np.isin(CELLS.numpy(), [3, 4]) & (INTERIOR.numpy() > 0) | ~batch.inside.numpy()
     assert ((logits.grad.numpy()[0] == 0) == left).all()

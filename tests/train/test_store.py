@@ -1,35 +1,16 @@
 """Tiles on disk: what inference would see, the labels that the table holds, and splits by region."""
 
-from itertools import pairwise
-
 import dask.array as da
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 from skimage.segmentation import find_boundaries
 from small_training import with_silver
 
-from nimbus_sd.pixels import overlapping_tiles
 from nimbus_sd.train import Split, Store
 from nimbus_sd.train import build as build_module
 from nimbus_sd.train.batches import read_tile
 from nimbus_sd.train.build import assign_splits
 from nimbus_sd.train.store import StoreSettings, open_store
-
-
-@given(st.integers(1, 300), st.integers(2, 80), st.data())
-def test_windows_cover_a_region_and_share_enough(length, size, data):
-    overlap = data.draw(st.integers(0, size - 1))
-    tiles = list(overlapping_tiles((length, size), size, overlap))
-    starts = [tile.window[0].start for tile in tiles]
-    # Each pixel is in one core.
-    assert [tile.core[0].start for tile in tiles] == starts
-    assert [tile.core[0].stop for tile in tiles] == [*starts[1:], starts[-1] + size]
-    assert starts[0] == 0 and starts[-1] == max(0, length - size)
-    assert all(0 < later - start <= size - overlap for start, later in pairwise(starts))
-    # None is there for nothing.
-    assert len(starts) == 1 or (len(starts) - 1) * (size - overlap) < length - overlap
 
 
 def seen_by_the_network(sdata, region: str, factors):
@@ -304,25 +285,9 @@ def test_shares_are_of_groups_and_follow_the_seed():
     assert len({(groups[region], split) for region, split in splits.items()}) == 10
 
 
-@pytest.mark.parametrize("n, evaluation", [(2, set()), (3, {"r0", "r1"})])
-def test_too_few_regions_are_refused(n, evaluation):
-    with pytest.raises(ValueError, match="independent groups of regions"):
-        assign_splits(Split(), {f"r{i}": f"r{i}" for i in range(n)}, evaluation, {})
-
-
-@pytest.mark.parametrize("shares", [(0.8, 0.2), (0.8, 0.1, 0.2), (1, 0, 0), 0.8, "0.8"])
-def test_shares_must_sum_to_one(shares):
-    with pytest.raises(ValueError, match="three shares above 0"):
-        assign_splits(Split(shares), TEN, set(), {})
-
-
 FOUR = {"train": ["a", "b"], "validation": ["c"], "test": ["d"]}
 GROUPS = {name: name for name in "abcd"}
-
-
-def test_a_given_split_is_taken():
-    splits = {"a": "train", "b": "train", "c": "validation", "d": "test"}
-    assert assign_splits(Split(FOUR), GROUPS, {"d"}, {}) == splits
+SHARES = (0.8, 0.1, 0.1)
 
 
 @pytest.mark.parametrize(
@@ -335,6 +300,12 @@ def test_a_given_split_is_taken():
         (FOUR | {"test": "d"}, GROUPS, set(), r"has \['test'\]; give lists"),
         (FOUR, GROUPS, {"a"}, r"\['a'\] are for evaluation"),
         (FOUR, GROUPS | {"c": "a"}, set(), r"tears apart .*\['a'\]"),
+        (SHARES, {"a": "a", "b": "b"}, set(), "independent groups of regions"),
+        (SHARES, {"a": "a", "b": "b", "c": "c"}, {"a", "b"}, "independent groups of regions"),
+        *(
+            (shares, TEN, set(), "three shares above 0")
+            for shares in ((0.8, 0.2), (0.8, 0.1, 0.2), (1, 0, 0), 0.8, "0.8")
+        ),
     ],
 )
 def test_wrong_splits_are_refused(split, groups, evaluation, message):
@@ -343,26 +314,21 @@ def test_wrong_splits_are_refused(split, groups, evaluation, message):
 
 
 def test_what_is_in_the_store_keeps_its_split_and_its_group_follows():
-    groups = TEN | {"r4": "r3"}
-    in_store = {"r3": {"validation": "region 'x' of data set 'd'"}, "r7": {"train": "region 'y' of data set 'd'"}}
+    x, y = "region 'x' of data set 'd'", "region 'y' of data set 'e'"
     for seed in range(5):
-        splits = assign_splits(Split(rng=seed), groups, set(), in_store)
+        in_store = {"r3": {"validation": x}, "r7": {"train": y}}
+        splits = assign_splits(Split(rng=seed), TEN | {"r4": "r3"}, set(), in_store)
         assert (splits["r3"], splits["r4"], splits["r7"]) == ("validation", "validation", "train")
         assert count(splits) == [7, 2, 1]
-
-
-@pytest.mark.parametrize(
-    "groups, evaluation, split",
-    [
-        (GROUPS, set(), FOUR),
-        (GROUPS, {"c"}, (0.8, 0.1, 0.1)),
+    in_store = {"c": {"train": x}}
+    for groups, evaluation, split, places in (
+        (GROUPS, set(), FOUR, in_store),
+        (GROUPS, {"c"}, SHARES, in_store),
         # One patient, of whom the store has regions in two splits.
-        (GROUPS | {"b": "c"}, set(), (0.8, 0.1, 0.1)),
-    ],
-)
-def test_what_is_in_the_store_cannot_have_another_split(groups, evaluation, split):
-    in_store = {"c": {"train": "region 'x' of data set 'd'"}}
-    if groups["b"] == "c":
-        in_store["b"] = {"test": "region 'y' of data set 'e'"}
-    with pytest.raises(ValueError, match=r"Region '[bc]' would be for .*region '[xy]' of data set '[de]', which"):
-        assign_splits(Split(split), groups, evaluation, in_store)
+        (GROUPS | {"b": "c"}, set(), SHARES, in_store | {"b": {"test": y}}),
+    ):
+        with pytest.raises(ValueError, match=r"Region '[bc]' would be for .*region '[xy]' of data set '[de]', which"):
+            assign_splits(Split(split), groups, evaluation, places)
+    assert assign_splits(Split(FOUR), GROUPS, {"d"}, {}) == {
+        name: split for split, names in FOUR.items() for name in names
+    }

@@ -341,9 +341,8 @@ def _drawn_splits(
         raise ValueError(
             f"There are {n} independent groups of regions (by image, or by `Split.by`), {len(taken)} of them with a "
             "place: for testing, as they are drawn for evaluation or have gold, or as this store has them. Of the "
-            f"others, {n_train} is needed for training, {n_validation} for validation and {n_test} for testing; tiles "
-            "of one region are no independent test. Add regions, say which is for what with "
-            "`split={'train': [...], 'validation': [...], 'test': [...]}`, or put labels that may be trained on into "
+            f"others, {n_train} is needed for training, {n_validation} for validation and {n_test} for testing. Add "
+            "regions, name those for each split with a mapping, or put labels that may be trained on into "
             "layers['gold_training']."
         )
     order = ["test"] * n_test + ["validation"] * n_validation + ["train"] * len(free)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,7 +12,7 @@ import torch
 
 from nimbus_sd.models import Card, UNet
 from nimbus_sd.train.batches import cut, read_batches
-from nimbus_sd.train.loop import read_state
+from nimbus_sd.train.loop import read_checkpoint
 from nimbus_sd.train.objective import Selector, cell_figures, labelled_cells
 from nimbus_sd.train.recipe import Selection
 from nimbus_sd.train.store import TRAIN, Store
@@ -58,10 +57,8 @@ def left_out(folder: str | Path, store: Store | str | Path) -> pd.DataFrame:
     store, folder = store if isinstance(store, Store) else Store(store), Path(folder)
     if not (folder / "last.ckpt").is_file():
         raise FileNotFoundError(f"There is no run in {folder}: it has no last.ckpt, as `nimbus_sd.train.train` writes.")
-    state, inputs = read_state(folder / "last.ckpt")
-    if inputs["store"] != json.loads(json.dumps(store.described())):
-        raise ValueError(f"The run in {folder} was on other tiles than those of {store.path}.")
-    card, recipe = Card.read(folder / "model.json"), inputs["recipe"]
+    state = read_checkpoint(folder / "last.ckpt", {"store": store.described()})
+    card, recipe = Card.read(folder / "model.json"), state["inputs"]["recipe"]
     network = UNet(card.root_filters, card.depth, card.padding, card.patch).eval()
     network.load_state_dict(state["network"])
     selector = Selector(Selection(**recipe["selection"]), len(store.strata))
@@ -73,12 +70,10 @@ def left_out(folder: str | Path, store: Store | str | Path) -> pd.DataFrame:
         losses, scores, areas = cell_figures(network(batch.inputs), batch, recipe["boundary"])
         labelled = labelled_cells(batch) & (areas > 0)
         kept = batch.trusted | selector.keep(losses, scores, batch.labels, batch.stratum[batch.tile])
-        number, window, channel = tiles[batch.tile[labelled]].T
-        regions = [store.regions[n] for n in number]
-        rows = zip(regions, batch.rows[labelled].tolist(), channel, strict=True)
-        names = [(r.data_set, r.region, r.ids[row], r.channels[c]) for r, row, c in rows]
-        cells = pd.DataFrame(names, columns=["data_set", "region", "instance_id", "channel"])
-        cells["window"] = window
+        places = zip(tiles[batch.tile[labelled]], batch.rows[labelled].tolist(), strict=True)
+        regions = [(store.regions[number], row, channel, window) for (number, window, channel), row in places]
+        names = [(r.data_set, r.region, r.ids[row], r.channels[channel], window) for r, row, channel, window in regions]
+        cells = pd.DataFrame(names, columns=["data_set", "region", "instance_id", "channel", "window"])
         for name, values in (("label", batch.labels), ("score", scores), ("loss", losses), ("kept", kept)):
             cells[name] = values[labelled].numpy()
         parts.append(cells)
@@ -135,14 +130,12 @@ def show_left_out(
         number = 1 + int(np.flatnonzero(region.ids == cell.instance_id)[0])
         candidates = windows[cell.data_set, cell.region, cell.instance_id]
         masks = {window: np.asarray(region.arrays["cells"][int(window)]) == number for window in candidates}
-        window = max(masks, key=lambda window: int(masks[window].sum()))
-        box = tuple(
-            slice(max(0, int(np.mean(axis)) - width // 2), int(np.mean(axis)) + width // 2)
-            for axis in np.nonzero(masks[window])
-        )
+        window, mask = max(masks.items(), key=lambda item: int(item[1].sum()))
+        middle = [int(np.mean(axis)) for axis in np.nonzero(mask)]
+        box = tuple(slice(max(0, at - width // 2), at + width // 2) for at in middle)
         image = np.asarray(region.arrays["image"][int(window), region.channels.index(cell.channel)])
         axes.imshow(image[box], cmap="gray", vmin=0, vmax=1, interpolation="nearest")
-        axes.contour(masks[window][box], levels=[0.5], colors=_OUTLINE, linewidths=1)
+        axes.contour(mask[box], levels=[0.5], colors=_OUTLINE, linewidths=1)
         axes.set_title(f"{cell.channel}: label {cell.label:g}, score {cell.score:.2f}", fontsize=7)
     for axes in ax:
         axes.set_axis_off()

@@ -179,27 +179,21 @@ def fit(
 
 
 def read_checkpoint(path: Path, inputs: Mapping[str, Any]) -> dict[str, Any]:
-    """Read the state of a run of these inputs."""
-    state, old = read_state(path)
-    new = json.loads(json.dumps(inputs))
-    if differing := [_difference(key, old.get(key), new[key]) for key in new if old.get(key) != new[key]]:
-        raise ValueError(
-            f"{path} is of another run: {'; '.join(differing)}. Call with the same inputs to go on with it, or name "
-            "another folder."
-        )
-    return state
-
-
-def read_state(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Read the state of a run, and the inputs that it is of."""
+    """Read the state of a run that has these inputs; ``"inputs"`` in it are all of the run's."""
     try:
         state = read_archive(path.read_bytes(), str(path))
     except ValueError as error:
         raise ValueError(f"{error} To start anew, delete it.") from error
     try:
-        return state, dict(json.loads(state["inputs"]))
+        old, new = dict(json.loads(state["inputs"])), json.loads(json.dumps(inputs))
     except (KeyError, TypeError, ValueError, RecursionError) as error:
         raise ValueError(f"{path} holds no state of a training run. To start anew, delete it.") from error
+    if differing := [_difference(key, old.get(key), new[key]) for key in new if old.get(key) != new[key]]:
+        raise ValueError(
+            f"{path} is of another run: {'; '.join(differing)}. Call with the same inputs to go on with it, or name "
+            "another folder."
+        )
+    return state | {"inputs": old}
 
 
 def write_checkpoint(path: Path, state: Mapping[str, Any], inputs: Mapping[str, Any]) -> None:

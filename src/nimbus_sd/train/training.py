@@ -241,7 +241,7 @@ def _launch(accelerator: str, devices: int | str, precision: str, batch_size: in
     """Start the processes of a run, one for each device."""
     if precision == "auto":
         precision = "bf16-mixed" if torch.cuda.is_available() and accelerator != "cpu" else "32-true"
-    if precision.startswith("16"):
+    if str(precision).startswith("16"):
         # Its losses overflow now and then, as a matter of course; here that would be an error.
         raise ValueError(f"precision={precision!r} is not supported; use 'bf16-mixed' or '32-true'.")
     fabric = Fabric(accelerator=accelerator, devices=devices, precision=precision)  # type: ignore[arg-type]
