@@ -3,9 +3,9 @@
 For each seed 12 regions of 128 x 128 um are simulated whose markers look unlike those that `compact` was trained on:
 the looks of platforms, which training never draws, with an unspecific stain of all nuclei (or cell bodies) on top.
 Looks are drawn until 3 % of cells or more can be seen to be positive for each marker. A tenth of the labels is wrong.
-`fine_tune` is called with its defaults, but for tiles of 128 pixels; three regions have the truth as gold and are held
+`fine_tune` is called with its defaults, on tiles of 128 pixels; three regions have the truth as gold and are held
 out. Only real tissue says what fine-tuning is worth there: this says that the tool learns a look. The defaults of
-`FINE_TUNE` were chosen with a look at seeds 0 to 2, so others are judged.
+`Recipe.fine_tune()` were chosen with a look at seeds 0 to 2, so others are judged.
 """
 
 from __future__ import annotations
@@ -71,25 +71,20 @@ def main() -> None:
     parser.add_argument("--regions", type=int, default=12)
     parser.add_argument("--steps", type=int, help="instead of the default's")
     options = parser.parse_args()
-    recipe = ns.train.FINE_TUNE
+    recipe = ns.train.Recipe.fine_tune()
     if options.steps:
         recipe = replace(recipe, robust_steps=options.steps, validate_every=max(1, options.steps // 5))
     n_held = max(1, options.regions // 4)
     rows = []
     for seed in options.seeds:
         sdata = cohort(seed, options.regions, n_held)
-        tuned = ns.train.fine_tune(
-            sdata,
-            options.out / f"{seed}",
-            model=options.model,
-            recipe=recipe,
-            rng=seed,
-            tile_size=128,
-            accelerator="cpu",
-            progress=False,
-        )
-        print(tuned.report.round(3).to_string(), flush=True)
-        mean = tuned.report.loc["mean"]
+        folder, run = options.out / f"{seed}", {"model": options.model, "progress": False}
+        if not (tiles := folder / "tiles.zarr").exists():
+            split = ns.train.Split((0.6, 0.2, 0.2), rng=seed)
+            ns.train.build_store(tiles, sdata, data_set="fine-tuning", tile_size=128, split=split, **run)
+        _, report = ns.train.fine_tune(tiles, folder, recipe=recipe, rng=seed, accelerator="cpu", **run)
+        print(report.round(3).to_string(), flush=True)
+        mean = report.loc["mean"]
         rows.append({"seed": seed, "f1_before": mean["f1_before"], "f1_after": mean["f1_after"]})
     table = pd.DataFrame(rows)
     table["gain"] = table["f1_after"] - table["f1_before"]

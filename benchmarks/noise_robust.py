@@ -28,7 +28,7 @@ import torch
 import nimbus_sd as ns
 from nimbus_sd.simulate import Detector, Marker, Segmentation, simulate
 from nimbus_sd.train import Selection
-from nimbus_sd.train.evaluate import count_calls, figures, mean_f1
+from nimbus_sd.train.objective import count_calls, figures, mean_f1
 
 PANEL = {
     "CD45": (Marker("membrane", 0.5, unspecific=0.05), Detector(gain=200, background=0.08)),
@@ -51,11 +51,11 @@ TYPES = {
 RATES, KINDS, SEEDS, NEEDED = (0.05, 0.15, 0.30), ("random", "type"), (0, 1, 2), 0.02
 # Flips, turns and levels only: warps take as long as the network.
 LOOK = ns.train.Augmentation(elastic=0, rotation=0, scale=0, blur=0)
-RECIPE = replace(ns.train.LAPTOP, patch=2, validate_every=100, augmentation=LOOK)
+RECIPE = ns.train.Recipe.laptop(patch=2, validate_every=100, augmentation=LOOK)
 FIRST, FURTHER, SLOWER = 600, 400, 5e-4
 #: How the noise-robust phase selects. The laptop's rule is judged.
 RULES = {
-    "laptop": ns.train.LAPTOP.selection,
+    "laptop": ns.train.Recipe.laptop().selection,
     "paper": Selection(),
     "paper, fast": Selection(rate=0.1),
     "per class, slow": Selection(per_class=True),
@@ -98,7 +98,7 @@ def cohort(seed: int, rate: float, kind: str, n_regions: int):
 
 def f1_of(network, store) -> float:
     """F1 on the held-out regions, by their truth."""
-    counts = count_calls(network.eval(), store, "test", batch_size=8, device=torch.device("cpu"))
+    counts = count_calls(network.eval(), store, "test", 8, torch.device("cpu"))
     return mean_f1(figures(counts, store))
 
 
@@ -118,7 +118,7 @@ def tiles_of(folder: Path, sdata, n_regions: int) -> ns.train.Store:
         "validation": silver[:n_validation],
         "train": silver[n_validation:],
     }
-    path, cut = folder / "tiles.zarr", {"tile_size": 128, "overlap": 0, "split": split, "progress": False}
+    path, cut = folder / "tiles.zarr", {"tile_size": (128, 0), "split": split, "progress": False}
     if path.exists() and (store := ns.train.Store(path)).regions:
         return store
     model = replace(ns.models.PUBLISHED, pixel_size=0.5)

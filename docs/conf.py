@@ -89,6 +89,5 @@ intersphinx_mapping = {name: (url, None) for name, url in _NEIGHBOURS.items() if
 # both builds give the same warnings: none.
 nitpicky = True
 _OTHERS = (*_NEIGHBOURS, "collections", "lightning", "pathlib", "typing", "zarr")
-# The fields of `train.FineTuned` are shown as they are written.
-nitpick_ignore = [("py:data", "Ellipsis"), ("py:class", "Path"), ("py:class", "pd.DataFrame")]
+nitpick_ignore = [("py:data", "Ellipsis")]
 nitpick_ignore_regex = [(r"py:.*", rf"({'|'.join(_OTHERS)})\..*")]

@@ -36,7 +36,7 @@ def test_training(tmp_path, monkeypatch):
     names = run(DOCS / "training.md")
     assert names["path"].is_file() and (tmp_path / "runs/first/last.ckpt").is_file()
     assert names["cells"]["kept"].mean() < 1
-    assert {"f1_before", "f1_after"} <= set(names["tuned"].report)
+    assert {"f1_before", "f1_after"} <= set(names["report"])
     assert names["scores"].layers["nimbus"].shape == names["adata"].shape
 
 

@@ -27,8 +27,7 @@ PUBLIC = {
         ".simulate": "Detector Marker Segmentation Tissue draw_tissue expose segment simulate stain truth",
         ".tl": """Metaclusters adapt calibrate call_positive cell_features cell_types check_signatures cluster_checks
             flowsom leiden map_to_som signatures suggest_types""",
-        ".train": """FINE_TUNE LAPTOP PAPER Augmentation FineTuned Recipe Selection Store build_store fine_tune left_out
-            show_left_out train""",
+        ".train": "Augmentation Recipe Selection Split Store build_store fine_tune left_out show_left_out train",
     }.items()
 }
 ROOMS = sorted(PUBLIC)

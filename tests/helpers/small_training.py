@@ -27,6 +27,7 @@ RECIPE = Recipe(
     augmentation=Augmentation(elastic=0, blur=0),
 )
 EXACT = Augmentation(0, 0, 0, 0, 0, 0, 0)
+GIVEN = {"train": ["r0_cells", "r1_cells"], "validation": ["r2_cells"], "test": ["r3_cells"]}
 
 
 def with_silver(sdata: SpatialData, channels: tuple[str, ...] = ("DAPI", "CD3")) -> SpatialData:

@@ -7,27 +7,33 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from small_training import CARD, with_silver
+from small_training import CARD, GIVEN, with_silver
 from spatialdata import SpatialData
 
 from nimbus_sd.train import Store, build_store
+
+SMALL = {"data_set": "d", "model": CARD, "tile_size": (16, 4), "split": GIVEN, "pixel_size": 0.5, "progress": False}
+
+
+def _labelled(tissue: Callable[..., Any], make_sdata: Callable[..., SpatialData]) -> SpatialData:
+    drawn = {f"r{i}": tissue((64, 64), 2, seed=i) for i in range(4)}
+    masks = {f"{key}_cells": mask for key, (_, mask) in drawn.items()}
+    return with_silver(make_sdata({key: image for key, (image, _) in drawn.items()}, masks))
 
 
 @pytest.fixture
 def labelled(tissue: Callable[..., Any], make_sdata: Callable[..., SpatialData]) -> SpatialData:
     """Four small regions of two channels and silver labels."""
-    drawn = {f"r{i}": tissue((64, 64), 2, seed=i) for i in range(4)}
-    return with_silver(
-        make_sdata({k: image for k, (image, _) in drawn.items()}, {f"{k}_cells": m for k, (_, m) in drawn.items()})
-    )
+    return _labelled(tissue, make_sdata)
 
 
 @pytest.fixture
 def build(tmp_path: Path) -> Callable[..., Store]:
     """Build a store of small tiles."""
+    return lambda sdata, name="tiles", **settings: build_store(tmp_path / name, sdata, **SMALL | settings)
 
-    def make(sdata: SpatialData, name: str = "tiles", **settings: Any) -> Store:
-        own = {"data_set": "d", "model": CARD, "tile_size": 16, "overlap": 4, "pixel_size": 0.5, "progress": False}
-        return build_store(tmp_path / name, sdata, **own | settings)
 
-    return make
+@pytest.fixture(scope="session")
+def store(tissue: Callable[..., Any], make_sdata: Callable[..., SpatialData], tmp_path_factory: Any) -> Store:
+    """A store of these regions, which no test changes."""
+    return build_store(tmp_path_factory.mktemp("store") / "tiles", _labelled(tissue, make_sdata), **SMALL)

@@ -1,12 +1,13 @@
-"""The loss of pixels, and the figures of cells by which they are selected."""
+"""The loss of pixels, the figures of cells, and the selection, against the rule written plainly."""
 
 import numpy as np
 import pytest
 import torch
 from torch.nn import functional
 
-from nimbus_sd.train.objective import cell_figures, cell_scores, known_cells, masked_loss
-from nimbus_sd.train.tiles import StoredBatch
+from nimbus_sd.train import Selection
+from nimbus_sd.train.batches import Batch
+from nimbus_sd.train.objective import Selector, cell_figures, cell_scores, labelled_cells, masked_loss
 
 NAN = float("nan")
 CELLS = torch.tensor([[[1, 1, 1, 0], [1, 1, 2, 2], [3, 3, 2, 2], [4, 4, 4, 4]]])
@@ -16,13 +17,11 @@ KEEP = torch.tensor([False, True, True, False, False])
 
 
 @pytest.fixture
-def batch() -> StoredBatch:
+def batch() -> Batch:
     inputs = torch.stack([torch.zeros(1, 4, 4), INTERIOR.float()], dim=1)
-    inside = torch.ones(1, 4, 4, dtype=torch.bool)
+    inside, zeros = torch.ones(1, 4, 4, dtype=torch.bool), torch.zeros(5, dtype=torch.long)
     inside[0, 0, 0] = False
-    rows = torch.zeros(5, dtype=torch.long)
-    tile, trusted = torch.zeros(5, dtype=torch.long), torch.zeros(5, dtype=torch.bool)
-    return StoredBatch(inputs, CELLS, LABELS, tile, inside, torch.zeros(1).long(), rows, trusted)
+    return Batch(inputs, CELLS, LABELS, zeros, inside, torch.zeros(1).long(), zeros, zeros.bool())
 
 
 @pytest.fixture
@@ -30,14 +29,20 @@ def logits() -> torch.Tensor:
     return torch.randn(1, 1, 4, 4, generator=torch.Generator().manual_seed(0))
 
 
-def test_cell_scores_are_the_mean_confidence_of_each_cell(logits):
-    scores, areas = cell_scores(logits, CELLS, 6)
+def test_figures_of_cells_are_means_over_their_pixels(batch, logits):
     confidence = torch.sigmoid(logits[:, 0])
-    for cell in range(5):
-        assert float(scores[cell]) == pytest.approx(float(confidence[cell == CELLS].mean()), rel=1e-6)
-        assert areas[cell] == (cell == CELLS).sum()
+    losses = functional.binary_cross_entropy_with_logits(logits[:, 0], (LABELS > 0.5).float()[CELLS], reduction="none")
+    scores, areas = cell_scores(logits, CELLS, 6)
+    learned_losses, learned_scores, learned_areas = cell_figures(logits, batch, "background")
+    for cell in range(1, 5):
+        own, inner = cell == CELLS, (cell == CELLS) & (INTERIOR > 0)
+        assert (float(areas[cell]), float(learned_areas[cell])) == (own.sum(), inner.sum())
+        assert float(scores[cell]) == pytest.approx(float(confidence[own].mean()), rel=1e-6)
+        assert float(learned_scores[cell]) == pytest.approx(float(confidence[inner].mean()), rel=1e-6)
+        assert float(learned_losses[cell]) == pytest.approx(float(losses[inner].mean()), rel=1e-6)
     # One that covers no pixel.
     assert scores[5] == areas[5] == 0
+    assert labelled_cells(batch).tolist() == [False, True, True, False, False]
 
 
 def test_the_loss_is_the_mean_over_background_and_cells_that_are_kept(batch, logits):
@@ -52,12 +57,17 @@ def test_the_loss_is_the_mean_over_background_and_cells_that_are_kept(batch, log
             count += 1
     # All but the pixel outside and the interior of cells 3 and 4.
     assert count == 16 - 1 - 4
-    assert float(masked_loss(logits, batch, KEEP, "background")) == pytest.approx(expected / count, rel=1e-6)
+    loss = masked_loss(logits.requires_grad_(), batch, KEEP, "background")
+    assert float(loss.detach()) == pytest.approx(expected / count, rel=1e-6)
+    loss.backward()
+    left = np.isin(CELLS.numpy(), [3, 4]) & (INTERIOR.numpy() > 0) | ~batch.inside.numpy()
+    assert ((logits.grad.numpy()[0] == 0) == left).all()
+    batch.inside[:] = False
+    assert float(masked_loss(logits, batch, KEEP, "background")) == 0
 
 
 def test_inner_boundaries_are_negative_or_part_of_their_cell(batch, logits):
-    logits.requires_grad_()
-    masked_loss(logits, batch, KEEP, "background").backward()
+    masked_loss(logits.requires_grad_(), batch, KEEP, "background").backward()
     boundary = (0, 0, 0, 2)
     # A gradient above 0 lowers the logit.
     assert logits.grad[boundary] > 0
@@ -68,31 +78,85 @@ def test_inner_boundaries_are_negative_or_part_of_their_cell(batch, logits):
     assert logits.grad[0, 0, 2, 0] == 0
 
 
-def test_nothing_is_learned_from_cells_that_were_not_kept(batch, logits):
-    logits.requires_grad_()
-    masked_loss(logits, batch, torch.tensor([False, False, True, False, False]), "background").backward()
-    left = np.isin(CELLS.numpy(), [1, 3, 4]) & (INTERIOR.numpy() > 0)
-    assert not logits.grad.numpy()[0][left].any()
-    assert logits.grad.numpy()[0][~left].astype(bool).sum() == (~left).sum()
+STRATUM = torch.tensor([1, 0, 1])
 
 
-def test_a_batch_without_anything_to_learn_has_a_finite_loss(batch, logits):
-    batch.inside[:] = False
-    assert float(masked_loss(logits, batch, KEEP, "background")) == 0
+def drawn(seed: int, n: int = 60):
+    """Losses, scores, labels and tiles of cells; row 0 is background."""
+    rng = np.random.default_rng(seed)
+    labels = rng.choice([0.0, 1.0, 0.25, 0.75, 0.5, NAN], n)
+    labels[0] = NAN
+    cells = (torch.tensor(values, dtype=torch.float32) for values in (rng.gamma(1, 0.5, n), rng.random(n), labels))
+    return *cells, torch.tensor(np.sort(rng.integers(len(STRATUM), size=n)))
 
 
-def test_figures_of_cells_are_means_over_their_interior(batch, logits):
-    found = cell_figures(logits, batch, "background")
-    target = (LABELS > 0.5).float()[CELLS]
-    losses = functional.binary_cross_entropy_with_logits(logits[:, 0], target, reduction="none")
-    for cell in range(1, 5):
-        own = (cell == CELLS) & (INTERIOR > 0)
-        assert float(found.areas[cell]) == own.sum()
-        assert float(found.losses[cell]) == pytest.approx(float(losses[own].mean()), rel=1e-6)
-        assert float(found.scores[cell]) == pytest.approx(float(torch.sigmoid(logits[:, 0])[own].mean()), rel=1e-6)
+def test_the_default_is_the_paper_rule():
+    selector, thresholds = Selector(Selection(), 2), [None, None]
+    for step in range(5):
+        losses, scores, labels, tile = drawn(step)
+        believed = np.isin(labels.numpy(), [0, 0.25, 0.75, 1])
+        selector.update(losses, labels, tile, STRATUM, step)
+        for number, stratum in enumerate(STRATUM.tolist()):
+            own = losses.numpy()[(tile.numpy() == number) & believed]
+            quantile, old = np.quantile(own.astype(np.float64), 0.85), thresholds[stratum]
+            thresholds[stratum] = quantile if old is None else 0.99 * old + 0.01 * quantile
+    # Quantiles travel between devices in float32.
+    np.testing.assert_allclose(selector.threshold[:, 0], thresholds, rtol=1e-6)
+    kept = selector.keep(losses, scores, labels, STRATUM[tile]).numpy()
+    limit = np.array(thresholds)[STRATUM[tile].numpy()]
+    sure = np.where(labels.numpy() > 0.5, scores.numpy() > 0.9, scores.numpy() < 0.1)
+    np.testing.assert_array_equal(kept, believed & ((losses.numpy() <= limit) | sure))
+    assert 0.5 < kept[believed].mean() < 1
 
 
-def test_known_cells_are_labelled_and_visible(batch):
-    assert known_cells(batch).tolist() == [False, True, True, False, False]
-    areas = torch.tensor([9.0, 0.0, 2.0, 2.0, 2.0])
-    assert known_cells(batch, areas).tolist() == [False, False, True, False, False]
+def test_a_sure_score_that_agrees_is_kept_whatever_its_loss_and_unjudged_cells_never():
+    selector = Selector(Selection(), 1)
+    selector.threshold[:] = 0.0
+    labels = torch.tensor([1.0, 1.0, 0.0, 0.0, 0.5, NAN])
+    scores = torch.tensor([0.95, 0.05, 0.05, 0.95, 0.99, 0.01])
+    kept = selector.keep(torch.ones(6), scores, labels, torch.zeros(6, dtype=torch.long))
+    assert kept.tolist() == [True, False, True, False, False, False]
+
+
+def test_classes_can_have_thresholds_of_their_own():
+    selector = Selector(Selection(per_class=True), 1)
+    labels = torch.tensor([1.0] * 10 + [0.0] * 10)
+    losses = torch.cat([torch.linspace(1, 2, 10), torch.linspace(0, 0.1, 10)])
+    selector.update(losses, labels, torch.zeros(20).long(), torch.tensor([0]), 0)
+    np.testing.assert_allclose(selector.threshold[0], [0.085, 1.85], rtol=1e-5)
+
+
+def test_the_quantile_can_rise():
+    rising = Selection(quantile=0.9, ramp=(0.5, 100))
+    assert [rising.quantile_at(step) for step in (0, 50, 100, 500)] == pytest.approx([0.5, 0.7, 0.9, 0.9])
+
+
+def test_a_histogram_is_not_biased_by_small_tiles():
+    """Tiles of two cells: the mean of their quantiles lies far from the quantile of all losses."""
+    rng = np.random.default_rng(0)
+    mean, histogram = (Selector(Selection(histogram=histogram), 1) for histogram in (False, True))
+    for step in range(1000):
+        losses = torch.tensor(rng.exponential(1, 2), dtype=torch.float32)
+        for selector in (mean, histogram):
+            selector.update(losses, torch.tensor([1.0, 0.0]), torch.zeros(2).long(), torch.tensor([0]), step)
+    truth = -np.log(0.15)
+    # The histogram remembers about a hundred tiles, so two hundred cells: a standard error of about 0.17.
+    assert abs(float(histogram.threshold) - truth) < 0.5 < truth - float(mean.threshold)
+
+
+@pytest.mark.parametrize("histogram", [False, True])
+def test_devices_agree_on_thresholds_and_the_state_survives(histogram):
+    """Two devices that share what they saw are in the state of one that saw all."""
+    alone, shared, again = (Selector(Selection(histogram=histogram), 2) for _ in range(3))
+    shares, sent = [drawn(seed) for seed in (0, 1)], []
+    for losses, _, labels, tile in shares:
+        alone.update(losses, labels, tile, STRATUM, 0)
+        own = []
+        again.update(losses, labels, tile, STRATUM, 0, lambda values, own=own: own.append(values) or values[None])
+        sent.append(own)
+    received = iter(zip(*sent, strict=True))
+    shared.update(*(shares[0][i] for i in (0, 2, 3)), STRATUM, 0, lambda _: torch.stack(next(received)))
+    again.load_state_dict(shared.state_dict())
+    for selector in (alone, again):
+        selector.update(*(drawn(2)[i] for i in (0, 2, 3)), STRATUM, 1)
+    torch.testing.assert_close(again.threshold, alone.threshold, rtol=0, atol=0)

@@ -9,30 +9,25 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from nimbus_sd.train._left_out import left_out, show_left_out
-    from nimbus_sd.train.build import build_store
-    from nimbus_sd.train.fine_tuning import FineTuned, fine_tune
-    from nimbus_sd.train.recipe import FINE_TUNE, LAPTOP, PAPER, Augmentation, Recipe, Selection
-    from nimbus_sd.train.run import train
+    from nimbus_sd.train.build import Split, build_store
+    from nimbus_sd.train.left_out_cells import left_out, show_left_out
+    from nimbus_sd.train.recipe import Augmentation, Recipe, Selection
     from nimbus_sd.train.store import Store
+    from nimbus_sd.train.training import fine_tune, train
 
-_PLACES = {
-    "build": ("build_store",),
-    "fine_tuning": ("FineTuned", "fine_tune"),
-    "_left_out": ("left_out", "show_left_out"),
-    "recipe": ("FINE_TUNE", "LAPTOP", "PAPER", "Augmentation", "Recipe", "Selection"),
-    "run": ("train",),
+_NAMES = {
+    "build": ("Split", "build_store"),
+    "left_out_cells": ("left_out", "show_left_out"),
+    "recipe": ("Augmentation", "Recipe", "Selection"),
     "store": ("Store",),
+    "training": ("fine_tune", "train"),
 }
 
 __all__ = [
-    "FINE_TUNE",
-    "LAPTOP",
-    "PAPER",
     "Augmentation",
-    "FineTuned",
     "Recipe",
     "Selection",
+    "Split",
     "Store",
     "build_store",
     "fine_tune",
@@ -43,13 +38,13 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    module = next((module for module, names in _PLACES.items() if name in names), None)
+    module = next((module for module, names in _NAMES.items() if name in names), None)
     if module is None:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     try:
         return getattr(import_module(f"{__name__}.{module}"), name)
     except ModuleNotFoundError as error:
-        if error.name is None or error.name.partition(".")[0] not in ("lightning", "kornia", "tensorboard"):
+        if (error.name or "").partition(".")[0] not in ("lightning", "kornia", "tensorboard"):
             raise
         raise ImportError(
             f"nimbus_sd.train.{name} needs {error.name}, which is not installed: "
@@ -58,4 +53,4 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    return sorted(__all__)
+    return __all__

@@ -3,29 +3,63 @@
 from __future__ import annotations
 
 import logging
+from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from hashlib import sha256
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
+from scipy.cluster.hierarchy import DisjointSet
 from tqdm.auto import tqdm
 
 from nimbus_sd import keys
+from nimbus_sd._table import judged
 from nimbus_sd.engine import BadPixels, check_cell_size, check_pixels, find_factors
 from nimbus_sd.labels import evaluation_regions
 from nimbus_sd.models import PUBLISHED, Card, load
-from nimbus_sd.spatial import Region, find_regions
-from nimbus_sd.train.cell_labels import CellLabels, cell_labels, labels_table
-from nimbus_sd.train.splits import assign_splits
-from nimbus_sd.train.store import Store, StoreSettings
-from nimbus_sd.train.together import groups_of, joined, marks_of
-from nimbus_sd.train.write import write_region
+from nimbus_sd.spatial import Region, check_rows, dense, existing_table, find_regions, rows_of
+from nimbus_sd.train.store import SPLITS, CellLabels, Store, StoreSettings, new_data_set, open_store, write_region
 
 if TYPE_CHECKING:
+    from anndata import AnnData
     from spatialdata import SpatialData
 
 logger = logging.getLogger("nimbus_sd")
+
+_OVERLAP: Final = 16
+_LABELS: Final = (0.0, 0.25, 0.5, 0.75, 1.0)
+# Side of a region's middle, by whose pixels it is recognised; most images are not larger.
+_MIDDLE: Final = 1024
+
+
+@dataclass(frozen=True)
+class Split:
+    """Which regions train, choose the checkpoint, and test: whole regions, never tiles.
+
+    Parameters
+    ----------
+    regions
+        Shares of regions for training, validation and test; regions without a label that says positive or negative are
+        left out, and the log names them. Or a mapping from ``"train"``, ``"validation"`` and ``"test"`` to labels
+        elements, which may lack one.
+    by
+        Column of ``obs``, such as ``"patient"``: regions that share its value stay together, in all data sets of a
+        store. Regions of one image always do.
+    rng
+        Seed or generator of the draw by shares.
+
+    Examples
+    --------
+    >>> split = Split((0.6, 0.2, 0.2), by="patient", rng=1)
+    """
+
+    regions: Sequence[float] | Mapping[str, Sequence[str]] = (0.8, 0.1, 0.1)
+    by: str | None = None
+    rng: int | np.random.Generator = 0
 
 
 def build_store(
@@ -41,11 +75,8 @@ def build_store(
     pixel_size: float | Mapping[str, float] | None = None,
     normalization: Mapping[str, float] | pd.Series | pd.DataFrame | None = None,
     model: str | Path | Card = PUBLISHED,
-    tile_size: int = 512,
-    overlap: int = 16,
-    split: Sequence[float] | Mapping[str, Sequence[str]] = (0.8, 0.1, 0.1),
-    split_by: str | None = None,
-    rng: int | np.random.Generator = 0,
+    tile_size: int | tuple[int, int] = 512,
+    split: Split | Sequence[float] | Mapping[str, Sequence[str]] = (0.8, 0.1, 0.1),
     progress: bool = True,
 ) -> Store:
     """Cut the labelled regions of a data set into tiles for training, and add them to a store on disk.
@@ -55,13 +86,13 @@ def build_store(
 
     No region, image or patient is in two splits of a store. A region is recognised in another data set, whatever its
     name there, by the pixels of its masks or of a channel (1024 x 1024 in its middle), and by an equal value of
-    `split_by` where both data sets gave one. It goes to the split that it has there; a mapping that says otherwise is
-    an error.
+    ``Split.by`` where both data sets gave one. It goes to the split that it has there; a mapping that says otherwise
+    is an error.
 
     Parameters
     ----------
     path
-        Folder of the store (Zarr v3). It is made where it does not exist; another data set is added otherwise.
+        Folder of the store (Zarr v3). A data set is added to a store that exists.
     sdata
         Images (c, y, x), labels (y, x), and a table with layers of labels, cells x channels: 1, 0.75, 0.5, 0.25, 0;
         NaN = not judged.
@@ -72,44 +103,37 @@ def build_store(
     table_key
         The table with labels.
     labels
-        Layer to train on. ``layers["gold_training"]`` goes before it where it says something, and is enough where the
-        layer is the default one and does not exist. ``layers["gold"]`` is
-        evaluation gold: a region with some is for testing, and so is one that `labels.draw_regions` drew.
+        Layer to train on. ``layers["gold_training"]`` takes precedence where it is not NaN, and is enough where
+        ``layers["silver"]`` does not exist. ``layers["gold"]`` is evaluation gold: a region with some is for testing,
+        and so is one that `labels.draw_regions` drew.
     channels
         Channels to take. None takes those with a label that says positive or negative.
     model
         A card, or a model as for `nimbus_sd.predict`: its pixel size and rule of normalisation are those of the tiles.
         By default the published model's.
-    tile_size, overlap
-        Side of a tile, and what neighbours share at least, in model pixels. Regions that are smaller are mirrored, and
-        nothing is learned from what is outside.
+    tile_size
+        Side of a tile in model pixels; or side and the least overlap of neighbours, which is 16 otherwise. Smaller
+        regions are mirrored, and nothing is learned from what is outside.
     split
-        Shares of regions for training, validation and test, or a mapping from ``"train"``, ``"validation"`` and
-        ``"test"`` to labels elements. Regions of one image stay together, and so do equal ones. By shares, regions
-        without a label that says positive or negative are left out; the log names them.
-    split_by
-        Column of ``obs``, such as ``"patient"``: regions that share its value stay together too, in all data sets.
-    rng
-        Seed or generator of the split.
+        A :class:`Split`, or only its ``regions``: three shares, or a mapping.
     progress
         Show progress bars.
 
     Returns
     -------
     Store
-        Also on disk. If the call is stopped, the data set is not there and is written anew by the next call.
+        Also on disk. If the call is stopped, the data set is not in it, and the next call writes it anew.
 
     Raises
     ------
     KeyError
         An element, channel, table, layer or column does not exist.
     ValueError
-        The store has other settings, or this data set already; labels are outside of the code; no cell of a channel is
-        labelled positive or negative; by shares, a split would be empty (a mapping may leave one out, and `train` says
-        if it needs it); a region, or what it belongs to, would be in two splits of the store; or as
+        The store has other settings, or this data set already; labels are not of the values above; no cell is labelled
+        positive or negative; a split by shares would be empty; a region would be in two splits of the store; or as
         `nimbus_sd.predict`.
     OSError
-        Pixels cannot be read, or the store not be written.
+        Pixels cannot be read, or the store cannot be written.
 
     Examples
     --------
@@ -127,64 +151,217 @@ def build_store(
     1
     """
     card = model if isinstance(model, Card) else load(model).card
-    settings = StoreSettings(tile_size, overlap, card.pixel_size, card.rule, card.quantile)
-    store = Store.create(path, settings)
-    store.check_new(data_set)
+    split = split if isinstance(split, Split) else Split(split)
+    side, overlap = tile_size if isinstance(tile_size, tuple | list) else (tile_size, _OVERLAP)
+    settings = StoreSettings(side, overlap, card.pixel_size, card.rule, card.quantile)
+    store = open_store(path, settings)
+    if not isinstance(data_set, str) or not data_set:
+        raise ValueError(f"`data_set` is {data_set!r}; give it a name.")
+    if data_set in store.data_sets:
+        raise ValueError(f"{path} has data set {data_set!r} already; use another name, or another path.")
     regions = find_regions(sdata, image_key, labels_key, channels=channels, pixel_size=pixel_size)
-    table = labels_table(sdata, table_key, labels, regions)
-    found = {region.labels_key: cell_labels(table, region, labels) for region in regions}
+    table, layers = _labelled_table(sdata, table_key, labels, regions)
+    cells = {region.labels_key: _cell_labels(table, layers, region) for region in regions}
+    informative = {key: (judged(own.training) | judged(own.gold)).any(axis=0) for key, own in cells.items()}
+    if not (in_use := np.any([*informative.values()], axis=0)).any():
+        raise ValueError(f"No cell is labelled positive or negative in any of the channels {regions[0].channels}.")
     if channels is None:
-        judged = _judged(regions[0].channels, found.values())
+        channels = [channel for channel, used in zip(regions[0].channels, in_use, strict=True) if used]
         images, masks = zip(*((region.image_key, region.labels_key) for region in regions), strict=True)
-        regions = find_regions(sdata, list(images), list(masks), channels=judged, pixel_size=pixel_size)
-        found = {region.labels_key: cell_labels(table, region, labels) for region in regions}
+        regions = find_regions(sdata, list(images), list(masks), channels=channels, pixel_size=pixel_size)
+        cells = {region.labels_key: _cell_labels(table, layers, region) for region in regions}
     check_cell_size(regions)
-    groups = groups_of(table, regions, split_by)
-    # Also those that were drawn for it and wait for an annotator.
-    evaluation = set(evaluation_regions(table)) & set(found)
-    own = regions if isinstance(split, Mapping) else _labelled(regions, found, evaluation)
-    marks = {region.labels_key: marks_of(region) for region in own}
-    if split_by is not None:
-        marks = {key: found | {f"group {groups[key]}"} for key, found in marks.items()}
-    together = joined({key: groups[key] for key in marks}, marks)
-    there = {key: store.places(found) for key, found in marks.items()}
-    splits = assign_splits(together, evaluation, split, rng, there)
+
+    # Also those that were drawn for evaluation and wait for an annotator.
+    evaluation = set(evaluation_regions(table)) & set(cells)
+    groups, used = _groups(table, regions, split.by), regions
+    if not isinstance(split.regions, Mapping):
+        # A region without labels would take the place of one that has some in a split by shares.
+        used = [r for r in regions if informative[r.labels_key].any() or r.labels_key in evaluation]
+        if unlabelled := [region.labels_key for region in regions if region not in used]:
+            logger.info("left out %d regions without a label: %s", len(unlabelled), ", ".join(unlabelled))
+    marks = {region.labels_key: _marks(region) for region in used}
+    if split.by is not None:
+        marks = {key: {*digests, f"group {groups[key]}"} for key, digests in marks.items()}
+    groups = _merge_groups({key: groups[key] for key in marks}, marks)
+    in_store = {
+        key: {r.split: f"region {r.region!r} of data set {r.data_set!r}" for r in store.regions if {*r.marks} & digests}
+        for key, digests in marks.items()
+    }
+    splits = assign_splits(split, groups, evaluation, in_store)
 
     bad = BadPixels()
     # Of all regions, as inference measures them.
-    factors = find_factors(regions, normalization, card, bad, progress)
-    in_use = factors["factor"].to_numpy(np.float64)
-    # Pixels that were counted once, all of them, are not counted again.
+    measured = find_factors(regions, normalization, card, bad, progress)
+    factors = measured["factor"].to_numpy(np.float64)
+    # Measuring has counted all bad pixels once.
     counted = BadPixels() if normalization is None else bad
-    with store.new_data_set(data_set, regions[0].channels, in_use) as group:
-        for region in tqdm(own, desc="Regions", disable=not progress):
-            node = group.create_group(str(len(list(group.group_keys()))))
-            write_region(node, region, found[region.labels_key], in_use, card, settings, counted)
-            key = region.labels_key
-            places = {"split": splits[key], "group": together[key], "marks": sorted(marks[key])}
-            node.attrs.update({"region": key, "image": region.image_key} | places)
+    with new_data_set(store, data_set, regions[0].channels, factors) as group:
+        for number, region in enumerate(tqdm(used, desc="Regions", disable=not progress)):
+            key, node = region.labels_key, group.create_group(str(number))
+            content = write_region(node, region, cells[key], factors, card, settings, counted)
+            place = {"split": splits[key], "group": groups[key], "marks": sorted(marks[key])}
+            node.attrs.update({**content, "region": key, "image": region.image_key, **place})
     check_pixels(bad)
     counts = pd.Series(splits).value_counts().to_dict()
     logger.info("added data set %r to %s: regions %s, channels %s", data_set, path, counts, regions[0].channels)
-    return store
+    return Store(path)
 
 
-def _judged(channels: Sequence[str], found: Any) -> list[str]:
-    known = np.zeros(len(channels), bool)
-    for one in found:
-        known |= one.informative
-    if not known.any():
+def _labelled_table(
+    sdata: SpatialData, table_key: str, labels: str, regions: Sequence[Region]
+) -> tuple[AnnData, list[NDArray[np.float32]]]:
+    """Find the table with the labels of these regions; return it with labels to train on, those proofread, and gold."""
+    table = existing_table(sdata, table_key, [])
+    for_evaluation = (
+        "layers['gold'] is for evaluation, and nothing is trained on it. Labels of cells that may be trained on "
+        "belong into layers['gold_training'] (with NaN in the other cells); regions whose gold is left are tested."
+    )
+    if labels == keys.GOLD:
+        raise ValueError(for_evaluation)
+    if labels not in table.layers:
+        if labels != keys.SILVER or keys.GOLD_TRAINING not in table.layers:
+            hint = for_evaluation if keys.GOLD in table.layers else "Name the layer with `labels`."
+            raise KeyError(
+                f"Table {table_key!r} has no layers[{labels!r}], so there are no labels to train on; it has "
+                f"{sorted(key for key in table.layers if key)}. {hint}"
+            )
+        logger.info("table %r has no layers[%r]: trained on layers['gold_training'] alone", table_key, labels)
+    check_rows(table, f"Table {table_key!r}", regions, "Pass the table of these regions as `table_key`", some=True)
+    layers = []
+    for key in (labels, keys.GOLD_TRAINING, keys.GOLD):
+        values = dense(table.layers[key], table.shape) if key in table.layers else np.full(table.shape, np.nan)
+        if len(strange := np.unique(values[~np.isnan(values) & ~np.isin(values, _LABELS)])):
+            raise ValueError(
+                f"layers[{key!r}] holds {', '.join(f'{value:g}' for value in strange[:5])}, which are no labels. A "
+                "label is 1 (positive), 0.75 (likely positive), 0.5 (undetermined), 0.25 (likely negative), 0 "
+                "(negative) or NaN (not judged)."
+            )
+        layers.append(values.astype(np.float32))
+    return table, layers
+
+
+def _cell_labels(table: AnnData, layers: Sequence[NDArray[np.float32]], region: Region) -> CellLabels:
+    """Select the labels of a region's cells; channels that the table lacks are not judged."""
+    rows, ids = rows_of(table, region.labels_key)
+    columns = table.var_names.get_indexer(region.channels)
+    own = (np.where(columns >= 0, values[rows][:, columns], np.float32(np.nan)) for values in layers)
+    training, proofread, gold = own
+    trusted = np.isfinite(proofread)
+    return CellLabels(ids, np.where(trusted, proofread, training), gold, trusted)
+
+
+def _groups(table: AnnData, regions: Sequence[Region], by: str | None) -> dict[str, str]:
+    """Say what each region shares with others: its image, or the value of a column, such as its patient."""
+    images = {region.labels_key: region.image_key for region in regions}
+    if by is None:
+        return images
+    if by not in table.obs:
+        raise KeyError(f"`obs` has no column {by!r} to split by; it has {list(table.obs.columns)}.")
+    region_of_cell, groups = table.obs[table.uns["spatialdata_attrs"]["region_key"]], {}
+    for key in images:
+        values = table.obs.loc[region_of_cell == key, by].dropna().astype(str).unique()
+        if len(values) != 1:
+            raise ValueError(
+                f"Region {key!r} has {len(values)} values of obs[{by!r}]: {sorted(values)[:5]}; one is needed."
+            )
+        groups[key] = str(values[0])
+    if len({(images[key], groups[key]) for key in images}) > len(set(images.values())):
+        raise ValueError(f"An image has regions of several values of obs[{by!r}].")
+    return groups
+
+
+def _marks(region: Region) -> set[str]:
+    """Return SHA-256 of the masks and of each channel in the middle of a region, unless they are constant there.
+
+    Two regions that share one are of the same tissue, whatever their names: pixels of two images are never equal.
+    """
+    rows, cols = (slice(max(0, (n - _MIDDLE) // 2), min(n, (n + _MIDDLE) // 2)) for n in region.shape)
+    channels = (region.read_image([number], rows, cols) for number in range(len(region.channels)))
+    layers = (region.read_labels(rows, cols), *channels)
+    return {sha256(np.ascontiguousarray(layer, np.float64).data).hexdigest() for layer in layers if np.ptp(layer)}
+
+
+def _merge_groups(groups: Mapping[str, str], marks: Mapping[str, set[str]]) -> dict[str, str]:
+    """Merge groups whose regions share a mark, under the name of the first."""
+    linked: DisjointSet = DisjointSet()
+    for region, group in groups.items():
+        # No mark is a tuple, so none is taken for a group.
+        linked.add((group,))
+        for mark in marks[region]:
+            linked.add(mark)
+            linked.merge((group,), mark)
+    names: dict[str | tuple[str], str] = {}
+    return {region: names.setdefault(linked[group,], group) for region, group in groups.items()}
+
+
+def assign_splits(
+    split: Split, groups: Mapping[str, str], evaluation: set[str], in_store: Mapping[str, Mapping[str, str]]
+) -> dict[str, str]:
+    """Give each region, whose group is in one split, its split; groups of ``evaluation`` are for testing.
+
+    ``in_store`` says, by region and split, where the same pixels or the same patient are in that split already.
+    """
+    if isinstance(split.regions, Mapping):
+        splits = _given_splits(split.regions, groups, evaluation)
+    else:
+        taken = {groups[region]: name for region, places in in_store.items() for name in places}
+        taken |= {groups[region]: "test" for region in evaluation}
+        splits = _drawn_splits(split.regions, split.rng, groups, taken)
+    for region, places in in_store.items():
+        for name, where in places.items():
+            if name != splits[region]:
+                raise ValueError(
+                    f"Region {region!r} would be for {splits[region]}, but it has pixels, or a value of `Split.by`, of "
+                    f"{where}, which is for {name} in this store. Put it there too, leave it out, or use another store."
+                )
+    return splits
+
+
+def _drawn_splits(
+    split: Sequence[float], rng: int | np.random.Generator, groups: Mapping[str, str], taken: Mapping[str, str]
+) -> dict[str, str]:
+    """Draw by shares, where some groups have their split already."""
+    shares = np.asarray(split, float)
+    if not (shares.shape == (3,) and (shares > 0).all() and abs(shares.sum() - 1) <= 1e-6):
+        raise ValueError(f"`split` is {split!r}; give three shares above 0 that sum to 1, or a mapping to regions.")
+    free = sorted(set(groups.values()) - set(taken))
+    np.random.default_rng(rng).shuffle(free)
+    n, places = len(taken) + len(free), list(taken.values())
+    n_validation, n_test = (
+        max(0, max(1, round(share * n)) - places.count(name))
+        for share, name in zip(shares[1:], SPLITS[1:], strict=True)
+    )
+    n_train = 0 if "train" in places else 1
+    if len(free) < n_train + n_validation + n_test:
         raise ValueError(
-            f"No cell is labelled positive or negative in any of the channels {list(channels)}: nothing to train on."
+            f"There are {n} independent groups of regions (by image, or by `Split.by`), {len(taken)} of them with a "
+            "place: for testing, as they are drawn for evaluation or have gold, or as this store has them. Of the "
+            f"others, {n_train} is needed for training, {n_validation} for validation and {n_test} for testing. Add "
+            "regions, name those for each split with a mapping, or put labels that may be trained on into "
+            "layers['gold_training']."
         )
-    return [channel for channel, there in zip(channels, known, strict=True) if there]
+    order = ["test"] * n_test + ["validation"] * n_validation + ["train"] * len(free)
+    place = {**taken, **dict(zip(free, order, strict=False))}
+    return {region: place[group] for region, group in groups.items()}
 
 
-def _labelled(regions: Sequence[Region], found: Mapping[str, CellLabels], evaluation: set[str]) -> list[Region]:
-    """Leave out regions that say nothing: each would take the place of one that does in a split by shares."""
-    own = [one for one in regions if found[one.labels_key].informative.any() or one.labels_key in evaluation]
-    if not own:
-        _judged(regions[0].channels, found.values())
-    if without := [one.labels_key for one in regions if one not in own]:
-        logger.info("left out %d regions without a label: %s", len(without), ", ".join(without))
-    return own
+def _given_splits(
+    split: Mapping[str, Sequence[str]], groups: Mapping[str, str], evaluation: set[str]
+) -> dict[str, str]:
+    """Check a split that the user gave."""
+    if wrong := [name for name, regions in split.items() if name not in SPLITS or isinstance(regions, str)]:
+        raise ValueError(f"`split` has {wrong}; give lists of regions by the names {', '.join(SPLITS)}.")
+    count = Counter(region for regions in split.values() for region in set(regions))
+    if wrong := sorted(region for region in {*count, *groups} if count[region] != 1 or region not in groups):
+        stated = [f"{key!r} is {f'in {count[key]} splits' if key in groups else 'no region'}" for key in wrong]
+        raise ValueError(f"`split` must name each of {sorted(groups)} in one split, but {', '.join(stated)}.")
+    splits = {region: name for name, regions in split.items() for region in regions}
+    if wrong := sorted(region for region in evaluation if splits[region] != "test"):
+        raise ValueError(f"Region(s) {wrong} are for evaluation (drawn, or with gold); put them in 'test'.")
+    names: dict[str, set[str]] = {}
+    for region, group in groups.items():
+        names.setdefault(group, set()).add(splits[region])
+    if torn := sorted(group for group in names if len(names[group]) > 1):
+        raise ValueError(f"`split` tears apart what belongs together (image, `Split.by`, or the same pixels): {torn}.")
+    return splits
