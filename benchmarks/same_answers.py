@@ -220,14 +220,13 @@ def _mapped(adata: AnnData) -> Any:
 
 
 def _metaclusters(adata: AnnData, folder: Path) -> Any:
-    mc = ns.tl.metaclusters
-    value = mc.from_table(adata, "leiden_nimbus")
+    value = ns.tl.Metaclusters.from_table(adata, "leiden_nimbus")
     first, second, third = value.names[:3]
-    value = mc.rename(mc.merge(value, [first, second], into="T cell"), third, "B cell")
+    value = value.merge([first, second], into="T cell").rename(third, "B cell")
     path = folder / "metaclusters.json"
-    mc.save(value, path)
-    mc.apply(adata, value, "leiden_nimbus", key_added="metacluster")
-    return mc.to_frame(value), mc.history(value), path, adata.obs["metacluster"], adata.uns["metacluster"]
+    value.save(path)
+    value.apply(adata, "leiden_nimbus", key_added="metacluster")
+    return value.to_frame(), value.history(), path, adata.obs["metacluster"], adata.uns["metacluster"]
 
 
 def _report(adata: AnnData, sdata: SpatialData, folder: Path) -> Any:
@@ -240,13 +239,13 @@ def _report(adata: AnnData, sdata: SpatialData, folder: Path) -> Any:
 
 def _training(folder: Path) -> Any:
     """Build a store and train a few steps."""
-    from nimbus_sd.train import LAPTOP, Augmentation, build_store, train
+    from nimbus_sd.train import Augmentation, Recipe, build_store, train
 
     sdata = ns.datasets.example()
     table = sdata.tables["table"]
     table.layers["silver"] = table.layers.pop("gold")
-    recipe = replace(
-        LAPTOP, root_filters=2, depth=3, patch=1, naive_steps=4, robust_steps=4, batch_size=2, validate_every=2,
+    recipe = Recipe.laptop(
+        root_filters=2, depth=3, patch=1, naive_steps=4, robust_steps=4, batch_size=2, validate_every=2,
         augmentation=Augmentation(elastic=0, blur=0),
     )  # fmt: skip
     store = build_store(
