@@ -18,7 +18,7 @@ test: .venv/test
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/codespell
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n auto --dist loadfile
 
 # The site, in docs/_build/html. A warning, such as a link that leads nowhere, fails it.
 docs: .venv/docs tutorials
