@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from importlib.resources import files
-from io import StringIO
 from pathlib import Path
 from typing import TypeAlias
 
 import numpy as np
 import pandas as pd
 
-from nimbus_sd._text import columns_of
+from nimbus_sd._text import as_text, columns_of, read_texts
 from nimbus_sd.tl._results import AMBIGUOUS, UNASSIGNED, check_name
 
 Signatures: TypeAlias = pd.DataFrame | str | Path | None
@@ -51,9 +50,9 @@ def read_table(signatures: Signatures) -> tuple[pd.DataFrame, list[str]]:
         column ``parent``, or signs are numbers.
     """
     table = _texts(signatures)
-    first = _text(table.index.name)
-    table.columns = table.columns.map(_text)
-    table.index = table.index.map(_text).rename(None)
+    first = as_text(table.index.name)
+    table.columns = table.columns.map(as_text)
+    table.index = table.index.map(as_text).rename(None)
     if len(table) and (first == PARENT or list(table.index) == [str(i) for i in range(len(table))]):
         raise ValueError(
             f"A signature table has the names of the types as its index (of a CSV file: the first column); this has "
@@ -73,10 +72,10 @@ def read_table(signatures: Signatures) -> tuple[pd.DataFrame, list[str]]:
             f"A signature table needs types as rows and markers as columns; this has {len(table)} types and "
             f"{len(markers)} markers."
         )
-    parent = table[PARENT].map(_text)
-    source = table[SOURCE].map(_text) if SOURCE in table.columns else parent.map(lambda _: "")
-    found = table[markers].map(lambda value: _SIGN.get(_text(value).casefold(), "?"))
-    wrong = [(name, marker, _text(table.loc[name, marker])) for name, marker in _where(found == "?")]
+    parent = table[PARENT].map(as_text)
+    source = table[SOURCE].map(as_text) if SOURCE in table.columns else parent.map(lambda _: "")
+    found = table[markers].map(lambda value: _SIGN.get(as_text(value).casefold(), "?"))
+    wrong = [(name, marker, as_text(table.loc[name, marker])) for name, marker in _where(found == "?")]
     if wrong and all(text.casefold() in _NUMBERS for _, _, text in wrong):
         name, marker, text = wrong[0]
         raise ValueError(
@@ -102,19 +101,11 @@ def _texts(signatures: Signatures) -> pd.DataFrame:
     path = files("nimbus_sd.tl").joinpath("data/signatures.csv") if signatures is None else Path(signatures)
     if signatures is not None:
         columns_of(Path(signatures))
-    # Without a header, for pandas would give the second of two equal columns another name.
-    text = StringIO(path.read_bytes().decode("utf-8-sig"))
-    rows = pd.read_csv(text, header=None, dtype=str, keep_default_na=False)
-    table = rows.iloc[1:, 1:].set_axis(rows.iloc[0, 1:].to_list(), axis=1)
-    return table.set_axis(pd.Index(rows.iloc[1:, 0], name=rows.iloc[0, 0]), axis=0)
+    return read_texts(path)
 
 
 def _where(mask: pd.DataFrame) -> list[tuple[str, str]]:
     return [(mask.index[i], mask.columns[j]) for i, j in np.argwhere(mask.to_numpy())]
-
-
-def _text(value: object) -> str:
-    return "" if value is None or value is pd.NA or value != value else str(value).strip()
 
 
 def _name_problems(table: pd.DataFrame) -> Iterator[str]:
