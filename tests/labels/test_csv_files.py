@@ -71,7 +71,7 @@ def test_a_two_needs_a_meaning(read):
     assert read(THEIRS + "a,1,CD3,2\na,5,CD3,3\n", "both")[:2, 0].tolist() == [0.75, 0.25]
 
 
-def test_other_data_sets_are_left_out_and_must_be_told(adata, read):
+def test_other_data_sets_are_left_out_and_must_be_named(adata, read):
     text = "dataset,fov,cell_id,channel,activity\none,a,1,CD3,1\ntwo,a,1,CD3,0\n"
     with pytest.raises(ValueError, match=r"several data sets.*obs\['dataset'\]"):
         read(text)

@@ -80,7 +80,7 @@ def test_cells_are_uncertain_or_disagree_and_spread(many):
     assert [scores.loc[row["index"], row["channel"]] for _, row in cells.iterrows()] == cells["score"].to_list()
 
 
-def test_surer_cells_come_later_and_a_smaller_draw_is_the_beginning_of_a_larger(many):
+def test_uncertain_cells_come_first_and_a_smaller_draw_is_the_beginning_of_a_larger(many):
     many.layers["silver"] = (many.layers["nimbus"] >= 0.5).astype(np.float32)
     few, more = (ns.labels.draw_cells(many, n, channels="CD3", rng=3) for n in (10, 100))
     scores = many.to_df("nimbus")["CD3"]
