@@ -5,6 +5,7 @@ import io
 import numpy as np
 import pandas as pd
 import pytest
+from anndata import AnnData
 
 import nimbus_sd as ns
 from nimbus_sd._text import plain, with_formulas, without_formulas
@@ -32,9 +33,8 @@ def test_spreadsheets_get_no_formulas_and_every_text_comes_back():
 
 @pytest.mark.parametrize("codes", [None, "silver"])
 def test_labels_of_hostile_channels_survive_their_file(tmp_path, codes):
-    adata = ns.datasets.example().tables["table"]
-    adata.var_names = HOSTILE[: adata.n_vars]
-    adata.layers["gold"] = np.asarray(adata.layers["gold"])
+    obs = pd.DataFrame({"region": "fov", "instance_id": [1, 2]}, index=["a", "b"])
+    adata = AnnData(obs=obs, var=pd.DataFrame(index=HOSTILE), layers={"gold": np.eye(2, len(HOSTILE))})
     ns.labels.to_csv(adata, tmp_path / "gold.csv", codes=codes)
     fields = {field for line in (tmp_path / "gold.csv").read_text().splitlines() for field in line.split(",")}
     assert not [field for field in fields if field.startswith(("=", "+", "@", "-"))]

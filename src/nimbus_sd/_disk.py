@@ -22,10 +22,8 @@ UNFINISHED: Final = ".unfinished-"
 
 @contextmanager
 def replacing(*paths: str | Path) -> Iterator[list[Path]]:
-    """Give a file beside each of these to write instead; all get their names at the end, or none after an error.
-
-    A link stays a link, and a file that is replaced passes on its permissions.
-    """
+    """Give a file beside each of these to write instead; all get their names at the end, or none after an error."""
+    # A link stays a link.
     targets = [Path(os.path.realpath(path)) for path in paths]
     # Some writers go by the ending.
     unfinished = [path.with_name(f"{UNFINISHED}{uuid4().hex}{path.suffix}") for path in targets]
@@ -37,11 +35,12 @@ def replacing(*paths: str | Path) -> Iterator[list[Path]]:
             sync(source)
         for source, target in zip(unfinished, targets, strict=True):
             put(source, target)
-    except RuntimeError as error:
-        # So HDF5 and torch say that the disk is full.
-        raise OSError(f"{error}. Nothing was written to {', '.join(map(str, paths))}.") from error
-    except OSError as error:
-        error.add_note(f"Nothing was written to {', '.join(map(str, paths))}.")
+    except (OSError, RuntimeError) as error:
+        message = f"Nothing was written to {', '.join(map(str, paths))}."
+        if isinstance(error, RuntimeError):
+            # So HDF5 and torch say that the disk is full.
+            raise OSError(f"{error}. {message}") from error
+        error.add_note(message)
         raise
     finally:
         for source in unfinished:
@@ -80,20 +79,17 @@ def settle(unfinished: Path, path: Path, aside: Path) -> None:
 
 def sync(path: Path) -> None:
     """Force a file, or a folder with all that is in it, to disk."""
+    if path.is_file():
+        with path.open("rb+") as file:
+            os.fsync(file.fileno())
     for folder, _, names in os.walk(path):
         for name in names:
             sync(Path(folder, name))
         _sync_folder(Path(folder))
-    if path.is_file():
-        with path.open("rb+") as file:
-            os.fsync(file.fileno())
 
 
 def lock(descriptor: int, *, wait: bool) -> None:
-    """Keep others from what is open, until it is closed; nothing on Windows.
-
-    A BlockingIOError if another one has it and we do not wait, another OSError if the file system has no locks.
-    """
+    """Lock what is open until it is closed (not on Windows); a BlockingIOError if it is locked and we do not wait."""
     if fcntl is not None:
         fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
 

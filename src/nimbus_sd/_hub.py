@@ -7,7 +7,7 @@ import json
 import logging
 import os
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -26,21 +26,17 @@ def endpoint() -> str:
 
 def assets(namespace: str, subfolder: str) -> Path:
     """Return our own folder beside the hub's cache; it is made where it does not exist."""
-    return cached_assets_path(
-        "nimbus_sd", namespace=namespace, subfolder=subfolder, assets_dir=constants.HF_ASSETS_CACHE
-    )
+    return cached_assets_path("nimbus_sd", namespace, subfolder, assets_dir=constants.HF_ASSETS_CACHE)
 
 
 def read_record(path: Path, **fields: type) -> Any:
     """Return what an earlier call wrote down; None if it wrote nothing, or lacks a field of this type."""
-    try:
+    with suppress(ValueError, RecursionError, LookupError, TypeError):
+        if not path.exists():
+            return None
         content = json.loads(path.read_text(encoding="utf-8"))
         if all(isinstance(content[name], kind) for name, kind in fields.items()):
             return content
-    except FileNotFoundError:
-        return None
-    except (ValueError, RecursionError, LookupError, TypeError):
-        pass
     warn_unreadable(path)
     return None
 
@@ -63,26 +59,14 @@ def check_sha256(path: Path, wanted: str | None) -> str:
     if wanted not in (None, sha256):
         path.resolve().unlink()
         path.unlink(missing_ok=True)
-        raise ValueError(
-            f"{path.name} is damaged, or another file than it was: its sha256 is {sha256}, and must be {wanted}. It "
-            "was removed; call again to download it again."
-        )
+        advice = "It was removed; call again to download it again."
+        raise ValueError(f"{path.name} is damaged: its sha256 is {sha256}, and must be {wanted}. {advice}")
     return sha256
 
 
 @contextmanager
 def reaching(what: str, instead: str, done: str = "fetched from") -> Iterator[None]:
-    """Turn whatever the hub's client raises into one ConnectionError that says what to do instead.
-
-    Parameters
-    ----------
-    what
-        Subject of the error: "The published Nimbus weights".
-    instead
-        What to do without the hub: one or two sentences.
-    done
-        What could not be done: "fetched from".
-    """
+    """Turn whatever the hub's client raises into a ConnectionError: what could not be done, and what to do instead."""
     try:
         yield
     except Exception as error:
@@ -92,6 +76,5 @@ def reaching(what: str, instead: str, done: str = "fetched from") -> Iterator[No
         if isinstance(error, OSError) and error.errno is not None and not network:
             raise
         reason = str(error).splitlines()[0] if str(error) else "no reason given"
-        raise ConnectionError(
-            f"{what} could not be {done} {endpoint()} ({type(error).__name__}: {reason}). {instead}"
-        ) from error
+        cause = f"{type(error).__name__}: {reason}"
+        raise ConnectionError(f"{what} could not be {done} {endpoint()} ({cause}). {instead}") from error

@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from importlib.resources.abc import Traversable
+
     import pandas as pd
 
 _FORMULA = r"'*[=+\-@\t\r\n＝＋－＠]"  # noqa: RUF001
@@ -25,17 +27,41 @@ def columns_of(path: Path) -> list[str]:
     except (UnicodeDecodeError, csv.Error) as error:
         raise ValueError(f"{path} is no CSV file in UTF-8, separated by commas: {error}. Save it as such.") from error
     if uneven:
-        raise ValueError(
-            f"{path} has {len(columns)} columns, but line {uneven} has more or fewer values; mend it, and put values "
-            "that hold a comma into quotes."
-        )
+        lengths = f"{len(columns)} columns, but line {uneven} has more or fewer values"
+        raise ValueError(f"{path} has {lengths}; mend it, and put values that hold a comma into quotes.")
     if not columns:
         raise ValueError(f"{path} is empty; its first line must name the columns.")
     return columns
 
 
+def read_texts(path: Path | Traversable) -> pd.DataFrame:
+    """Read a CSV file whose first column and first line hold names: all as text, and no name made unique."""
+    import pandas as pd
+
+    # Without a header, for pandas would give the second of two equal columns another name.
+    with path.open("rb") as file:
+        rows = pd.read_csv(file, header=None, dtype=str, keep_default_na=False, encoding="utf-8-sig")
+    index = pd.Index(rows.iloc[1:, 0], name=rows.iloc[0, 0])
+    return rows.iloc[1:, 1:].set_axis(rows.iloc[0, 1:].to_list(), axis=1).set_axis(index, axis=0)
+
+
+def as_text(value: object) -> str:
+    """Write an entry of a table without blanks around it; nothing for a missing one."""
+    import pandas as pd
+
+    return "" if value is None or value is pd.NA or value != value else str(value).strip()
+
+
+def as_number(text: str) -> float | None:
+    """Return the number that a text is; None if it is none."""
+    try:
+        return float(text)
+    except ValueError:
+        return None
+
+
 def listed(names: Iterable[object], most: int = 8) -> str:
-    """Write names one after the other, and how many there are if they are too many."""
+    """Write the first few names, and how many there are if that is not all."""
     names = list(names)
     return ", ".join(map(repr, names[:most])) + (f", ... ({len(names)} in all)" if len(names) > most else "")
 
@@ -60,13 +86,7 @@ def with_formulas(texts: pd.Series) -> pd.Series:
 
 
 def _guarded(value: object) -> object:
+    if not isinstance(value, str) or not re.match(_FORMULA, value):
+        return value
     # Numbers stay numbers, also as text.
-    return f"'{value}" if isinstance(value, str) and re.match(_FORMULA, value) and not _is_number(value) else value
-
-
-def _is_number(text: str) -> bool:
-    try:
-        float(text)
-    except ValueError:
-        return False
-    return text.isascii() and text.isprintable()
+    return value if as_number(value) is not None and value.isascii() and value.isprintable() else f"'{value}"

@@ -13,8 +13,6 @@ import numpy as np
 import pytest
 from huggingface_hub import constants, hf_hub_download
 from huggingface_hub.utils import are_progress_bars_disabled
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from standin_hub import FIRST, SECOND, Handler
 from standin_pan_m import zipped
 
@@ -36,20 +34,13 @@ def get(update=False):
     return source.attrs["commit"], (source.root / "data/data.bin").read_bytes()
 
 
-def test_downloaded_once_and_without_a_connection_afterwards(standin):
+def test_downloaded_once_and_newer_only_on_request(standin):
     first = get()
     assert first == (FIRST, CONTENT) and not are_progress_bars_disabled()
     assert not any("README" in request for request in standin.server.requests)
     asked = len(standin.server.requests)
-    assert get() == first and len(standin.server.requests) == asked
-    standin.stop()
-    assert get() == first
-
-
-def test_newer_commit_only_on_request(standin):
-    first = get()
     standin.publish("data.zip", zipped({"data.bin": b"new"}))
-    assert get() == first
+    assert get() == first and len(standin.server.requests) == asked
     newer = get(update=True)
     assert newer == get() == (SECOND, b"new")
     standin.stop()
@@ -58,20 +49,14 @@ def test_newer_commit_only_on_request(standin):
     assert get() == newer
 
 
-def test_a_download_that_broke_off_is_taken_up_again(standin, monkeypatch):
-    monkeypatch.setattr(constants, "DOWNLOAD_CHUNK_SIZE", 100_000)
-    standin.server.cuts = [1_000_000]
-    assert get() == (FIRST, CONTENT) and standin.server.ranges == [1_000_000]
-
-
-def test_a_download_that_failed_leaves_nothing_half(standin, monkeypatch):
-    """The hub goes away in the middle, and comes back later."""
+def test_a_download_that_broke_off_is_taken_up_again_or_leaves_nothing_half(standin, monkeypatch):
     monkeypatch.setattr("huggingface_hub.file_download.time.sleep", lambda seconds: None)
+    monkeypatch.setattr(constants, "DOWNLOAD_CHUNK_SIZE", 100_000)
     standin.server.cuts = [1_200_000] + [0] * 30
     with pytest.raises(ConnectionError, match=r"could not be fetched from .* download the zip archive"):
         get()
-    standin.server.cuts = []
-    assert get() == (FIRST, CONTENT)
+    standin.server.cuts, standin.server.ranges = [500_000], []
+    assert get() == (FIRST, CONTENT) and standin.server.ranges == [500_000]
 
 
 def test_damaged_on_the_way(standin):
@@ -101,12 +86,13 @@ def test_downloaded_by_another_program(standin, caplog):
     assert "may not be the latest" in caplog.text
 
 
-@pytest.mark.parametrize("text", ["", "[]", '{"commit": "1"}', '{"commit": "1", "files": 3}'])
-def test_unreadable_record_is_looked_up_again(standin, tmp_path, caplog, text):
+def test_unreadable_record_is_looked_up_again(standin, tmp_path, caplog):
     first = get()
     (record,) = (tmp_path / "assets").rglob("version.json")
-    record.write_text(text)
-    assert get() == first and "looked up again" in caplog.text
+    for text in ("", "[]", '{"commit": "1"}', '{"commit": "1", "files": 3}'):
+        caplog.clear()
+        record.write_text(text)
+        assert get() == first and "looked up again" in caplog.text
 
 
 def test_environment_variables(standin, tmp_path):
@@ -116,11 +102,7 @@ def test_environment_variables(standin, tmp_path):
     ours |= {"HF_HOME": str(tmp_path / "home"), "HF_ENDPOINT": standin.url}
 
     def run(**more):
-        done = subprocess.run(
-            [sys.executable, "-c", code], env=ours | more, capture_output=True, text=True, timeout=60, check=False
-        )
-        assert done.returncode == 0, done.stderr
-        return done.stdout
+        return subprocess.check_output([sys.executable, "-c", code], env=ours | more, text=True, timeout=60)
 
     printed = run()
     assert FIRST in printed and str(tmp_path / "home") in printed
@@ -155,31 +137,23 @@ def entry(name, mode=0):
 
 
 @pytest.mark.parametrize("parts", [1, 2, 7])
-def test_content_of_whole_and_cut_archives(into, parts):
+def test_content_of_whole_and_cut_archives_is_unpacked_once(into, parts, tmp_path):
     files = {f"a/{i}.bin": np.random.default_rng(i).bytes(10_000 * i) for i in range(5)} | {"b c.txt": b"d"}
-    longest = {"x" * 255: b"1", "é" * 127: b"2", "/".join(["y" * 99] * 10): b"3", "c/b": b"4", "cb": b"5"}
-    assert into(zipped(files | longest), parts) == files | longest
-
-
-def test_what_macos_adds_and_windows_writes(into):
-    files = {"a/.DS_Store": b"", "__MACOSX/a/._x.tif": b"", "a/._x.tif": b"", "a\\x.tif": b"x"}
-    assert into(zipped(files)) == {"a/x.tif": b"x"}
-
-
-def test_unpacked_once(into, tmp_path):
-    assert into(zipped({"a": b"1"})) == into(b"something else") == {"a": b"1"}
+    files |= {"x" * 255: b"1", "é" * 127: b"2", "/".join(["y" * 99] * 10): b"3", "c/b": b"4", "cb": b"5"}
+    # What macOS adds and Windows writes.
+    others = {"a/.DS_Store": b"", "__MACOSX/a/._x.tif": b"", "a/._x.tif": b"", "a\\x.tif": b"x"}
+    assert into(zipped(files | others), parts) == into(b"something else") == files | {"a/x.tif": b"x"}
     assert os.listdir(tmp_path / "place") == ["to"]
 
 
 @pytest.mark.parametrize(
     "name, mode, said",
     [
-        *((name, 0, "leads out of the folder") for name in ("../evil", "a/../../evil", "/tmp/evil", "..\\evil")),
-        *((name, 0, "leads out of the folder") for name in ("C:\\evil", "\\\\server\\share\\evil")),
+        *((name, 0, "leads out of the folder") for name in ("a/../../evil", "/tmp/evil", "..\\evil", "C:\\evil")),
+        ("\\\\server\\share\\evil", 0, "leads out of the folder"),
         ("link", stat.S_IFLNK | 0o777, "a link or device"),
         ("pipe", stat.S_IFIFO | 0o777, "a link or device"),
         ("good.txt", 0, "twice"),
-        ("good.txt/b", 0, "'good.txt' as a file and as a folder"),
         ("good.txt\\b\\c", 0, "'good.txt' as a file and as a folder"),
         *((name, 0, "a name too long") for name in ("x" * 300, "a/" + "é" * 128 + "/b", "ab/" * 400 + "c")),
     ],
@@ -189,21 +163,6 @@ def test_hostile_names_and_links_leave_nothing(into, tmp_path, name, mode, said)
     with pytest.raises(ValueError, match=said):
         into(entry(name, mode))
     assert sorted(os.listdir(tmp_path)) == ["data.zip.0", "place"] and not os.listdir(tmp_path / "place")
-
-
-@settings(deadline=None, max_examples=50)
-@given(
-    st.lists(st.sampled_from(["..", ".", "a", "b", "", "C:", "..a"]), min_size=1, max_size=5), st.sampled_from("/\\")
-)
-def test_no_name_leads_out(tmp_path_factory, names, separator):
-    base = tmp_path_factory.mktemp("x")
-    (base / "data.zip").write_bytes(entry(separator.join(names)))
-    try:
-        unpack([base / "data.zip"], base / "place" / "to", progress=False)
-    except ValueError:
-        assert not os.listdir(base / "place")
-    assert sorted(os.listdir(base)) == ["data.zip", "place"]
-    assert set(os.listdir(base / "place")) <= {"to"}
 
 
 def patched(content, **fields):

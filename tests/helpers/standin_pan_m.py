@@ -16,25 +16,18 @@ ROOT = "gold_standard_labelled"
 LAYOUT = {
     "codex_colon": ({"fov1": "fov1.ome.tif", "fov10": "fov10.ome.tif"}, ".ome.tif", np.int32, ("CD3", "CD8", "DRAQ5")),
     "mibi_breast": (
-        {"TMA1_R1C1": "TMA1_R1C1_whole_cell.tiff", "TMA1_R1C10": "TMA1_R1C10_whole_cell.tiff"},
+        {f"TMA1_R1C{n}": f"TMA1_R1C{n}_whole_cell.tiff" for n in (1, 10)},
         ".tiff",
         np.uint16,
         ("CD3", "ECAD"),
     ),
     "mibi_decidua": (
         {"6_31762_20_1": "6_31762_20_1_segmentation_labels.tiff", "6_31762_20_10": "x_6_31762_20_10.tiff"},
-        ".tif",
-        np.float32,
-        ("CD14", "HLAG"),
+        *(".tif", np.float32, ("CD14", "HLAG")),
     ),
     "vectra_colon": (
-        {
-            "a [10,50]_image": "a [10,50]_imagefeature_0.ome.tif",
-            "b [7,5]_component_data.tif_image": "b [7,5]_component_data.ome.tif",
-        },
-        ".ome.tif",
-        np.int32,
-        ("Foxp3", "panCK+CK7+CAM5.2"),
+        {"a [10,50]_image": "a [10,50]_imagefeature_0.ome.tif", "b [7,5]_x.tif_image": "b [7,5]_x.ome.tif"},
+        *(".ome.tif", np.int32, ("Foxp3", "panCK+CK7+CAM5.2")),
     ),
     # One file with all channels for each field of view.
     "vectra_pancreas": ({"s1": "s1_mask.tif", "s2": "s2_mask.tif"}, None, np.int32, ("CD8", "PD-1", "DAPI")),

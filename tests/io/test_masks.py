@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import tifffile
 
-from nimbus_sd.io.masks import find_masks, read_mask, relative_scale
+from nimbus_sd.io.fovs import find_masks, read_mask, relative_scale
 from nimbus_sd.io.tiff import open_tiff
 
 
@@ -39,12 +39,7 @@ def test_masks_by_name(tmp_path, files, fovs, expected):
 @pytest.mark.parametrize(
     ("files", "fovs", "pattern", "said"),
     [
-        (
-            ["fov10.tif", "fov2_mask.tif"],
-            ["fov1", "fov2", "x"],
-            None,
-            "No mask for 'fov1', 'x': .* contains their name",
-        ),
+        (["fov10.tif", "b.tif"], ["fov1", "b", "x"], None, "No mask for 'fov1', 'x': .* contains their name"),
         (["a_1.tif", "a_2.tif"], ["a"], None, r"Several masks for 'a': a_1\.tif, a_2\.tif.*'\{fov\}_whole"),
         (["a_1.tif"], ["a", "b"], "{fov}_1.tif", "No mask for 'b': .* matches '{fov}_1.tif'"),
         (["a_1.tif"], ["a"], "fov_1.tif", "must contain '{fov}'"),
@@ -57,15 +52,12 @@ def test_masks_that_are_not_clear(tmp_path, files, fovs, pattern, said):
         find_masks(folder(tmp_path, *files), fovs, pattern)
 
 
-def test_masks_by_a_pattern(tmp_path):
+def test_masks_by_a_pattern_or_as_one_file(tmp_path):
     masks = folder(tmp_path, "f1_nuclear.tiff", "f1_whole_cell.tiff", "f10_whole_cell.tiff", "a[1].tif", "a1.tif")
     for pattern in ("{fov}_whole_cell.tiff", "{fov}_w*"):
         assert mask_names(masks, "f1", "f10", pattern=pattern) == ["f1_whole_cell.tiff", "f10_whole_cell.tiff"]
     # Names are taken literally.
     assert mask_names(masks, "a[1]", pattern="{fov}.tif") == ["a[1].tif"]
-
-
-def test_one_file_is_the_mask_of_one(tmp_path):
     path = folder(tmp_path, "anything.tif") / "anything.tif"
     assert find_masks(path, ["fov"]) == {"fov": path}
     with pytest.raises(ValueError, match=r"is one file, .* for 2 fields of view"):
@@ -77,11 +69,10 @@ LABELS = np.array([[0, 1, 255, 256], [65535, 65536, 70000, 2**24 - 1]])
 
 @pytest.mark.parametrize("dtype", [np.int32, np.uint32, np.int64, np.uint64, np.float32, np.float64])
 def test_whole_numbers_are_labels(tmp_path, dtype):
-    for name, array in (("plain", LABELS), ("plane", LABELS[None])):
-        tifffile.imwrite(tmp_path / f"{name}.tif", array.astype(dtype), photometric="minisblack")
-        mask = read_mask(tmp_path / f"{name}.tif")
-        assert mask.dtype == (np.int64 if np.dtype(dtype).kind == "f" else dtype)
-        np.testing.assert_array_equal(mask, LABELS)
+    tifffile.imwrite(tmp_path / "mask.tif", LABELS.astype(dtype), photometric="minisblack")
+    mask = read_mask(tmp_path / "mask.tif")
+    assert mask.dtype == (np.int64 if np.dtype(dtype).kind == "f" else dtype)
+    np.testing.assert_array_equal(mask, LABELS)
 
 
 @pytest.mark.parametrize("planar", ["contig", "separate"])
@@ -98,7 +89,6 @@ def test_qupath_rgb_masks(tmp_path, planar):
     ("array", "said"),
     [
         *((np.array([[0, x]], np.float32), "holds float32 that are no labels") for x in (0.5, np.nan, np.inf, 2.0**25)),
-        (np.zeros((2, 4, 4), np.float32), "must hold one plane of integer labels"),
         (np.zeros((2, 4, 4), np.uint8), "must hold one plane of integer labels"),
         (np.zeros((4, 4), bool), "must hold one plane of integer labels"),
     ],

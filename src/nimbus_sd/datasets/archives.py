@@ -13,19 +13,15 @@ import tempfile
 import zipfile
 import zlib
 from bisect import bisect_right
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Sequence
+from contextlib import ExitStack
 from itertools import accumulate
 from pathlib import Path, PurePosixPath, PureWindowsPath
-from typing import IO, Any, NamedTuple
+from typing import Any, NamedTuple
 
 from huggingface_hub import HfApi, hf_hub_download, snapshot_download
 from huggingface_hub.errors import LocalEntryNotFoundError
-from huggingface_hub.utils import (  # type: ignore[attr-defined]
-    are_progress_bars_disabled,
-    disable_progress_bars,
-    enable_progress_bars,
-)
+from huggingface_hub.utils import are_progress_bars_disabled, disable_progress_bars, enable_progress_bars  # type: ignore
 from tqdm.auto import tqdm
 
 from nimbus_sd import _hub
@@ -52,21 +48,10 @@ class Source(NamedTuple):
 
 
 def fetch(repository: str, name: str | None, *, update: bool, progress: bool) -> Source:
-    """Download and unpack the archive of a data set, or all archives and the tables beside them.
+    """Download and unpack the archive of a data set, or (``name`` is None) all of them and the tables beside them.
 
-    The latest commit and its files are looked up once and written down beside the hub's cache. Later calls use that
-    commit, and need no connection for what is downloaded already. The hub's client takes up a connection that broke.
-
-    Parameters
-    ----------
-    repository
-        Owner and name on the hub.
-    name
-        Of the data set. None takes all.
-    update
-        Look up the latest commit again.
-    progress
-        Show progress bars.
+    The latest commit and its files are looked up once, or with ``update``, and written down beside the hub's cache.
+    Later calls use that commit, and need no connection for what is downloaded already.
     """
     address = f"{_hub.endpoint()}/datasets/{repository}"
     advice = f"With a connection, download the zip archive from {address} and pass folder='/path/to/it.zip' (--folder)."
@@ -75,17 +60,26 @@ def fetch(repository: str, name: str | None, *, update: bool, progress: bool) ->
     recorded = None if update else _hub.read_record(record, commit=str, files=dict)
     version = recorded or _look_up(repository, advice, update=update)
     commit, sha256 = version["commit"], version["files"]
-    names = _choose(list(sha256), name, repository)
-    with _progress_bars(progress), _hub.reaching(f"The data set {repository}", advice):
+    parts, tables = archives(sha256), [file for file in sha256 if file.endswith(".csv")]
+    if not parts:
+        raise ValueError(f"{repository} holds no zip archive, but {listed(sha256) or 'nothing'}.")
+    if name is not None:
+        if name not in parts:
+            raise KeyError(f"{repository} holds no data set {name!r}, but {', '.join(sorted(parts))}.")
+        parts, tables = {name: parts[name]}, []
+    names = [*(part for each in parts.values() for part in each), *tables]
+    with _hub.reaching(f"The data set {repository}", advice), ExitStack() as stack:
+        if not progress and not are_progress_bars_disabled():
+            disable_progress_bars()
+            stack.callback(enable_progress_bars)
         where = {"repo_type": "dataset", "revision": commit, "endpoint": _hub.endpoint()}
         files = {file: Path(hf_hub_download(repository, file, **where)) for file in names}
     root = unpacked / _digest(commit, *sorted(names))
-    for archive, parts in archives(names).items():
+    for archive, of_archive in parts.items():
         if not (root / archive).is_dir():
-            for part in parts:
+            for part in of_archive:
                 _hub.check_sha256(files[part], sha256[part])
-            unpack([files[part] for part in parts], root / archive, progress=progress)
-    tables = [file for file in names if file.endswith(".csv")]
+            unpack([files[part] for part in of_archive], root / archive, progress=progress)
     for table in tables:
         _hub.check_sha256(files[table], sha256[table])
     if version != recorded:
@@ -125,23 +119,8 @@ def archives(names: Iterable[str]) -> dict[str, list[str]]:
     return {archive: [numbered[i] for i in sorted(numbered)] for archive, numbered in parts.items()}
 
 
-def _choose(names: Sequence[str], name: str | None, repository: str) -> list[str]:
-    """Choose the archive of one data set, or all archives and the tables beside them."""
-    parts = archives(names)
-    if not parts:
-        raise ValueError(f"{repository} holds no zip archive, but {listed(names) or 'nothing'}.")
-    if name is None:
-        return [*(part for each in parts.values() for part in each), *(file for file in names if file.endswith(".csv"))]
-    if name not in parts:
-        raise KeyError(f"{repository} holds no data set {name!r}, but {', '.join(sorted(parts))}.")
-    return parts[name]
-
-
 def _look_up(repository: str, advice: str, *, update: bool) -> dict[str, Any]:
-    """Ask the hub for the latest commit, its files and their SHA-256, if it knows them.
-
-    Without a connection take what another program has downloaded.
-    """
+    """Ask the hub for the latest commit, its files and their SHA-256; without it, take what is in its cache."""
     try:
         with _hub.reaching(f"The data set {repository}", advice):
             info = HfApi(endpoint=_hub.endpoint()).dataset_info(repository, files_metadata=True, timeout=30)
@@ -159,19 +138,6 @@ def _look_up(repository: str, advice: str, *, update: bool) -> dict[str, Any]:
     return {"commit": folder.name, "files": dict.fromkeys(names)}
 
 
-@contextmanager
-def _progress_bars(wanted: bool) -> Iterator[None]:
-    """Hide the progress bars of the hub's client for a while, if they are not wanted."""
-    hidden = are_progress_bars_disabled()
-    if not wanted:
-        disable_progress_bars()
-    try:
-        yield
-    finally:
-        if not hidden:
-            enable_progress_bars()
-
-
 def _digest(*texts: str) -> str:
     return hashlib.sha256("\n".join(texts).encode()).hexdigest()[:16]
 
@@ -179,15 +145,14 @@ def _digest(*texts: str) -> str:
 def unpack(parts: Sequence[Path], folder: Path, *, progress: bool = True) -> None:
     """Unpack a zip archive, or the parts it was cut into, into a folder, unless that is there already.
 
-    All names and sizes are checked before the first byte is written, into a folder beside that takes its name in the
-    end: whenever this is stopped, the folder is complete or not there. A damaged or hostile archive is a ValueError.
+    Whenever this is stopped, the folder is complete or not there. A damaged or hostile archive is a ValueError.
     """
     if folder.is_dir():
         return
     name = parts[0].name
     folder.parent.mkdir(parents=True, exist_ok=True)
     try:
-        with _opened(parts) as file, zipfile.ZipFile(file) as archive:
+        with io.BufferedReader(_Joined(parts), 1 << 20) as file, zipfile.ZipFile(file) as archive:
             entries = _checked(archive, name, sum(part.stat().st_size for part in parts))
             total = sum(entry.file_size for entry in entries.values())
             if total > (free := shutil.disk_usage(folder.parent).free):
@@ -251,17 +216,12 @@ def _extract(archive: zipfile.ZipFile, entries: dict[PurePosixPath, zipfile.ZipI
                 raise
 
 
-def _opened(parts: Sequence[Path]) -> IO[bytes]:
-    return parts[0].open("rb") if len(parts) == 1 else io.BufferedReader(_Joined(parts), 1 << 20)
-
-
 class _Joined(io.RawIOBase):
     """Files that were cut apart, read as one."""
 
     def __init__(self, paths: Sequence[Path]) -> None:
-        self._files = [path.open("rb") for path in paths]
+        self._paths, self._position = paths, 0
         self._starts = [0, *accumulate(path.stat().st_size for path in paths)]
-        self._position = 0
 
     def readable(self) -> bool:
         return True
@@ -277,12 +237,8 @@ class _Joined(io.RawIOBase):
         if self._position >= self._starts[-1]:
             return 0
         index = bisect_right(self._starts, self._position) - 1
-        self._files[index].seek(self._position - self._starts[index])
-        n_read = self._files[index].readinto(buffer)
+        with self._paths[index].open("rb", buffering=0) as file:
+            file.seek(self._position - self._starts[index])
+            n_read = file.readinto(buffer) or 0
         self._position += n_read
         return n_read
-
-    def close(self) -> None:
-        for file in self._files:
-            file.close()
-        super().close()

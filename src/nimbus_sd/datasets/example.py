@@ -2,28 +2,19 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 from spatialdata import SpatialData
 
 from nimbus_sd.simulate import Detector, Marker, Segmentation, simulate
 
+_membrane = partial(Marker, "membrane", fill=0.15)
 _PANEL = {
     "DAPI": (Marker("nucleus", 1.0, spread=0.25, dim_share=0.0, unspecific=0.01), Detector(gain=800, background=0.03)),
-    "CD45": (
-        Marker("membrane", 0.5, fill=0.15, unspecific=0.05, width=0.6),
-        Detector(gain=200, background=0.08, tail=0.1),
-    ),
-    "CD3": (
-        Marker("membrane", 0.25, fill=0.15, spread=0.4, dim_share=0.2, unspecific=0.08),
-        Detector(gain=150, background=0.05),
-    ),
-    "CD8": (
-        Marker("membrane", 0.1, fill=0.15, patchiness=0.6, dim_share=0.1),
-        Detector(gain=100, background=0.1, clumps=0.5),
-    ),
-    "CD20": (
-        Marker("membrane", 0.2, fill=0.15, width=0.8, unspecific=0.03),
-        Detector(gain=300, background=0.03, blur=0.7),
-    ),
+    "CD45": (_membrane(0.5, unspecific=0.05, width=0.6), Detector(gain=200, background=0.08, tail=0.1)),
+    "CD3": (_membrane(0.25, spread=0.4, dim_share=0.2, unspecific=0.08), Detector(gain=150, background=0.05)),
+    "CD8": (_membrane(0.1, patchiness=0.6, dim_share=0.1), Detector(gain=100, background=0.1, clumps=0.5)),
+    "CD20": (_membrane(0.2, width=0.8, unspecific=0.03), Detector(gain=300, background=0.03, blur=0.7)),
     "CD68": (Marker("granules", 0.1, spread=0.5), Detector(counting=True, gain=6, background=0.01, blur=0.3)),
     "PanCK": (Marker("cytoplasm", 0.2, patchiness=0.6, unspecific=0.15), Detector(gain=400, background=0.25)),
     "Ki67": (Marker("nucleus", 0.04, clustering=0.0, patchiness=0.8), Detector(gain=60, background=0.05, hot=1e-4)),

@@ -11,6 +11,7 @@ import dask.array as da
 import numpy as np
 import pandas as pd
 from anndata import AnnData
+from numpy.typing import NDArray
 from spatialdata import SpatialData
 from tqdm.auto import tqdm
 
@@ -42,8 +43,7 @@ def pan_m_gold_standard(
 
     Five data sets (Rumberger et al., "Manual annotation to construct gold standard labels"), named after platform and
     tissue: ``codex_colon``, ``mibi_breast``, ``mibi_decidua``, ``vectra_colon``, ``vectra_pancreas``. They are
-    downloaded once from the Hugging Face hub, checked, unpacked beside its cache, and read lazily. Their license is
-    CC-BY-SA-4.0.
+    downloaded once from the Hugging Face hub, unpacked beside its cache, and read lazily. License: CC-BY-SA-4.0.
 
     Parameters
     ----------
@@ -79,12 +79,8 @@ def pan_m_gold_standard(
     KeyError
         There is no such data set, in ``datasets`` or ``pixel_size``; without ``folder``, said before any download.
     ValueError
-        The archive is damaged or hostile; images, masks and labels do not fit.
-
-    Warns
-    -----
-    UserWarning
-        Names labels that are left out, as there is no such field of view, channel or cell.
+        The archive is damaged or hostile; images, masks and labels do not fit. That labels are left out, for there is
+        no such field of view, channel or cell, is a warning.
 
     Examples
     --------
@@ -99,15 +95,14 @@ def pan_m_gold_standard(
     sizes = pixel_size if isinstance(pixel_size, Mapping) else {}
     if folder is None:
         check_datasets(wanted, sizes)
-    source = _source(GOLD_STANDARD, None, folder, update=update, progress=progress)
-    folders = _find_datasets(source.root)
+    source, folders = _open(GOLD_STANDARD, None, folder, update=update, progress=progress)
     check_datasets(wanted, sizes, folders)
     result = {}
     for name in folders if wanted is None else wanted:
-        tables = find_label_tables(_label_folders(source, folders[name]), name)
-        if len(tables) > 1:
-            raise ValueError(f"There are several tables of labels: {', '.join(map(str, tables))}. Remove all but one.")
-        layers = {keys.GOLD: read_label_table(tables[0], "gold", [name])}
+        table, *others = find_label_tables(_places(source, folders[name]), name)
+        if others:
+            raise ValueError(f"{table.parent} holds several tables of labels for {name!r}. Remove all but one.")
+        layers = {keys.GOLD: read_label_table(table, "gold", [name])}
         size = sizes.get(name) if isinstance(pixel_size, Mapping) else pixel_size
         result[name] = _read(folders[name], layers, source, size, progress)
     return result
@@ -155,11 +150,10 @@ def pan_m(
     """
     from nimbus_sd.labels import find_label_tables, read_label_table
 
-    source = _source(FULL, name, folder, update=update, progress=progress)
-    folders = _find_datasets(source.root)
+    source, folders = _open(FULL, name, folder, update=update, progress=progress)
     check_datasets([name], existing=folders)
     layers: dict[str, pd.DataFrame] = {}
-    for path in find_label_tables(_label_folders(source, folders[name]), name):
+    for path in find_label_tables(_places(source, folders[name]), name):
         layer = keys.GOLD if re.search(r"gold|proofread|ground_?truth", path.name, re.IGNORECASE) else keys.SILVER
         if layer in layers:
             raise ValueError(f"{path.parent} holds several tables of {layer} labels. Remove all but one.")
@@ -172,29 +166,26 @@ def check_datasets(
 ) -> None:
     """Raise a KeyError if a data set does not exist that is wanted (None: all), or whose pixel size is given."""
     for given, where in ((names or (), ""), (sizes, " (named in `pixel_size`)")):
-        if unknown := [name for name in given if name not in existing]:
-            raise KeyError(
-                f"There is no data set {', '.join(map(repr, unknown))}{where}; there are {', '.join(sorted(existing))}."
-            )
+        if unknown := ", ".join(repr(name) for name in given if name not in existing):
+            raise KeyError(f"There is no data set {unknown}{where}; there are {', '.join(sorted(existing))}.")
 
 
-def _source(repository: str, name: str | None, folder: str | Path | None, *, update: bool, progress: bool) -> Source:
+def _open(
+    repository: str, name: str | None, folder: str | Path | None, *, update: bool, progress: bool
+) -> tuple[Source, dict[str, Path]]:
+    """Get the data from the hub or a copy; return also the folders that hold images and masks, by their name."""
     if folder is None:
-        return fetch(repository, name, update=update, progress=progress)
-    return open_local(Path(folder).expanduser().resolve(), repository, progress=progress)
-
-
-def _find_datasets(root: Path) -> dict[str, Path]:
-    """Find the folders that hold a folder of images and one of masks, by their name."""
+        source = fetch(repository, name, update=update, progress=progress)
+    else:
+        source = open_local(Path(folder).expanduser().resolve(), repository, progress=progress)
     datasets: dict[str, Path] = {}
-    for folder in _folders(root, 3):
-        if not all(any((folder / name).is_dir() for name in names) for names in (_IMAGES, _MASKS)):
-            continue
-        if datasets.setdefault(folder.name, folder) != folder:
-            raise ValueError(f"There are two data sets {folder.name!r}: {datasets[folder.name]} and {folder}.")
+    for path in _folders(source.root, 3):
+        complete = all(any((path / inside).is_dir() for inside in names) for names in (_IMAGES, _MASKS))
+        if complete and datasets.setdefault(path.name, path) != path:
+            raise ValueError(f"There are two data sets {path.name!r}: {datasets[path.name]} and {path}.")
     if not datasets:
-        raise ValueError(f"{root} holds no data set: no folder with a folder of images (fovs) and one of masks.")
-    return datasets
+        raise ValueError(f"{source.root} holds no data set: no folder with a folder of images (fovs) and one of masks.")
+    return source, datasets
 
 
 def _folders(root: Path, depth: int) -> Iterator[Path]:
@@ -204,7 +195,7 @@ def _folders(root: Path, depth: int) -> Iterator[Path]:
             yield from _folders(path, depth - 1)
 
 
-def _label_folders(source: Source, folder: Path) -> list[Path]:
+def _places(source: Source, folder: Path) -> list[Path]:
     """List where the labels of a data set may be: its folder, those above it, and beside the archive."""
     above = [path for path in folder.parents if path.is_relative_to(source.root)]
     return list(dict.fromkeys([folder, *above, *source.beside]))
@@ -219,7 +210,7 @@ def _read(
     # No comprehension: it is a frame of its own in some versions of Python, and warnings point at the caller.
     labels = dict(layers)
     for layer, table in layers.items():
-        labels[layer] = _of_known_fovs(table, list(paths), folder.name)
+        labels[layer] = _of_images(table, list(paths), folder.name)
     wanted = {str(channel) for table in labels.values() for channel in table["channel"].unique()}
     files = [list_tiffs(path) if path.is_dir() else [path] for path in paths.values()]
     if all(len(of_fov) > 1 for of_fov in files):
@@ -232,8 +223,19 @@ def _read(
         channels = _present(wanted, offered, folder.name)
         for key in list(sdata.images):
             sdata.images[key] = sdata.images[key].sel(c=channels)
-    regions = {f"{name}_labels": fov for fov, name in element_names(paths).items()}
-    sdata.tables["table"] = _table(sdata, regions, channels, labels, folder.name, progress)
+    fovs = {f"{name}_labels": fov for fov, name in element_names(paths).items()}
+    bar = tqdm(fovs, desc=plain(f"Cells of {folder.name}"), unit="mask", disable=not progress)
+    ids = {region: da.unique(sdata.labels[region].data).compute() for region in bar}
+    table = new_table({region: cells[cells > 0].astype(np.int64) for region, cells in ids.items()}, channels)
+    # Nothing is measured yet.
+    del table.X
+    table.obs["fov"] = table.obs[keys.REGION].map(fovs).astype("category")
+    platform, _, tissue = folder.name.partition("_")
+    for column, value in (("dataset", folder.name), ("platform", platform), ("tissue", tissue)):
+        table.obs[column] = pd.Categorical([value] * table.n_obs)
+    for layer, of_layer in labels.items():
+        table.layers[layer] = _layer(table, of_layer, folder.name)
+    sdata.tables["table"] = table
     sdata.attrs["pan_m"] = {**source.attrs, "dataset": folder.name, "folder": str(folder)}
     return sdata
 
@@ -247,17 +249,15 @@ def _content(folder: Path, names: Sequence[str]) -> Path:
     return path
 
 
-def _of_known_fovs(labels: pd.DataFrame, fovs: list[str], dataset: str) -> pd.DataFrame:
-    """Give labels the names that the fields of view have as files, and leave out those of no field of view."""
-    short = {before_ending(fov): fov for fov in fovs}
-    labelled = [str(fov) for fov in labels["fov"].unique()]
+def _of_images(labels: pd.DataFrame, fovs: list[str], dataset: str) -> pd.DataFrame:
+    """Name the fields of view of labels as their images, and leave out those without one."""
+    short, labelled = {before_ending(fov): fov for fov in fovs}, [str(fov) for fov in labels["fov"].unique()]
     files = {fov: fov if fov in fovs else short.get(before_ending(fov)) for fov in labelled}
     if missing := sorted(fov for fov, file in files.items() if file is None):
         _warn(f"{dataset}: labels of {listed(missing)} were left out, there are no images of that name.")
     if len(missing) == len(labelled):
-        raise ValueError(
-            f"{dataset}: no field of view has labels; images are of {listed(fovs)}, labels of {listed(labelled)}."
-        )
+        both = f"images are of {listed(fovs)}, labels of {listed(labelled)}"
+        raise ValueError(f"{dataset}: no field of view has labels; {both}.")
     return labels.assign(fov=labels["fov"].astype(str).map(files)).dropna(subset="fov")
 
 
@@ -266,40 +266,22 @@ def _present(wanted: set[str], offered: set[str], dataset: str) -> list[str]:
     if missing := sorted(wanted - offered):
         _warn(f"{dataset}: labels of {listed(missing)} were left out, not all fields of view have such a channel.")
     if not wanted & offered:
-        raise ValueError(
-            f"{dataset}: labelled channels are {listed(sorted(wanted))}, those of images {listed(sorted(offered))}."
-        )
+        both = f"labelled channels are {listed(sorted(wanted))}, those of images {listed(sorted(offered))}"
+        raise ValueError(f"{dataset}: {both}.")
     return sorted(wanted & offered)
 
 
-def _table(
-    sdata: SpatialData,
-    regions: Mapping[str, str],
-    channels: list[str],
-    layers: Mapping[str, pd.DataFrame],
-    dataset: str,
-    progress: bool,
-) -> AnnData:
-    """Make a table of all cells; ``regions`` says of which field of view a labels element is."""
-    bar = tqdm(regions, desc=plain(f"Cells of {dataset}"), unit="mask", disable=not progress)
-    cells = {region: da.unique(sdata.labels[region].data).compute() for region in bar}
-    table = new_table({region: ids[ids > 0].astype(np.int64) for region, ids in cells.items()}, channels)
-    # Nothing is measured yet.
-    del table.X
-    table.obs["fov"] = table.obs[keys.REGION].map(regions).astype("category")
-    platform, _, tissue = dataset.partition("_")
-    for column, value in (("dataset", dataset), ("platform", platform), ("tissue", tissue)):
-        table.obs[column] = pd.Categorical([value] * table.n_obs)
-    rows_by_cell = pd.MultiIndex.from_arrays([table.obs["fov"].astype(str), table.obs[keys.INSTANCE]])
-    for layer, labels in layers.items():
-        rows = rows_by_cell.get_indexer(pd.MultiIndex.from_frame(labels[["fov", "instance_id"]]))
-        columns = table.var_names.get_indexer(labels["channel"].astype(str))
-        if without := len(labels.loc[rows < 0, ["fov", "instance_id"]].drop_duplicates()):
-            _warn(f"{dataset}: labels of {without} cells were left out, the masks have no such cells.")
-        kept = (rows >= 0) & (columns >= 0)
-        table.layers[layer] = np.full(table.shape, np.nan, np.float32)
-        table.layers[layer][rows[kept], columns[kept]] = labels["label"].to_numpy()[kept]
-    return table
+def _layer(table: AnnData, labels: pd.DataFrame, dataset: str) -> NDArray[np.float32]:
+    """Put labels into the form of a layer; NaN where a cell has none."""
+    cells = pd.MultiIndex.from_arrays([table.obs["fov"].astype(str), table.obs[keys.INSTANCE]])
+    rows = cells.get_indexer(pd.MultiIndex.from_frame(labels[["fov", "instance_id"]]))
+    columns = table.var_names.get_indexer(labels["channel"].astype(str))
+    if without := len(labels.loc[rows < 0, ["fov", "instance_id"]].drop_duplicates()):
+        _warn(f"{dataset}: labels of {without} cells were left out, the masks have no such cells.")
+    kept = (rows >= 0) & (columns >= 0)
+    layer = np.full(table.shape, np.nan, np.float32)
+    layer[rows[kept], columns[kept]] = labels["label"].to_numpy()[kept]
+    return layer
 
 
 def _warn(message: str) -> None:

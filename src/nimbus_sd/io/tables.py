@@ -6,7 +6,7 @@ import os
 import shutil
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 import zarr
@@ -23,9 +23,8 @@ def save_table(sdata: SpatialData, table_key: str = "table", *, overwrite: bool 
     """Write a table into the store that the data were read from, also in place of one that is there.
 
     Whenever this is stopped, by kill, a full disk or a power cut, the store has the old table or the new one, whole; no
-    other element is touched. The table is written beside, forced to disk, and takes its place at the end. Should the
-    process die at that very moment, the old table lies in the store's folder ``.nimbus-sd``, and the next call, or
-    ``nimbus-sd predict``, puts it back. Calls that write into one store wait for each other.
+    other element is touched. If the process dies while the new table takes its place, the old one lies in the store's
+    folder ``.nimbus-sd``, and the next call, or ``nimbus-sd predict``, puts it back. Calls for one store take turns.
 
     Parameters
     ----------
@@ -34,14 +33,12 @@ def save_table(sdata: SpatialData, table_key: str = "table", *, overwrite: bool 
     table_key
         Name of the table in ``sdata`` and in the store.
     overwrite
-        Replace a table of this name. False makes it an error.
+        Replace a table of this name. False makes it a FileExistsError.
 
     Raises
     ------
     ValueError
         ``sdata`` is in no store, or another element of the store has the name.
-    FileExistsError
-        The store has such a table, and ``overwrite`` is False.
     OSError
         There is no space left, or the store cannot be written to. It is as it was.
 
@@ -76,12 +73,11 @@ def save_table(sdata: SpatialData, table_key: str = "table", *, overwrite: bool 
             shutil.rmtree(store / _UNFINISHED, ignore_errors=True)
             raise
         shutil.rmtree(folder / "new.zarr")
-        _consolidate(store)
-        shutil.rmtree(store / _UNFINISHED)
+        _restore(store)
 
 
 def restore(store: Path) -> set[str]:
-    """Bring a store in order after a call of `save_table` that was killed; return the table that was saved already."""
+    """Tidy a store after a call of `save_table` that was killed; return the table if it was saved already."""
     if not (store / _UNFINISHED).exists():
         return set()
     with _alone(store):
@@ -96,13 +92,19 @@ def _restore(store: Path) -> set[str]:
             finished.add(name)
         settle(new / "tables" / name, store / "tables" / name, folder / "old" / name)
     if (store / _UNFINISHED).exists():
-        _consolidate(store)
+        # The store's list of its elements, where it has one.
+        content = SpatialData()
+        content.path = store
+        if content.has_consolidated_metadata():
+            content.write_consolidated_metadata()
+            for name in ("zarr.json", ".zmetadata"):
+                sync(store / name)
         shutil.rmtree(store / _UNFINISHED)
     return finished
 
 
 def _written(sdata: SpatialData, table_key: str, place: Path) -> Path:
-    """Write the table into a store of its own, in the form of the one that it belongs to; its path there."""
+    """Write the table into a store of its own, in the same format as its own store's; return its path there."""
     root = zarr.open_group(sdata.path, mode="r+", use_consolidated=False)
     root.require_group("tables")
     zarr.create_group(place, zarr_format=root.metadata.zarr_format)
@@ -115,28 +117,14 @@ def _written(sdata: SpatialData, table_key: str, place: Path) -> Path:
     return place / "tables" / table_key
 
 
-def _consolidate(store: Path) -> None:
-    """Let a store's list of its elements, where it has one, tell of what is there now."""
-    content = SpatialData()
-    content.path = store
-    if content.has_consolidated_metadata():
-        content.write_consolidated_metadata()
-        for name in ("zarr.json", ".zmetadata"):
-            sync(store / name)
-
-
 @contextmanager
 def _alone(store: Path) -> Iterator[None]:
     """Keep other threads out of a store and, where the file system can, other processes."""
-    with WRITING:
-        if os.name != "posix":
-            yield
-            return
-        descriptor = os.open(store, os.O_RDONLY)
-        try:
+    with WRITING, ExitStack() as stack:
+        if os.name == "posix":
+            descriptor = os.open(store, os.O_RDONLY)
+            stack.callback(os.close, descriptor)
             # Some network file systems lock no folders.
             with suppress(OSError):
                 lock(descriptor, wait=True)
-            yield
-        finally:
-            os.close(descriptor)
+        yield

@@ -65,19 +65,13 @@ def list_tiffs(folder: Path) -> list[Path]:
 def open_tiff(path: Path, *, planes_are_channels: bool = False) -> Tiff:
     """Look into a TIFF file; pixels are read later. A ValueError if it is damaged, or holds more than one 2-D image.
 
-    Parameters
-    ----------
-    path
-        A TIFF or OME-TIFF of one 2-D image with any number of channels: axes YX, CYX, YXS (RGB-like), or any
-        one axis before YX that has no meaning.
-    planes_are_channels
-        Whether the planes of a z-stack or time series are taken for channels, too.
+    Its axes are YX, CYX, YXS (RGB-like), or any one axis without a meaning before YX. ``planes_are_channels`` takes
+    those of a z-stack or time series for channels, too.
     """
     state = _state(path)
     try:
         with tifffile.TiffFile(path) as file:
-            _check_pages(file)
-            _check_tags(file, file.pages.first)
+            _check_complete(file)
             series = file.series[0]
             _check_size(file, series)
             axes, shape, dtype = series.axes, series.shape, series.dtype
@@ -92,12 +86,10 @@ def open_tiff(path: Path, *, planes_are_channels: bool = False) -> Tiff:
     extra = "".join(axis for axis in kept if axis not in "YX")
     if len(extra) > 1 or (extra and extra in "ZT" and not planes_are_channels):
         sizes = ", ".join(f"{axis}: {size}" for axis, size in zip(axes, shape, strict=True))
-        raise ValueError(
-            f"{path} has the axes {sizes}; only one 2-D image with channels can be read. If the planes are "
-            "channels, name them with `channels`."
-        )
-    source = _Lazy(str(path), shape, dtype, state)
-    pixels = da.from_array(source, chunks=chunks, name=source.token, asarray=False, fancy=False)
+        advice = "If the planes are channels, name them with `channels`."
+        raise ValueError(f"{path} has the axes {sizes}; only one 2-D image with channels can be read. {advice}")
+    name = f"tiff-{tokenize(str(path), state)}"
+    pixels = da.from_array(_Lazy(path, shape, dtype, state), chunks, name=name, asarray=False, fancy=False)
     pixels = pixels[tuple(slice(None) if axis in kept else 0 for axis in axes)]
     pixels = da.moveaxis(pixels, kept.index(extra), 0) if extra else pixels[None]
     names, size = ome or (None, None)
@@ -108,15 +100,21 @@ def open_tiff(path: Path, *, planes_are_channels: bool = False) -> Tiff:
 class _Lazy:
     """The first image of a TIFF file as an array of which windows can be read, by any thread or process."""
 
-    def __init__(self, path: str, shape: tuple[int, ...], dtype: Any, state: tuple[int, int]) -> None:
-        self.path, self.shape, self.dtype, self.ndim = path, shape, np.dtype(dtype), len(shape)
-        self.state, self.token = state, f"tiff-{tokenize(path, state)}"
+    def __init__(self, path: Path, shape: tuple[int, ...], dtype: Any, state: tuple[int, int]) -> None:
+        self.path, self.state = path, state
+        self.shape, self.dtype, self.ndim = shape, np.dtype(dtype), len(shape)
 
     def __getitem__(self, window: Any) -> NDArray:
         self._check_unchanged()
         try:
             with tifffile.TiffFile(self.path) as file:
-                return self._read(file, window)
+                series = file.series[0]
+                if series.dataoffset is not None and not series.is_multifile:
+                    # Pixels lie in the file as they are: only those of the window are touched.
+                    dtype = self.dtype.newbyteorder(file.byteorder)
+                    pixels = np.memmap(self.path, dtype, "r", series.dataoffset, self.shape)
+                    return np.asarray(pixels[window]).astype(self.dtype)
+                return np.asarray(zarr.open_array(series.aszarr(level=0), mode="r")[window])
         except (RuntimeError, ValueError) as error:
             # What imagecodecs raises is a RuntimeError.
             raise ValueError(f"{self.path} is damaged, its pixels cannot be decoded: {error}") from error
@@ -124,17 +122,8 @@ class _Lazy:
             # Also in place of these errors.
             self._check_unchanged()
 
-    def _read(self, file: tifffile.TiffFile, window: Any) -> NDArray:
-        series = file.series[0]
-        if series.dataoffset is not None and not series.is_multifile:
-            # Pixels lie in the file as they are: only those of the window are touched.
-            dtype = self.dtype.newbyteorder(file.byteorder)
-            pixels = np.memmap(self.path, dtype, "r", series.dataoffset, self.shape)
-            return np.asarray(pixels[window]).astype(self.dtype)
-        return np.asarray(zarr.open_array(series.aszarr(level=0), mode="r")[window])
-
     def _check_unchanged(self) -> None:
-        if _state(Path(self.path)) != self.state:
+        if _state(self.path) != self.state:
             raise ValueError(f"{self.path} has been rewritten since it was opened; open it anew.")
 
 
@@ -144,19 +133,15 @@ def _state(path: Path) -> tuple[int, int]:
     return stat.st_size, stat.st_mtime_ns
 
 
-def _check_pages(file: tifffile.TiffFile) -> None:
-    """Refuse a file that is cut off: tifffile would go on with the pages that are there."""
+def _check_complete(file: tifffile.TiffFile) -> None:
+    """Refuse a file that is cut off: tifffile would go on with the pages and tags that are there."""
     if not len(file.pages) or (last := file.pages.next_page_offset) is None:
         raise ValueError("it holds no image; is it complete?")
-    file.filehandle.seek(last)
-    stored = file.filehandle.read(file.tiff.offsetsize)
-    if len(stored) < file.tiff.offsetsize or struct.unpack(file.tiff.offsetformat, stored)[0] >= file.filehandle.size:
+    tiff, handle, page = file.tiff, file.filehandle, file.pages.first
+    handle.seek(last)
+    stored = handle.read(tiff.offsetsize)
+    if len(stored) < tiff.offsetsize or struct.unpack(tiff.offsetformat, stored)[0] >= handle.size:
         raise ValueError(f"it ends after {len(file.pages)} image(s), but says that more follow; is it complete?")
-
-
-def _check_tags(file: tifffile.TiffFile, page: tifffile.TiffPage) -> None:
-    """Refuse a page with a tag whose value lies beyond the file's end: tifffile would go on without it."""
-    tiff, handle = file.tiff, file.filehandle
     handle.seek(page.offset)
     (number,) = struct.unpack(tiff.tagnoformat, handle.read(tiff.tagnosize))
     for _ in range(number):

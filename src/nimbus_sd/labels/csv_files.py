@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
@@ -14,21 +14,11 @@ from anndata import AnnData
 from nimbus_sd import keys
 from nimbus_sd._disk import replacing
 from nimbus_sd._table import check_table
-from nimbus_sd._text import columns_of, listed, with_formulas, without_formulas
-from nimbus_sd.labels.layers import (
-    PLACE,
-    STATES,
-    WORDS,
-    as_number,
-    cells_of,
-    places,
-    put_labels,
-    read_labels,
-    without_repeats,
-)
+from nimbus_sd._text import as_number, columns_of, listed, with_formulas, without_formulas
+from nimbus_sd.labels.layers import PLACE, STATES, WORDS, cells_of, places, put_labels, read_labels, without_repeats
 
 #: Label of each ``activity`` in the authors' tables. Gold: 2 and 3 are uncertain, leaning positive and negative.
-_CODES: Mapping[str, Mapping[float, float]] = {
+_CODES: Mapping[str, Mapping[Any, float]] = {
     "gold": {0: 0.0, 1: 1.0, 2: 0.75, 3: 0.25},
     "silver": {0: 0.0, 1: 1.0, 2: 0.5},
 }
@@ -68,7 +58,7 @@ def from_csv(adata: AnnData, path: str | Path, *, key_added: str = keys.GOLD, co
     Raises
     ------
     KeyError
-        A region or channel is not in the table; of cells that are not, a warning says how many.
+        A region or channel is not in the table; a warning says how many cells are not.
     ValueError
         The file is in neither form, a label is unclear, or a region would be for training and for evaluation.
 
@@ -87,12 +77,9 @@ def from_csv(adata: AnnData, path: str | Path, *, key_added: str = keys.GOLD, co
     _check_codes(codes)
     path = Path(path)
     columns = columns_of(path)
-    if set(_OURS) <= set(columns):
-        table = read_label_table(path, None)
-    elif _are_theirs(columns):
-        table = _read_theirs(adata, path, codes)
-    else:
+    if not (ours := set(_OURS) <= set(columns)) and not _are_theirs(columns):
         raise ValueError(f"{path} has the columns {columns}; it must have {_OURS}, or {_THEIRS}.")
+    table = read_label_table(path, None) if ours else _read_theirs(adata, path, codes)
     put_labels(adata, table, key_added, str(path))
 
 
@@ -104,7 +91,7 @@ def to_csv(adata: AnnData, path: str | Path, *, layer: str = keys.GOLD, codes: C
     adata
         Cells x channels, with region and instance id in ``obs``.
     path
-        A new file.
+        A new file; a FileExistsError if it exists.
     layer
         Layer of labels.
     codes
@@ -113,8 +100,6 @@ def to_csv(adata: AnnData, path: str | Path, *, layer: str = keys.GOLD, codes: C
 
     Raises
     ------
-    FileExistsError
-        The file exists.
     ValueError
         The code has no number for a state: there is no undetermined in ``"gold"``, nothing likely in ``"silver"``.
     """
@@ -158,22 +143,10 @@ def _are_theirs(columns: Collection[str]) -> bool:
 
 
 def read_label_table(path: Path, codes: Codes | None, datasets: Collection[str] | None = None) -> pd.DataFrame:
-    """Read a table of labels in our form (``codes`` is None) or in that of the paper's authors.
+    """Read a table of labels in our form (``codes`` is None): `PLACE` and ``label``; or in that of the paper's authors.
 
-    Parameters
-    ----------
-    path
-        The CSV file.
-    codes
-        What ``activity`` means.
-    datasets
-        Data sets whose rows are read, where there is a column ``dataset``. None takes all.
-
-    Returns
-    -------
-    DataFrame
-        `PLACE` and ``label``; in the form of the authors, of which rows without a label are left out, with ``fov`` for
-        ``region``, and with ``dataset`` where the file has it.
+    Theirs has ``fov`` for ``region``, and ``dataset`` if the file does, of which only ``datasets`` are read; rows
+    without a label are left out.
     """
     columns = pd.read_csv(path, nrows=0).columns
     cell, value = ("instance_id", "label") if codes is None else (next(c for c in _CELL if c in columns), "activity")
@@ -210,7 +183,7 @@ def _whole_number(text: str) -> int | None:
     if text.strip().isdecimal():
         return int(text)
     number = as_number(text)
-    return int(number) if number.is_integer() else None
+    return int(number) if number is not None and number.is_integer() else None
 
 
 def _label(text: str, codes: Codes | None) -> float | None:
@@ -219,8 +192,8 @@ def _label(text: str, codes: Codes | None) -> float | None:
     if word in ("", "na", "nan"):
         return float("nan")
     number = as_number(word)
-    label = STATES.get(word, number) if codes is None else _CODES[codes].get(number, float("nan"))
-    return None if np.isnan(label) else label
+    label = STATES.get(word, number) if codes is None else _CODES[codes].get(number)
+    return None if label is None or np.isnan(label) else label
 
 
 def _read_theirs(adata: AnnData, path: Path, codes: Codes | None) -> pd.DataFrame:
@@ -228,10 +201,8 @@ def _read_theirs(adata: AnnData, path: Path, codes: Codes | None) -> pd.DataFram
     if codes is None:
         seen = set(pd.read_csv(path, usecols=["activity"])["activity"].dropna())
         if 2 in seen and 3 not in seen:
-            raise ValueError(
-                f"{path} has the activity 2: 'leaning positive' in a gold standard, 'undetermined' in other tables. "
-                "Pass `codes='gold'` or `codes='silver'`."
-            )
+            meaning = "'leaning positive' in a gold standard, 'undetermined' in other tables"
+            raise ValueError(f"{path} has the activity 2: {meaning}. Pass `codes='gold'` or `codes='silver'`.")
     regions = pd.DataFrame({"fov": _fovs(adata), "region": cells_of(adata)["region"]})
     if "dataset" in adata.obs:
         regions["dataset"] = adata.obs["dataset"].astype(str)
@@ -242,10 +213,9 @@ def _read_theirs(adata: AnnData, path: Path, codes: Codes | None) -> pd.DataFram
     named = table[by].astype(str)
     regions = regions[[*by, "region"]].drop_duplicates().merge(named.drop_duplicates(), on=by)
     if len(twice := regions[regions.duplicated(by, keep=False)]):
-        raise ValueError(
-            f"{path} has labels of field of view {twice['fov'].iloc[0]!r}, which the regions {listed(twice['region'])} "
-            f"share. Add a column 'dataset' to the file and to `obs`, or use the columns {_OURS}."
-        )
+        what = f"field of view {twice['fov'].iloc[0]!r}, which the regions {listed(twice['region'])} share"
+        advice = f"Add a column 'dataset' to the file and to `obs`, or use the columns {_OURS}."
+        raise ValueError(f"{path} has labels of {what}. {advice}")
     # A field of view may also be named as its region.
     region = named.merge(regions, on=by, how="left")["region"].set_axis(table.index).fillna(named["fov"])
     return table.assign(region=region, channel=table["channel"].astype(str))[_OURS]

@@ -12,8 +12,7 @@ from anndata import AnnData
 from numpy.typing import NDArray
 
 from nimbus_sd import keys
-from nimbus_sd._table import judged, obs_columns, outside_unit_interval, region_column
-from nimbus_sd._table import layer as read_layer
+from nimbus_sd._table import judged, layer, obs_columns, outside_unit_interval, region_column
 from nimbus_sd._text import listed
 from nimbus_sd.labels.layers import PLACE, cells_of, columns_of_channels, evaluation_regions, places, training_regions
 
@@ -35,7 +34,8 @@ def draw_regions(adata: AnnData, n: int = 3, *, by: str | None = None, rng: int 
     adata
         Cells x channels, with the region in ``obs``.
     n
-        Number of regions, of each group. Regions that are for evaluation already count.
+        Number of regions, of each group, also those that are for evaluation already. Too few without cells for training
+        are a ValueError.
     by
         Column of ``obs`` with groups of regions, such as ``"dataset"``.
     rng
@@ -46,11 +46,6 @@ def draw_regions(adata: AnnData, n: int = 3, *, by: str | None = None, rng: int 
     list of str
         All regions for evaluation, in the order of the table. Sets ``obs["evaluation"]``: bool, whether the cell is in
         one of them.
-
-    Raises
-    ------
-    ValueError
-        A group has too few regions without cells for training, or a region is in two groups.
 
     Examples
     --------
@@ -108,7 +103,7 @@ def draw_cells(
     adata
         Cells x channels, with region and instance id in ``obs``.
     n
-        Number of cells to judge; a cell counts once for each channel.
+        Number of cells to judge; a cell counts once for each channel. A warning says if there are fewer.
     scores
         Layer of scores in [0, 1].
     silver
@@ -121,14 +116,9 @@ def draw_cells(
     Returns
     -------
     DataFrame
-        ``region``, ``instance_id``, ``channel``, ``score``, ``silver`` (NaN without), ``reason``: ``"uncertain"`` or
-        ``"disagrees with silver"``. In the order in which they were drawn: the first rows are a smaller draw. Sets
+        ``region``, ``instance_id``, ``channel``, ``score``, ``silver`` (NaN without), ``reason`` (``"uncertain"`` or
+        ``"disagrees with silver"``), in the order of the draw: the first rows are a smaller draw. Sets
         ``obs["evaluation"]`` where it is missing.
-
-    Raises
-    ------
-    ValueError
-        Scores are outside [0, 1], or all regions are for evaluation. That there are fewer such cells is a warning.
 
     Examples
     --------
@@ -142,10 +132,10 @@ def draw_cells(
     (['fov1_labels'], {'uncertain': 8, 'disagrees with silver': 8})
     """
     _check_n(n)
-    values = read_layer(adata, scores)
+    values = layer(adata, scores)
     if outside_unit_interval(values).any():
         raise ValueError(f"Layer {scores!r} has values outside [0, 1]; cells are drawn by scores.")
-    labels = np.full(values.shape, np.nan) if silver is None else read_layer(adata, silver)
+    labels = np.full(values.shape, np.nan) if silver is None else layer(adata, silver)
     wanted = columns_of_channels(adata, list(adata.var_names) if channels is None else channels)
     region = cells_of(adata)["region"]
     evaluation = region.isin(evaluation_regions(adata)).to_numpy()
@@ -153,7 +143,7 @@ def draw_cells(
         raise ValueError("All regions are for evaluation, so none is left to train on. Draw fewer, or score others.")
     free = np.isfinite(values) & ~evaluation[:, None]
     if keys.GOLD_TRAINING in adata.layers:
-        free &= ~np.isfinite(read_layer(adata, keys.GOLD_TRAINING))
+        free &= ~np.isfinite(layer(adata, keys.GOLD_TRAINING))
     rng = np.random.default_rng(rng)
     queues = []
     for _, in_region in pd.Series(np.flatnonzero(~evaluation)).groupby(region[~evaluation].to_numpy(), sort=False):
@@ -162,12 +152,17 @@ def draw_cells(
             order = _queue(values[cells, column].astype(np.float64), labels[cells, column].astype(np.float64), rng)
             # No queue gives more than all.
             queues.append([(cells[i], column, reason) for i, reason in order[:n]])
-    drawn = pd.DataFrame(_in_turn(queues, n, rng), columns=["row", "column", "reason"])
+    chosen: list[tuple[int, int, str]] = []
+    for turn in range(max(map(len, queues), default=0)):
+        # The first of each queue, in a random order, then the second ones, until there are enough.
+        if len(chosen) < n:
+            chosen += [queues[i][turn] for i in rng.permutation(len(queues)) if turn < len(queues[i])]
+    drawn = pd.DataFrame(chosen[:n], columns=["row", "column", "reason"])
     if len(drawn) < n:
         warnings.warn(f"There are {len(drawn)} cells that are uncertain or disagree, not {n}.", stacklevel=2)
     if keys.EVALUATION not in adata.obs:
         adata.obs[keys.EVALUATION] = evaluation
-    rows, columns = (drawn[name].to_numpy(int) for name in ("row", "column"))
+    rows, columns = drawn["row"].to_numpy(int), drawn["column"].to_numpy(int)
     table = places(adata, rows, columns).reset_index(drop=True)
     table["score"], table["silver"] = values[rows, columns], labels[rows, columns]
     table["reason"] = pd.Categorical(drawn["reason"], categories=[UNCERTAIN, DISAGREES])
@@ -200,13 +195,3 @@ def _shuffled(weight: NDArray, rng: np.random.Generator) -> NDArray[np.intp]:
     drawn = np.flatnonzero(weight > 0)
     # The largest of log weights with Gumbel noise are a draw without replacement.
     return drawn[np.argsort(-(np.log(weight[drawn]) + rng.gumbel(size=drawn.size)))]
-
-
-def _in_turn(queues: list[list[tuple[int, int, str]]], n: int, rng: np.random.Generator) -> list[tuple[int, int, str]]:
-    """Take the first of each queue, in a random order, then the second ones, until there are n."""
-    drawn: list[tuple[int, int, str]] = []
-    for turn in range(max(map(len, queues), default=0)):
-        drawn += [queues[i][turn] for i in rng.permutation(len(queues)) if turn < len(queues[i])]
-        if len(drawn) >= n:
-            break
-    return drawn[:n]

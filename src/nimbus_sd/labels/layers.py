@@ -13,8 +13,7 @@ from anndata import AnnData
 from numpy.typing import NDArray
 
 from nimbus_sd import keys
-from nimbus_sd._table import as_list, check_table, check_writable, instance_column, region_column
-from nimbus_sd._table import layer as read_layer
+from nimbus_sd._table import as_list, check_table, check_writable, instance_column, layer, region_column
 from nimbus_sd._text import listed
 from nimbus_sd.spatial import not_found
 
@@ -36,9 +35,8 @@ PLACE: Final = ["region", "instance_id", "channel"]
 
 def cells_of(adata: AnnData) -> pd.DataFrame:
     """Return region (text) and instance id (int64) of every cell."""
-    return pd.DataFrame(
-        {"region": region_column(adata).astype(str), "instance_id": instance_column(adata).astype("int64")}
-    )
+    region, cell = region_column(adata).astype(str), instance_column(adata).astype("int64")
+    return pd.DataFrame({"region": region, "instance_id": cell})
 
 
 def places(adata: AnnData, rows: NDArray, columns: NDArray) -> pd.DataFrame:
@@ -59,14 +57,6 @@ def columns_of_channels(adata: AnnData, names: str | Sequence[str], where: str =
     return np.asarray(adata.var_names.get_indexer(as_list(names)), np.intp)
 
 
-def as_number(text: str) -> float:
-    """Return the number that a text is; NaN if it is none."""
-    try:
-        return float(text)
-    except ValueError:
-        return float("nan")
-
-
 def check_names(adata: AnnData, regions: Iterable[str], channels: Iterable[str], where: str = "") -> None:
     """Raise a KeyError if a region or a channel does not exist."""
     existing = list(region_column(adata).astype(str).unique())
@@ -76,9 +66,9 @@ def check_names(adata: AnnData, regions: Iterable[str], channels: Iterable[str],
 
 
 def evaluation_regions(adata: AnnData) -> list[str]:
-    """Name the regions that are for evaluation, and so must be kept out of training.
+    """Name the regions for evaluation: those of :func:`draw_regions`, and others with a label in ``layers["gold"]``.
 
-    Those that :func:`draw_regions` drew, and all others with a label in ``layers["gold"]``.
+    They must be kept out of training.
 
     Parameters
     ----------
@@ -113,7 +103,7 @@ def is_labelled(adata: AnnData, name: str) -> NDArray[np.bool_]:
     """Whether each cell has a label in a layer, which need not exist."""
     if name not in adata.layers:
         return np.zeros(adata.n_obs, bool)
-    return np.asarray(np.isfinite(read_layer(adata, name)).any(axis=1))
+    return np.asarray(np.isfinite(layer(adata, name)).any(axis=1))
 
 
 def label_layer(adata: AnnData, key_added: str) -> NDArray[np.float32]:
@@ -129,7 +119,7 @@ def label_layer(adata: AnnData, key_added: str) -> NDArray[np.float32]:
 
 def read_labels(adata: AnnData, name: str) -> NDArray[np.float32]:
     """Return a layer that holds labels; a ValueError if it holds something else."""
-    labels = read_layer(adata, name).astype(np.float32)
+    labels = layer(adata, name).astype(np.float32)
     check_states(labels, f"layers[{name!r}]")
     return labels
 
@@ -138,10 +128,8 @@ def check_states(labels: pd.Series | NDArray, source: str) -> None:
     """Raise a ValueError if a label is none of the five states, and not missing."""
     values = np.asarray(labels, np.float64)
     if wrong := sorted(set(np.unique(values[~np.isnan(values)]).tolist()) - set(WORDS)):
-        raise ValueError(
-            f"{source} has the label(s) {listed(wrong)}; a label is one of "
-            f"{', '.join(f'{label:g} ({word})' for label, word in WORDS.items())}, or missing (not judged)."
-        )
+        allowed = ", ".join(f"{label:g} ({word})" for label, word in WORDS.items())
+        raise ValueError(f"{source} has the label(s) {listed(wrong)}; a label is {allowed}, or missing (not judged).")
 
 
 def check_purpose(adata: AnnData, regions: Iterable[str], key_added: str) -> None:
@@ -150,10 +138,8 @@ def check_purpose(adata: AnnData, regions: Iterable[str], key_added: str) -> Non
     if key_added == keys.GOLD_TRAINING and (mixed := [name for name in evaluation if name in given]):
         raise ValueError(f"{listed(mixed)} is for evaluation: its labels belong into layers[{keys.GOLD!r}].")
     if key_added == keys.GOLD and keys.EVALUATION in adata.obs and (not_drawn := sorted(given - set(evaluation))):
-        raise ValueError(
-            f"{listed(not_drawn)} was not drawn for evaluation, so its labels belong into "
-            f"layers[{keys.GOLD_TRAINING!r}] (`key_added`). Or draw more regions with `labels.draw_regions`."
-        )
+        advice = f"pass `key_added={keys.GOLD_TRAINING!r}`, or draw more regions with `labels.draw_regions`."
+        raise ValueError(f"{listed(not_drawn)} was not drawn for evaluation; {advice}")
     if key_added == keys.GOLD and (mixed := sorted(given & training_regions(adata))):
         raise ValueError(f"{listed(mixed)} has cells in layers[{keys.GOLD_TRAINING!r}], so it is for training only.")
 
@@ -165,26 +151,13 @@ def without_repeats(table: pd.DataFrame, source: str) -> pd.DataFrame:
     place = [name for name in table if name != "label"]
     if len(repeated := table[table.duplicated(place)].drop_duplicates(place)):
         region, cell, channel = repeated.iloc[0][place[-3:]]
-        raise ValueError(
-            f"{source} labels {len(repeated)} cells in more than one way: cell {cell} of {region!r} for {channel!r} ..."
-        )
+        example = f"cell {cell} of {region!r} for {channel!r}"
+        raise ValueError(f"{source} labels {len(repeated)} cells in more than one way: {example} ...")
     return table
 
 
 def put_labels(adata: AnnData, table: pd.DataFrame, key_added: str, source: str) -> None:
-    """Write labels into a layer, over those that the cells have there; after an error it is as it was.
-
-    Parameters
-    ----------
-    adata
-        Cells x channels.
-    table
-        The columns `PLACE` and ``label``.
-    key_added
-        Name of the layer.
-    source
-        Where the labels are from, for messages.
-    """
+    """Write labels (`PLACE` and ``label``) into a layer, over those of these cells; after an error it is as it was."""
     before = label_layer(adata, key_added)
     check_states(table["label"], source)
     check_names(adata, table["region"].unique(), table["channel"].unique(), f" (named in {source})")
@@ -196,12 +169,8 @@ def put_labels(adata: AnnData, table: pd.DataFrame, key_added: str, source: str)
     if (rows < 0).any():
         lost = table.loc[rows < 0, PLACE[:2]].drop_duplicates()
         region, cell = lost.iloc[0]
-        warnings.warn(
-            f"{source} labels {len(lost)} cells that the table has not, such as cell {cell} of {region!r}; their "
-            "labels were left out. Are they from the same segmentation?",
-            UserWarning,
-            stacklevel=3,
-        )
+        what = f"labels {len(lost)} cells that the table has not, such as cell {cell} of {region!r}; they were left out"
+        warnings.warn(f"{source} {what}. Are they from the same segmentation?", UserWarning, stacklevel=3)
     table, rows = table[rows >= 0], rows[rows >= 0]
     check_purpose(adata, table["region"], key_added)
     columns = adata.var_names.get_indexer(table["channel"])

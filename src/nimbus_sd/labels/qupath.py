@@ -10,7 +10,7 @@ import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import chain, count
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import pandas as pd
@@ -27,9 +27,11 @@ from nimbus_sd.spatial import check_spatialdata, find_regions, not_found, read_p
 
 logger = logging.getLogger("nimbus_sd")
 
+Names: TypeAlias = str | Sequence[str]
+
 _ENDING = ".geojson"
-# Blue to orange, sure ones darker (Okabe and Ito 2008, lightened).
-_RGB = ((213, 94, 0), (240, 170, 110), (204, 121, 167), (130, 185, 220), (0, 114, 178))
+# From orange (positive) to blue (negative), sure ones darker (Okabe and Ito 2008, lightened).
+_RGB = ([213, 94, 0], [240, 170, 110], [204, 121, 167], [130, 185, 220], [0, 114, 178])
 _COLORS = dict(zip(STATES, _RGB, strict=True))
 # QuPath keeps ids of objects if they are of this kind; these differ from those of all others.
 _NAMESPACE = uuid.UUID("5e3b0c1a-6f0b-5d34-9a57-6c1f0d6a4b1e")
@@ -40,17 +42,17 @@ def to_qupath(
     folder: str | Path,
     *,
     layer: str | None = keys.SILVER,
-    regions: str | Sequence[str] | None = None,
-    channels: str | Sequence[str] | None = None,
+    regions: Names | None = None,
+    channels: Names | None = None,
     cells: pd.DataFrame | None = None,
-    image_key: str | Sequence[str] | None = None,
+    image_key: Names | None = None,
     table_key: str = "table",
 ) -> list[Path]:
     """Write cells for proofreading in QuPath, a GeoJSON file for each region and channel.
 
-    In QuPath, open the region's image, drag a file onto it, correct the classes of cells, and export all objects as
-    GeoJSON under the same name. Classes are ``positive``, ``likely positive``, ``undetermined``, ``likely negative``
-    and ``negative``; a cell without a class is not judged. Names of objects say where a label belongs and must stay.
+    In QuPath, open the region's image, drag a file onto it, correct the classes of cells (``positive``, ``likely
+    positive``, ``undetermined``, ``likely negative``, ``negative``; none is not judged), and export all objects as
+    GeoJSON. Names of objects say where a label belongs and must stay.
 
     Parameters
     ----------
@@ -98,7 +100,13 @@ def to_qupath(
         raise not_found("table", [table_key], sdata.tables)
     adata = sdata.tables[table_key]
     labels = None if layer is None else read_labels(adata, layer)
-    table = _all_cells(adata, labels, regions, channels) if cells is None else _given_cells(adata, cells)
+    if cells is None:
+        table = _all_cells(adata, labels, regions, channels)
+    elif lacking := [name for name in PLACE if name not in cells]:
+        raise KeyError(f"`cells` lacks the columns {lacking}; it must be the result of `labels.draw_cells`.")
+    else:
+        check_names(adata, cells["region"].unique(), cells["channel"].unique())
+        table = cells[PLACE].reset_index(drop=True)
     if table.empty:
         raise ValueError("There is no cell to write.")
     table["label"] = np.nan
@@ -109,9 +117,8 @@ def to_qupath(
         table["label"] = labels[rows, adata.var_names.get_indexer(table["channel"])]
     files = _files(Path(folder), table)
     if existing := [path for path in files.values() if path.exists()]:
-        raise FileExistsError(
-            f"{listed(map(str, existing))} may hold corrections; nothing was written. Delete them first."
-        )
+        paths = listed(map(str, existing))
+        raise FileExistsError(f"{paths} may hold corrections; nothing was written. Delete them first.")
     # Images are paired with regions as they were given, not in the order of the table.
     names = as_list(regions) if cells is None and regions is not None else list(table["region"].unique())
     images = [image_key] * len(names) if image_key is None or isinstance(image_key, str) else list(image_key)
@@ -166,7 +173,7 @@ def from_qupath(adata: AnnData, files: str | Path | Iterable[str | Path], *, key
     Raises
     ------
     KeyError
-        A region or channel is not in the table; of cells that are not, a warning says how many.
+        A region or channel is not in the table; a warning says how many cells are not.
     ValueError
         A file is no GeoJSON of such cells, a cell has two states, or a region would be for training and for evaluation.
 
@@ -196,9 +203,7 @@ def from_qupath(adata: AnnData, files: str | Path | Iterable[str | Path], *, key
     put_labels(adata, pd.DataFrame(rows, columns=[*PLACE, "label"]), key_added, source)
 
 
-def _all_cells(
-    adata: AnnData, labels: NDArray | None, regions: str | Sequence[str] | None, channels: str | Sequence[str] | None
-) -> pd.DataFrame:
+def _all_cells(adata: AnnData, labels: NDArray | None, regions: Names | None, channels: Names | None) -> pd.DataFrame:
     """Return where to write labels: all cells of some regions in some channels."""
     cells = cells_of(adata)
     names = list(cells["region"].unique()) if regions is None else as_list(regions)
@@ -206,13 +211,6 @@ def _all_cells(
     wanted = list(labelled) if channels is None else as_list(channels)
     check_names(adata, names, wanted)
     return cells[cells["region"].isin(names)].merge(pd.Series(wanted, name="channel", dtype=object), how="cross")
-
-
-def _given_cells(adata: AnnData, cells: pd.DataFrame) -> pd.DataFrame:
-    if lacking := [name for name in PLACE if name not in cells]:
-        raise KeyError(f"`cells` lacks the columns {lacking}; it must be the result of `labels.draw_cells`.")
-    check_names(adata, cells["region"].unique(), cells["channel"].unique())
-    return cells[PLACE].reset_index(drop=True)
 
 
 def _files(folder: Path, table: pd.DataFrame) -> dict[tuple[str, str], Path]:
@@ -231,9 +229,8 @@ def _files(folder: Path, table: pd.DataFrame) -> dict[tuple[str, str], Path]:
 def _feature(name: str, label: float, outline: Mapping[str, Any]) -> dict[str, Any]:
     """Describe a cell in one channel; its name holds its place, which all versions of QuPath keep."""
     properties: dict[str, Any] = {"objectType": "detection", "name": name}
-    if not np.isnan(label):
-        state = WORDS[float(label)]
-        properties["classification"] = {"name": state, "color": list(_COLORS[state])}
+    if state := WORDS.get(float(label)):
+        properties["classification"] = {"name": state, "color": _COLORS[state]}
     identity = str(uuid.uuid5(_NAMESPACE, name))
     return {"type": "Feature", "id": identity, "geometry": outline, "properties": properties}
 
@@ -260,10 +257,9 @@ def _read_features(path: Path) -> list[tuple[str, int, str, float]]:
         else:
             rows.append((place[0], int(place[1]), place[2], STATES.get(state, float("nan"))))
     if nameless:
-        raise ValueError(
-            f"{path} has {len(nameless)} of {len(objects)} objects without a name such as 'fov1_labels 17 CD3', the "
-            f"first is number {nameless[0]}. Delete what was drawn beside the cells."
-        )
+        what = f"{len(nameless)} of {len(objects)} objects without a name such as 'fov1_labels 17 CD3'"
+        advice = "Delete what was drawn beside the cells."
+        raise ValueError(f"{path} has {what}, the first is number {nameless[0]}. {advice}")
     if classes:
         raise ValueError(f"{path} has the class(es) {listed(sorted(classes))}; a class is one of {list(STATES)}.")
     return rows

@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import warnings
 from collections.abc import Mapping, Sequence
-from io import StringIO
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -17,13 +16,14 @@ from numpy.typing import NDArray
 from nimbus_sd import keys
 from nimbus_sd._table import as_list, at_or_above, check_table, check_writable, clusters_of, judged
 from nimbus_sd._table import layer as read_layer
-from nimbus_sd._text import columns_of, listed
-from nimbus_sd.labels.layers import as_number, columns_of_channels
+from nimbus_sd._text import as_number, as_text, columns_of, listed, read_texts
+from nimbus_sd.labels.layers import columns_of_channels
 from nimbus_sd.spatial import not_found
 
 logger = logging.getLogger("nimbus_sd")
 
 Matrix: TypeAlias = pd.DataFrame | str | Path
+Names: TypeAlias = str | Sequence[str]
 Gates: TypeAlias = Mapping[str, float | tuple[float, float]] | pd.Series | str | Path
 
 _TOOL = "labels.silver"
@@ -39,7 +39,7 @@ def silver(
     matrix: Matrix,
     *,
     cell_type_key: str = "cell_type",
-    exclude: str | Sequence[str] = (),
+    exclude: Names = (),
     key_added: str = keys.SILVER,
 ) -> None:
     """Label each cell by its type: positive for what the type expresses (Rumberger et al., silver standard labels).
@@ -63,11 +63,8 @@ def silver(
     Returns
     -------
     None
-        Sets in ``adata``:
-
-        - ``layers[key_added]``: float32, 1 positive, 0 negative, 0.5 undetermined, NaN not judged: cells without a
-          type, channels that the matrix lacks or ``exclude`` names
-        - ``uns[key_added]``: how it was made
+        Sets ``layers[key_added]`` (float32, 1 positive, 0 negative, 0.5 undetermined, NaN not judged: cells without a
+        type, channels that the matrix lacks or ``exclude`` names) and ``uns[key_added]``: how it was made.
 
     Raises
     ------
@@ -113,7 +110,7 @@ def silver_from_gates(
     gates: Gates,
     *,
     layer: str = keys.INTEGRATED,
-    exclude: str | Sequence[str] = (),
+    exclude: Names = (),
     key_added: str = keys.SILVER,
 ) -> None:
     """Label each cell by one or two gates for each marker, as the paper's Vectra data (Rumberger et al., Methods).
@@ -139,12 +136,7 @@ def silver_from_gates(
     None
         Sets ``layers[key_added]`` (float32, 1 positive, 0.5 undetermined, 0 negative, NaN without a gate or a value)
         and ``uns[key_added]``, whose ``params`` hold ``gates``: lower and upper gate (twice the same where there is
-        one) of each of the ``markers``.
-
-    Warns
-    -----
-    UserWarning
-        Names markers that have all cells on one side of a gate, unless it is ``-inf`` or ``inf``.
+        one) of each of the ``markers``. A warning names those that have all cells on one side of a finite gate.
 
     Examples
     --------
@@ -194,20 +186,23 @@ def _add(adata: AnnData, key_added: str, labels: NDArray[np.float32], params: di
 
 
 def _read_matrix(matrix: Matrix) -> pd.DataFrame:
-    """Return the labels of cell types x markers, float32; all that is wrong with the matrix is one ValueError."""
-    table = _texts(matrix)
+    """Return the labels of cell types x markers, float32; one ValueError says all that is wrong with the entries."""
+    if isinstance(matrix, str | Path):
+        columns_of(Path(matrix))
+        matrix = read_texts(Path(matrix))
+    elif not isinstance(matrix, pd.DataFrame):
+        raise TypeError(f"`matrix` is a {type(matrix).__name__}; it must be a DataFrame or the path of a CSV file.")
+    table = matrix.map(as_text).set_axis(map(as_text, matrix.index)).set_axis(map(as_text, matrix.columns), axis=1)
     if not table.size:
-        raise ValueError(
-            f"An assignment matrix has cell types as rows and markers as columns; this has {len(table)} types and "
-            f"{table.shape[1]} markers. A CSV file must be separated by commas."
-        )
+        size = f"{len(table)} cell types (rows) and {table.shape[1]} markers (columns, in a file separated by commas)"
+        raise ValueError(f"An assignment matrix must have cell types and markers; this has {size}.")
     problems = []
     for names, what in ((table.index, "cell type"), (table.columns, "marker")):
         problems += [f"the {what} {name!r} is there twice" for name in names[names.duplicated()].unique() if name]
         problems += [f"a {what} has no name"] * ("" in names)
     # The authors of the paper write a 2 for undetermined.
     undetermined = 2.0 if (table.map(as_number) == 2).any(axis=None) else 0.5
-    numbers = {0.0: 0.0, 1.0: 1.0, undetermined: 0.5}
+    numbers: dict[Any, float] = {0.0: 0.0, 1.0: 1.0, undetermined: 0.5}
     labels = table.map(lambda text: _LABELS.get(text.casefold(), numbers.get(as_number(text)))).astype(np.float32)
     wrong = np.argwhere(labels.isna().to_numpy())
     for i, j in wrong[:8]:
@@ -223,34 +218,22 @@ def _read_matrix(matrix: Matrix) -> pd.DataFrame:
     return labels
 
 
-def _texts(matrix: Matrix) -> pd.DataFrame:
-    """Return names and entries of a matrix as text without blanks around it."""
-    if isinstance(matrix, str | Path):
-        columns_of(Path(matrix))
-        # Without a header, for pandas would give the second of two equal columns another name.
-        text = StringIO(Path(matrix).read_bytes().decode("utf-8-sig"))
-        rows = pd.read_csv(text, header=None, dtype=str, keep_default_na=False)
-        matrix = rows.iloc[1:, 1:].set_axis(rows.iloc[0, 1:].to_list(), axis=1).set_axis(rows.iloc[1:, 0].to_list())
-    elif not isinstance(matrix, pd.DataFrame):
-        raise TypeError(f"`matrix` is a {type(matrix).__name__}; it must be a DataFrame or the path of a CSV file.")
-    return matrix.map(_text).set_axis(map(_text, matrix.index)).set_axis(map(_text, matrix.columns), axis=1)
-
-
-def _text(value: object) -> str:
-    return "" if value is None or value is pd.NA or value != value else str(value).strip()
-
-
 def _read_gates(gates: Gates) -> dict[str, tuple[float, float]]:
     """Return the lower and the upper gate of each marker; where there is one, it is both."""
     if isinstance(gates, str | Path):
-        given = _gates_of_file(Path(gates))
+        columns = columns_of(Path(gates))
+        form = {"marker", "gate", "lower", "upper"} & set(columns)
+        if form not in ({"marker", "gate"}, {"marker", "lower", "upper"}):
+            allowed = "'marker', 'gate' or 'marker', 'lower', 'upper'"
+            raise ValueError(f"{gates} has {listed(columns)}; it must have {allowed}.")
+        table = pd.read_csv(gates)
+        values = table["gate"] if "gate" in form else zip(table["lower"], table["upper"], strict=True)
+        given = list(zip(table["marker"].astype(str).str.strip(), values, strict=True))
     elif isinstance(gates, Mapping | pd.Series):
         given = [(str(name), gate) for name, gate in gates.items()]
     else:
-        raise TypeError(
-            f"`gates` is a {type(gates).__name__}; it must be a mapping or Series such as {{'CD3': 900}} or "
-            "{'CD3': (600, 900)}, or the path of a CSV file."
-        )
+        allowed = "a mapping or Series such as {'CD3': 900} or {'CD3': (600, 900)}, or the path of a CSV file"
+        raise TypeError(f"`gates` is a {type(gates).__name__}; it must be {allowed}.")
     names = [name for name, _ in given]
     if twice := sorted({name for name in names if names.count(name) > 1}):
         raise ValueError(f"`gates` names {listed(twice)} more than once.")
@@ -258,21 +241,9 @@ def _read_gates(gates: Gates) -> dict[str, tuple[float, float]]:
         raise ValueError("`gates` names no marker.")
     pairs = {name: pair for name, gate in given if (pair := _pair(gate))}
     if wrong := {name: gate for name, gate in given if name not in pairs}:
-        raise ValueError(
-            f"The gate of {listed(wrong)} is no number and no pair of numbers, lower <= upper, which may be -inf and "
-            f"inf; the first is {next(iter(wrong.values()))!r}."
-        )
+        rule = "no number and no pair of numbers, lower <= upper, which may be -inf and inf"
+        raise ValueError(f"The gate of {listed(wrong)} is {rule}; the first is {next(iter(wrong.values()))!r}.")
     return pairs
-
-
-def _gates_of_file(path: Path) -> list[tuple[str, Any]]:
-    columns = columns_of(path)
-    form = {"marker", "gate", "lower", "upper"} & set(columns)
-    if form not in ({"marker", "gate"}, {"marker", "lower", "upper"}):
-        raise ValueError(f"{path} has {listed(columns)}; it must have 'marker', 'gate' or 'marker', 'lower', 'upper'.")
-    table = pd.read_csv(path)
-    gates = table["gate"] if "gate" in form else zip(table["lower"], table["upper"], strict=True)
-    return list(zip(table["marker"].astype(str).str.strip(), gates, strict=True))
 
 
 def _pair(gate: Any) -> tuple[float, float] | None:
