@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Literal, get_args
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger("nimbus_sd")
 
 Engine = Literal["auto", "online", "batch", "minisom"]
+Floats: TypeAlias = NDArray[np.float32]
 
 # Compiling `batch` takes 15 s of one core and `online` 2 s; then they take 30 us and 180 us per cell with 40 channels.
 _BATCH_FROM = 100_000
@@ -53,10 +54,10 @@ def flowsom(
     adata
         Cells x channels.
     layer
-        Layer of scores, or of other values of one scale, as distances are Euclidean. Channels without any, and then
-        cells that lack one, are left out with a warning.
+        Layer of scores, or of other values of one scale, as distances are Euclidean.
     channels
-        Channels to cluster by, all by default. Leave out counterstains and markers of states.
+        Channels to cluster by, all by default; leave out counterstains and markers of states. Channels without a score,
+        and then cells that lack one, are left out with a warning.
     xdim, ydim
         Size of the grid of nodes.
     n_metaclusters
@@ -116,23 +117,16 @@ def flowsom(
 
     adata.obs[key_added] = cluster_column(metacluster[node], used, n_joined)
     adata.obs[f"{key_added}_node"] = cluster_column(node, used, n_nodes)
+    params = {"layer": layer, "xdim": int(xdim), "ydim": int(ydim), "n_metaclusters": n_joined, "engine": engine}
     adata.uns[key_added] = {
         "tool": "flowsom",
-        "params": {
-            "layer": layer,
-            "xdim": int(xdim),
-            "ydim": int(ydim),
-            "n_metaclusters": n_joined,
-            "engine": engine,
-            **({"rng": int(rng)} if not isinstance(rng, np.random.Generator) else {}),
-        },
+        "params": params | ({} if isinstance(rng, np.random.Generator) else {"rng": int(rng)}),
         "channels": np.array(names),
         "codes": codes,
         "counts": counts,
         "metaclusters": np.array([str(number) for number in range(n_joined)])[metacluster],
         "mean_distance": float(distance.mean()),
-        **({"suggestion": suggestion} if suggestion else {}),
-    }
+    } | ({"suggestion": suggestion} if suggestion else {})
     log_overwritten(earlier, "flowsom")
     logger.info("added obs[%r]: %d metaclusters by layer %r and engine %r", key_added, n_joined, layer, engine)
 
@@ -219,31 +213,27 @@ def _choose_engine(engine: Engine, n_cells: int) -> Engine:
     return engine
 
 
-def _fit_codes(
-    values: NDArray[np.float32], xdim: int, ydim: int, engine: Engine, rng: np.random.Generator
-) -> NDArray[np.float32]:
+def _fit_codes(values: Floats, xdim: int, ydim: int, engine: Engine, rng: np.random.Generator) -> Floats:
     """Fit a map to (cells, channels); returns (xdim * ydim, channels), node ``x * ydim + y`` is at (x, y)."""
     if engine == "minisom":
         return _fit_minisom(values, xdim, ydim, rng)
     settings = {"xdim": xdim, "ydim": ydim, "rlen": _PASSES, "seed": int(rng.integers(2**31))}
     # The flowsom package seeds numpy's global random state.
     state = np.random.get_state()  # noqa: NPY002
+    if engine == "online":
+        from flowsom.models import SOMEstimator as Estimator
+    else:
+        from flowsom.models.batch import BatchSOMEstimator as Estimator
+
+        settings["num_batches"] = int(np.clip(len(values) // _CELLS_OF_BATCH, 1, _MOST_BATCHES))
     try:
-        if engine == "online":
-            from flowsom.models import SOMEstimator
-
-            fitted = SOMEstimator(**settings).fit(values)
-        else:
-            from flowsom.models.batch import BatchSOMEstimator
-
-            batches = int(np.clip(len(values) // _CELLS_OF_BATCH, 1, _MOST_BATCHES))
-            fitted = BatchSOMEstimator(**settings, num_batches=batches).fit(values)
+        fitted = Estimator(**settings).fit(values)
     finally:
         np.random.set_state(state)  # noqa: NPY002
     return np.asarray(fitted.codes, np.float32)
 
 
-def _fit_minisom(values: NDArray[np.float32], xdim: int, ydim: int, rng: np.random.Generator) -> NDArray[np.float32]:
+def _fit_minisom(values: Floats, xdim: int, ydim: int, rng: np.random.Generator) -> Floats:
     """Fit with FlowSOM's schedule: squares around the nearest node that shrink, then the node alone."""
     from minisom import MiniSom
 
@@ -251,12 +241,8 @@ def _fit_minisom(values: NDArray[np.float32], xdim: int, ydim: int, rng: np.rand
     radius = int(np.quantile(pdist(grid, "chebyshev"), 0.67))
     steps = min(max(_PASSES * len(values), _FEWEST_STEPS), _MOST_STEPS)
     codes = values[rng.choice(len(values), len(grid), replace=False)].reshape(xdim, ydim, -1).astype(np.float64)
-    schedule = {
-        "learning_rate": _LEARNING_RATE,
-        "decay_function": "linear_decay_to_zero",
-        "sigma_decay_function": "linear_decay_to_one",
-        "neighborhood_function": "bubble",
-    }
+    schedule: dict[str, Any] = {"learning_rate": _LEARNING_RATE, "neighborhood_function": "bubble"}
+    schedule |= {"decay_function": "linear_decay_to_zero", "sigma_decay_function": "linear_decay_to_one"}
     for sigma, share in ((radius + 1, 2 / 3), (1, 1 / 3)):
         part = int(steps * share)
         som = MiniSom(xdim, ydim, values.shape[1], sigma=sigma, **schedule)
@@ -267,9 +253,7 @@ def _fit_minisom(values: NDArray[np.float32], xdim: int, ydim: int, rng: np.rand
     return codes.reshape(len(grid), -1).astype(np.float32)
 
 
-def _nearest_node(
-    values: NDArray[np.float32], codes: NDArray[np.float32]
-) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+def _nearest_node(values: Floats, codes: Floats) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
     """Return each cell's nearest node and its Euclidean distance, both (cells,)."""
     from sklearn.metrics import pairwise_distances_argmin_min
 
@@ -278,7 +262,7 @@ def _nearest_node(
 
 
 def _join_nodes(
-    codes: NDArray[np.float32], counts: NDArray[np.int64], n: int | None, rng: np.random.Generator
+    codes: Floats, counts: NDArray[np.int64], n: int | None, rng: np.random.Generator
 ) -> tuple[NDArray[np.int64], dict[str, Any]]:
     """Return the metacluster of each node, 0 for that with most cells, and how their number was suggested."""
     taken = np.flatnonzero(counts)
