@@ -1,8 +1,6 @@
 import numpy as np
 import pandas as pd
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from metric_tables import judged, table
 from sklearn.calibration import calibration_curve as sklearn_curve
 from sklearn.metrics import brier_score_loss
@@ -29,7 +27,6 @@ def adata():
 @pytest.mark.parametrize("by_channel", [True, False])
 def test_the_curve_is_that_of_sklearn(adata, by_channel, likely):
     found = calibration_curve(adata, n_bins=7, by_channel=by_channel, likely=likely)
-    assert list(found.columns) == ["layer", "channel", "bin", "score", "observed", "cells"]
     for channel, name in [(0, "CD3"), (1, "CD8")] if by_channel else [([0, 1], "all")]:
         positive, score = judged(adata, "nimbus", channel, likely)
         observed, mean = sklearn_curve(positive, score, n_bins=7)
@@ -58,15 +55,6 @@ def test_several_layers_and_the_row_of_all(adata):
     assert list(calibration_curve(adata, ["nimbus", "other"])["layer"].unique()) == ["nimbus", "other"]
 
 
-@settings(max_examples=20, deadline=None)
-@given(st.integers(0, 10_000), st.integers(1, 20))
-def test_balanced_is_plain_where_classes_are_equal(seed, n_bins):
-    rng = np.random.default_rng(seed)
-    found = calibration_error(scored(rng.random(40), [0, 1] * 20), n_bins=n_bins).loc["all"]
-    assert found["ece_balanced"] == pytest.approx(found["ece"])
-    assert 0 <= found["ece"] <= 1 and found["ece"] ** 2 <= found["brier"] + 1e-12
-
-
 def test_rare_markers_and_one_class_or_none():
     # Balanced, a rare marker's positive cells count that are missed.
     found = calibration_error(scored([0.01] * 1000, [0] * 990 + [1] * 10)).loc["CD3"]
@@ -88,12 +76,7 @@ def test_warnings_and_errors(adata, function):
         function(adata)
     assert caught[0].filename == __file__
     adata.layers["big"] = adata.layers["nimbus"] * 100
-    with pytest.raises(KeyError, match="no layer 'x'"):
-        function(adata, "x")
     with pytest.raises(ValueError, match="`n_bins` is 0"):
         function(adata, n_bins=0)
     with pytest.raises(ValueError, match=r"'big' has values outside \[0, 1\]"):
         function(adata, "big")
-    adata.layers["gold"][:] = 0.5
-    with pytest.raises(ValueError, match="labels no cell"):
-        function(adata)

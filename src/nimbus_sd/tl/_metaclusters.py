@@ -100,20 +100,9 @@ class Metaclusters:
     ) -> Metaclusters:
         """Begin with clusters.
 
-        Parameters
-        ----------
-        clusters
-            Names, each a metacluster of its own, or a mapping or Series from each cluster to its metacluster. Whole
-            numbers are taken as text.
-        colors
-            Colours of metaclusters, as matplotlib knows them; others get one each, always the same ones. Those named
-            ``"ambiguous"`` and ``"unassigned"`` are grey.
-
-        Examples
-        --------
-        >>> import nimbus_sd as ns
-        >>> ns.tl.Metaclusters.start({"0": "B cell", "1": "T cell", "2": "B cell"}).names
-        ('B cell', 'T cell')
+        ``clusters`` are names, each a metacluster of its own, or a mapping or Series from each cluster to its
+        metacluster; whole numbers are taken as text. ``colors`` are those of metaclusters, as matplotlib knows them;
+        others get one each, always the same ones. Those named ``"ambiguous"`` and ``"unassigned"`` are grey.
         """
         if isinstance(clusters, Mapping | pd.Series):
             pairs = list(clusters.items())
@@ -137,24 +126,10 @@ class Metaclusters:
 
     @classmethod
     def from_table(cls, adata: AnnData, groupby: str, metaclusters: str | None = None) -> Metaclusters:
-        """Begin with the clusters of a table.
+        """Begin with the clusters in ``obs[groupby]``; colours in ``uns`` are kept.
 
-        Parameters
-        ----------
-        adata
-            The table.
-        groupby
-            Column of ``obs`` with the clusters.
-        metaclusters
-            Column of ``obs`` with the metacluster of each cell, the same for all cells of a cluster. None makes each
-            cluster one. Colours in ``uns`` are kept.
-
-        Examples
-        --------
-        >>> import nimbus_sd as ns
-        >>> adata = ns.datasets.example().tables["table"]
-        >>> len(ns.tl.Metaclusters.from_table(adata, "cell_type").names)
-        6
+        ``metaclusters`` is a column of ``obs`` with the metacluster of each cell, the same for all cells of a cluster;
+        None makes each cluster one.
         """
         named = groupby if metaclusters is None else metaclusters
         clusters, groups = clusters_of(adata, groupby), clusters_of(adata, named)
@@ -283,23 +258,20 @@ class Metaclusters:
         if key_added == groupby:
             raise ValueError(f"`groupby` and `key_added` are both {groupby!r}; the clusters would be lost.")
         if unknown := sorted(set(clusters.categories) - set(self._mapping)):
-            raise KeyError(
-                f"obs[{groupby!r}] has the cluster(s) {unknown}; these metaclusters know {list(self._mapping)}."
-            )
+            raise KeyError(f"obs[{groupby!r}] has cluster(s) {unknown}; these metaclusters know {list(self._mapping)}.")
         before, now = Counter(dict(self.cells)), Counter(clusters.value_counts().to_dict())
         changed = [name for name in before | now if before[name] != now[name]]
         if before and changed:
-            name, n = changed[0], len(changed)
-            warnings.warn(
-                f"obs[{groupby!r}] is not the clustering that these metaclusters were made from: {n} cluster(s) have "
-                f"other numbers of cells; {name!r} had {before[name]} and has {now[name]}. If the cells were clustered "
-                "again, the same name is another cluster: begin again with `from_table`.",
-                stacklevel=2,
+            name = changed[0]
+            other = f"obs[{groupby!r}] is not the clustering that these metaclusters were made from"
+            cells = (
+                f"{len(changed)} cluster(s) have other numbers of cells, {name!r} had {before[name]}, now {now[name]}"
             )
+            warnings.warn(f"{other}: {cells}. If cells were clustered again, begin with `from_table`.", stacklevel=2)
         names = pd.Series(clusters, adata.obs_names, dtype=object).map(self._mapping)
-        cells = names.value_counts()
+        sizes = names.value_counts()
         # Those of one size in the order of the metaclusters, so that the same table gives the same order.
-        order = sorted((name for name in self.names if name in cells), key=lambda name: -cells[name])
+        order = sorted((name for name in self.names if name in sizes), key=lambda name: -sizes[name])
         adata.obs[key_added] = pd.Categorical(names, categories=order)
         adata.uns[f"{key_added}_colors"] = np.array([self._colors[name] for name in order], dtype=object)
         adata.uns[key_added] = {"tool": _TOOL, "params": {"groupby": groupby}, "steps": self.to_json()}

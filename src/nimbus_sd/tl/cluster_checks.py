@@ -63,12 +63,11 @@ def cluster_checks(
     where its score is at least ``threshold``.
 
     ``"spill_over"``
-        The leak of a marker is measured on the negative cells: how much their signal (integrated expression above the
-        region's median negative cell without contact) grows with that of the positive neighbours around them, each
-        weighted by the share of the perimeter that it touches (slope through the origin). For positive cells, leak
-        times surroundings is the signal that neighbours *of other clusters* explain, at most all of it.
-        ``value``: that part of the signal of the cluster's positive cells; ``cells``: those with more than half of
-        their signal explained.
+        The leak of a marker is measured on the negative cells: the slope, through the origin, of their signal
+        (integrated expression above the region's median negative cell without contact) against that of the positive
+        neighbours around them, weighted by the shared perimeter. Leak times surroundings is the signal of a positive
+        cell that neighbours *of other clusters* explain. ``value``: that part of the signal of the cluster's positive
+        cells; ``cells``: those with more than half of their signal explained.
     ``"dim"``
         Positive cells whose integrated expression is less than halfway from the median negative to the median positive
         cell, and of whose perimeter less than 10 % touches positive cells: dim but real, or mistakes of the score.
@@ -76,15 +75,15 @@ def cluster_checks(
     ``"contradiction"``
         Cells positive for two markers that exclude each other. ``value``: their share of the cluster. Where a cluster
         has cells of the one marker and others of the other, the row says ``"mixture"``: ``value`` is the share of the
-        rarer kind, ``expected`` what it would be if the two markers were independent within the cluster.
+        rarer kind, ``expected`` what it would be if the markers were independent within the cluster.
     ``"stability"``
         ``value``: the Jaccard index of the cluster and its best match in each of ``others``, the mean over them (Hennig
         2007, "Cluster-wise assessment of cluster stability"); ``expected``: the mean over 20 shuffles of the other
         labels; ``cells``: those not in the best match of the column where it is worst. Listed below 0.75.
 
-    Where nothing else is said, ``expected`` is the same as ``value`` over all clusters, and rows are listed where
-    ``value`` is above it (shares of cells by more than two standard errors) and the cells in question are at least
-    ``min_cells`` and ``min_share`` of the cluster.
+    Else ``expected`` is the same as ``value`` over all clusters, and rows are listed where ``value`` is above it
+    (shares of cells by more than two standard errors) and ``cells`` at least ``min_cells`` and ``min_share`` of the
+    cluster.
 
     Parameters
     ----------
@@ -95,11 +94,10 @@ def cluster_checks(
     layer
         Layer of scores. Cells that lack one are not judged there; a warning counts them.
     checks
-        Which ones. The first two need ``obsp["boundary"]`` and ``obs["perimeter"]`` from
-        :func:`nimbus_sd.tl.cell_features`, and ``layers["integrated_expression"]``.
+        Which ones. The first two need :func:`nimbus_sd.tl.cell_features` and ``layers["integrated_expression"]``.
     exclusive
-        Pairs of markers that exclude each other, or one pair. None takes those known (such as CD3 and CD20, CD4 and
-        CD8, kappa and lambda, PanCK and CD45) of which the table has both.
+        Pairs of markers that exclude each other, or one pair. None takes those known (such as CD3 and CD20, or PanCK
+        and CD45) of which the table has both.
     others
         Columns of ``obs`` with other clusterings of the same cells, for ``"stability"``: other seeds or resolutions.
     threshold
@@ -125,9 +123,9 @@ def cluster_checks(
         - ``concern``: their share of the cluster; for ``"stability"`` 1 - ``value``
         - ``reason``: a sentence
 
-        Also sets ``uns[key_added]``: ``table`` (that frame), ``params``, ``leak`` (a frame: per marker, the
-        share of a neighbour's signal that would come over at a boundary all around), and ``not_checked``, the markers
-        of which fewer than 20 negative cells touch positive ones, so that their leak is not known.
+        Also sets ``uns[key_added]``: ``table`` (that frame), ``params``, ``leak`` (a frame: per marker, the share of a
+        neighbour's signal that would come over at a boundary all around), and ``not_checked``, the markers of which
+        fewer than 20 negative cells touch positive ones, so that their leak is not known.
 
     Examples
     --------
@@ -173,26 +171,17 @@ def cluster_checks(
     table = pd.DataFrame(findings, columns=_COLUMNS)
     table = table.sort_values(["concern", "cells"], ascending=False, kind="stable", ignore_index=True)
     not_checked = [name for name, leak in leaks.items() if np.isnan(leak)]
+    params = {"groupby": groupby, "layer": layer, "checks": checks, "exclusive": [", ".join(pair) for pair in pairs]}
+    params |= {"others": others, "threshold": threshold, "min_share": min_share, "min_cells": min_cells}
     adata.uns[key_added] = {
         "tool": "cluster_checks",
-        "params": {
-            "groupby": groupby,
-            "layer": layer,
-            "checks": checks,
-            "exclusive": [", ".join(pair) for pair in pairs],
-            "others": others,
-            "threshold": threshold,
-            "min_share": min_share,
-            "min_cells": min_cells,
-            "region_key": region_key or "",
-        },
+        "params": params | {"region_key": region_key or ""},
         "table": table.set_axis(table.index.astype(str)),
         "leak": pd.DataFrame({"leak": list(leaks.values())}, pd.Index(list(leaks), dtype=object), dtype=np.float64),
         "not_checked": not_checked,
     }
     if not_checked:
-        markers = ", ".join(not_checked)
-        logger.warning("no spill-over is known of %s: too few negative cells touch positive ones", markers)
+        logger.warning("no spill-over is known of %s: few negative cells touch positive ones", ", ".join(not_checked))
     log_overwritten(earlier, "cluster_checks")
     logger.info("added uns[%r]: %d findings in %d clusters", key_added, len(table), table["cluster"].nunique())
     return table

@@ -45,9 +45,8 @@ def flowsom(
 ) -> None:
     """Over-cluster cells by their scores with a self-organizing map, and join its nodes to metaclusters.
 
-    As in the paper (Methods: over 200 nodes, then hierarchical clustering), up to its merging by hand. Metaclusters are
-    the nodes that hierarchical clustering (average linkage) of 90 % of the nodes, 100 times, keeps together (Van Gassen
-    et al. 2015).
+    As in the paper (Methods), up to its merging by hand. Metaclusters are the nodes that hierarchical clustering
+    (average linkage) of 90 % of the nodes, 100 times, keeps together (Van Gassen et al. 2015).
 
     Parameters
     ----------
@@ -61,12 +60,11 @@ def flowsom(
     xdim, ydim
         Size of the grid of nodes.
     n_metaclusters
-        How many; None takes the number from 2 to 40 with the largest mean silhouette of the nodes. That number tends
-        to be too low where there are rare types: see :func:`nimbus_sd.pl.metacluster_suggestion`.
+        How many; None takes the number from 2 to 40 with the largest mean silhouette of the nodes, which tends to be
+        too low where there are rare types: see :func:`nimbus_sd.pl.metacluster_suggestion`.
     engine
-        ``"online"`` and ``"batch"`` are estimators of the flowsom package (extra ``flowsom``, GPL); ``"batch"`` takes
-        15 s to compile at first and is faster after. ``"auto"`` takes it from 100,000 cells on. ``"minisom"`` needs no
-        extra, and is fitted to 100,000 randomly drawn cells at most.
+        ``"online"``, and ``"batch"`` for 100,000 cells or more, are of the flowsom package (extra ``flowsom``, GPL);
+        ``"auto"`` chooses one. ``"minisom"`` needs no extra, and is fitted to 100,000 randomly drawn cells at most.
     rng
         Seed or generator. The same call gives the same result on any number of cores.
     key_added
@@ -169,8 +167,7 @@ def map_to_som(
     --------
     >>> import nimbus_sd as ns
     >>> adata = ns.datasets.example().tables["table"]
-    >>> first = adata[adata.obs["region"] == "fov1_labels"].copy()
-    >>> second = adata[adata.obs["region"] == "fov2_labels"].copy()
+    >>> first, second = (adata[adata.obs["region"] == f"fov{i}_labels"].copy() for i in (1, 2))
     >>> ns.tl.flowsom(first, layer="gold", xdim=5, ydim=5, n_metaclusters=6, engine="minisom")
     >>> ns.tl.map_to_som(second, first)
     >>> list(second.obs["flowsom_nimbus"].cat.categories)

@@ -71,11 +71,9 @@ def leiden(
 
         - ``obs[key_added]``: categorical, ``"0"`` is the largest cluster; missing for cells without all scores
         - ``uns[key_added]``: ``tool``, ``params``
-        - ``uns[f"{key_added}_neighbors"]``, ``obsp[f"{key_added}_neighbors_connectivities"]``,
-          ``obsp[f"{key_added}_neighbors_distances"]``: as scanpy sets them, for ``neighbors_key`` of its tools; rows of
-          cells without all scores are empty
-        - ``obsm[f"{key_added}_neighbors"]``: the values clustered, float32, (cells, channels used), NaN for cells
-          without all scores
+        - ``uns[f"{key_added}_neighbors"]``, ``obsp[f"{key_added}_neighbors_connectivities"]`` and ``..._distances"]``:
+          as scanpy sets them, for ``neighbors_key`` of its tools; rows of cells without all scores are empty
+        - ``obsm[f"{key_added}_neighbors"]``: the values clustered, float32, (cells, channels used), NaN for such cells
 
     Examples
     --------
@@ -116,21 +114,11 @@ def leiden(
     adata.obsm[graph_key] = clustered_values
     for name, key in graphs.items():
         adata.obsp[key] = _among_all_cells(clustered.obsp[name], used)
-    params = {**clustered.uns["neighbors"]["params"], "use_rep": graph_key}
-    adata.uns[graph_key] = {**{f"{name}_key": key for name, key in graphs.items()}, "params": params}
-    adata.uns[key_added] = {
-        "tool": _TOOL,
-        "params": {
-            "layer": layer,
-            "channels": names,
-            "n_neighbors": int(n_neighbors),
-            "resolution": float(resolution),
-            "transform": transform or "none",
-            "random_state": seed,
-            "n_iterations": _ITERATIONS,
-            "neighbors_key": graph_key,
-        },
-    }
+    of_scanpy = {**clustered.uns["neighbors"]["params"], "use_rep": graph_key}
+    adata.uns[graph_key] = {**{f"{name}_key": key for name, key in graphs.items()}, "params": of_scanpy}
+    params = {"layer": layer, "channels": names, "n_neighbors": int(n_neighbors), "resolution": float(resolution)}
+    params |= {"transform": transform or "none", "random_state": seed, "n_iterations": _ITERATIONS}
+    adata.uns[key_added] = {"tool": _TOOL, "params": params | {"neighbors_key": graph_key}}
     log_overwritten(earlier, _TOOL)
     logger.info("added obs[%r]: %d clusters of %d cells by layer %r", key_added, len(sizes), len(values), layer)
 
