@@ -18,7 +18,7 @@ from tqdm.auto import tqdm
 from nimbus_sd import keys
 from nimbus_sd._table import at_or_above, layer, obs_columns, pixel_sizes, region_column, truth_states
 from nimbus_sd.metrics.bootstrap import MIN_REGIONS
-from nimbus_sd.metrics.judged import Names
+from nimbus_sd.metrics.judged import Flags, Names
 from nimbus_sd.metrics.thresholds import Threshold, called_layers
 
 _FIGURES = ("information", "information_low", "information_high", "null_95", "p_value")
@@ -93,11 +93,8 @@ def confounders(
     if missing := [name for name in names if name not in sizes]:
         raise KeyError(f"`uns` has no pixel size of {missing}; pass unit='px', or run `tl.cell_features`.")
 
-    def unknown(channels: int = adata.n_vars) -> NDArray[np.float32]:
-        return np.full((adata.n_obs, channels), np.nan, np.float32)
-
-    heterogeneity, rarity, sparsity, density = unknown(), unknown(), unknown(), unknown(1)
-    spill_over = unknown(1)
+    heterogeneity, rarity, sparsity = (np.full(states.shape, np.nan, np.float32) for _ in range(3))
+    density, spill_over = np.full((len(states), 1), np.nan, np.float32), np.full((1, 1), np.nan, np.float32)
     cells_of = regions.reset_index(drop=True).groupby(regions.to_numpy(), observed=True).indices
     for region, cells in cells_of.items():
         heterogeneity[cells] = _variation(expression[cells])
@@ -108,7 +105,8 @@ def confounders(
     if keys.BOUNDARY in adata.obsp and keys.PERIMETER in adata.obs:
         perimeter = adata.obs[keys.PERIMETER].to_numpy(np.float32)[:, None]
         shared = np.asarray(adata.obsp[keys.BOUNDARY] @ positive.astype(np.float32))
-        spill_over = np.divide(shared, perimeter, out=unknown(), where=np.isfinite(rarity) & (perimeter > 0))
+        spill_over = np.full(states.shape, np.nan, np.float32)
+        np.divide(shared, perimeter, out=spill_over, where=np.isfinite(rarity) & (perimeter > 0))
     tables = {"cell_size": area[:, None], "heterogeneity": heterogeneity, "rarity": rarity}
     tables |= {"sparsity": sparsity, "density": density, "spill_over": spill_over}
     return {
@@ -124,9 +122,7 @@ def _variation(expression: NDArray) -> pd.Series:
     return (table.std(ddof=0) / mean).where(mean != 0)
 
 
-def count_around(
-    position: NDArray[np.float64], flags: NDArray[np.bool_], radius: float
-) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+def count_around(position: NDArray, flags: Flags, radius: float) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     """Count cells, shape (n,), and flagged cells, shape (n, m), up to a distance from each cell, without itself.
 
     A cell without a finite position (n, 2) is not counted and has NaN.
@@ -168,9 +164,8 @@ def confounder_information(
 ) -> pd.DataFrame:
     """Measure the mutual information between each confounder and wrong calls (Rumberger et al., Fig. 4d).
 
-    Each judged pair of a cell and a marker is called right or wrong; pairs of all markers are taken together. The
-    information is estimated from 3 nearest neighbours (Ross 2014,
-    :func:`sklearn.feature_selection.mutual_info_classif`).
+    Judged pairs of a cell and a marker are called right or wrong, those of all markers together. The information is
+    estimated from 3 nearest neighbours (Ross 2014, :func:`sklearn.feature_selection.mutual_info_classif`).
 
     The null shuffles the confounder between those that have a value of their own: cells for size and density, the
     channels of regions for heterogeneity and rarity, else pairs. So a few regions do not count as thousands of cells.
@@ -219,13 +214,9 @@ def confounder_information(
     >>> table.loc[("nimbus", "spill_over"), "reason"]
     'not measured; run `tl.cell_features` first'
     """
-    for name, number, least in (
-        ("max_cells", max_cells, 1),
-        ("n_permutations", n_permutations, 0),
-        ("n_boot", n_boot, 0),
-    ):
-        if number < least:
-            raise ValueError(f"`{name}` is {number}; it must be at least {least}.")
+    if max_cells < 1 or min(n_permutations, n_boot) < 0:
+        given = f"`max_cells` is {max_cells}, `n_permutations` {n_permutations} and `n_boot` {n_boot}"
+        raise ValueError(f"{given}; they must be at least 1, 0 and 0.")
     states = truth_states(adata, truth, likely=likely)
     layers = list(called_layers(adata, pred, states, threshold))
     tables = confounders(adata, truth, radius=radius, unit=unit, likely=likely, region_key=region_key)

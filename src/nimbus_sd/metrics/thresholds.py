@@ -35,7 +35,8 @@ def find_threshold(values: ArrayLike, method: Rule, positive: ArrayLike | None =
     Parameters
     ----------
     values
-        Values of the cells of one channel, any shape and unit; those that are not finite are left out.
+        Values of the cells of one channel, any shape and unit; those that are not finite are left out. Pass a
+        heavy-tailed channel as its arcsinh to the rules that look at the shape.
     method
         ``"otsu"``
             Just above Otsu's threshold: above the bin whose centre :func:`skimage.filters.threshold_otsu` returns.
@@ -45,7 +46,7 @@ def find_threshold(values: ArrayLike, method: Rule, positive: ArrayLike | None =
         ``"quantile"``
             Just above the 90 % quantile: a tenth of the cells, or fewer where values are equal.
         ``"oracle"``
-            The best F1 that any threshold can reach. It needs the truth, so it is a ceiling, not a rule to use.
+            The best F1 that any threshold can reach: as it needs the truth, a ceiling, not a rule to use.
     positive
         Truth of the cells, boolean, as long as ``values``; for ``"oracle"``.
 
@@ -54,11 +55,6 @@ def find_threshold(values: ArrayLike, method: Rule, positive: ArrayLike | None =
     float
         Infinite, so that no cell is called positive, where the rule cannot split the values: all are the same, one
         Gaussian covers the other, or no cell is positive.
-
-    Notes
-    -----
-    Integrated expression is called by such thresholds, often set by hand (Rumberger et al., Methods, the Vectra data
-    sets). Pass a heavy-tailed channel as its arcsinh to the rules that look at the shape.
 
     Examples
     --------

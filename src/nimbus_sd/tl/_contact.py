@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TypeAlias
 
 import numpy as np
 import pandas as pd
+from anndata import AnnData
 from numpy.typing import NDArray
 from scipy import sparse
 
 from nimbus_sd import keys
 from nimbus_sd._table import layer as read_layer
 from nimbus_sd._table import region_column
-
-if TYPE_CHECKING:
-    from anndata import AnnData
 
 Flags: TypeAlias = NDArray[np.bool_]
 Values: TypeAlias = NDArray[np.float64]
@@ -66,11 +64,10 @@ def contact_findings(
     shared perimeter. Markers of which fewer than 20 negative cells touch positive ones are left out. Cells without a
     cluster are in another one for everybody; ``positive`` and ``negative`` are (cells, channels).
     """
-    missing = [f"obsp[{keys.BOUNDARY!r}]"] if keys.BOUNDARY not in adata.obsp else []
-    missing += [f"obs[{keys.PERIMETER!r}]"] if keys.PERIMETER not in adata.obs else []
-    if missing:
-        hint = "run `nimbus_sd.tl.cell_features(sdata)`, or pass `checks=['contradiction', 'stability']`"
-        raise KeyError(f"The checks of contact need {' and '.join(missing)}: {hint}.")
+    for slot, name in (("obsp", keys.BOUNDARY), ("obs", keys.PERIMETER)):
+        if name not in getattr(adata, slot):
+            hint = "run `nimbus_sd.tl.cell_features(sdata)`, or pass `checks=['contradiction', 'stability']`"
+            raise KeyError(f"The checks of contact need {slot}[{name!r}]: {hint}.")
     expressions = read_layer(adata, keys.INTEGRATED)
     has_regions = region_key is not None or "spatialdata_attrs" in adata.uns or keys.REGION in adata.obs
     regions = pd.factorize(region_column(adata, region_key))[0] if has_regions else np.zeros(adata.n_obs, np.int64)

@@ -5,19 +5,16 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Iterable, Sequence
 from importlib.util import find_spec
-from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
+from anndata import AnnData
 from numpy.typing import NDArray
 
 from nimbus_sd._table import as_list
 from nimbus_sd._table import layer as read_layer
 from nimbus_sd._text import listed
 from nimbus_sd.tl._markers import nearest
-
-if TYPE_CHECKING:
-    from anndata import AnnData
 
 
 def check_rng(rng: object) -> None:

@@ -11,19 +11,17 @@ from copy import copy
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pandas as pd
+from anndata import AnnData
 
 from nimbus_sd._disk import replacing
 from nimbus_sd._table import clusters_of
 from nimbus_sd._text import without_formulas
 from nimbus_sd.tl._metaclusters_files import HEADER, Step, as_path, hex_color, next_color, parse_csv, parse_json
 from nimbus_sd.tl._results import GREYS, check_key_added, check_name, log_overwritten
-
-if TYPE_CHECKING:
-    from anndata import AnnData
 
 logger = logging.getLogger("nimbus_sd")
 

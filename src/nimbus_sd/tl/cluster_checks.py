@@ -5,10 +5,11 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import product
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pandas as pd
+from anndata import AnnData
 from numpy.typing import NDArray
 from scipy import sparse
 
@@ -18,9 +19,6 @@ from nimbus_sd.tl._contact import Clusters, Finding, Flags, beyond_chance, conta
 from nimbus_sd.tl._inputs import check_channels, check_count, check_number, check_rng, judged_matrix
 from nimbus_sd.tl._markers import canonical
 from nimbus_sd.tl._results import check_key_added, log_overwritten
-
-if TYPE_CHECKING:
-    from anndata import AnnData
 
 logger = logging.getLogger("nimbus_sd")
 
@@ -171,11 +169,12 @@ def cluster_checks(
     table = pd.DataFrame(findings, columns=_COLUMNS)
     table = table.sort_values(["concern", "cells"], ascending=False, kind="stable", ignore_index=True)
     not_checked = [name for name, leak in leaks.items() if np.isnan(leak)]
-    params = {"groupby": groupby, "layer": layer, "checks": checks, "exclusive": [", ".join(pair) for pair in pairs]}
-    params |= {"others": others, "threshold": threshold, "min_share": min_share, "min_cells": min_cells}
+    params: dict[str, Any] = {"groupby": groupby, "layer": layer, "checks": checks}
+    params |= {"exclusive": [", ".join(pair) for pair in pairs], "others": others, "threshold": threshold}
+    params |= {"min_share": min_share, "min_cells": min_cells, "region_key": region_key or ""}
     adata.uns[key_added] = {
         "tool": "cluster_checks",
-        "params": params | {"region_key": region_key or ""},
+        "params": params,
         "table": table.set_axis(table.index.astype(str)),
         "leak": pd.DataFrame({"leak": list(leaks.values())}, pd.Index(list(leaks), dtype=object), dtype=np.float64),
         "not_checked": not_checked,

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias, get_args
+from typing import Any, Literal, TypeAlias, get_args
 
 import numpy as np
+from anndata import AnnData
 from numpy.typing import NDArray
 from scipy.spatial.distance import pdist
 
@@ -14,9 +15,6 @@ from nimbus_sd import keys
 from nimbus_sd.tl._consensus import consensus_labels, mean_silhouettes, numbers_to_try
 from nimbus_sd.tl._inputs import check_count, check_installed, check_rng, scored_matrix
 from nimbus_sd.tl._results import by_size, check_key_added, cluster_column, log_overwritten
-
-if TYPE_CHECKING:
-    from anndata import AnnData
 
 logger = logging.getLogger("nimbus_sd")
 
@@ -78,9 +76,9 @@ def flowsom(
         - ``obs[key_added]``: metacluster, categorical, ``"0"`` is the largest; missing for cells without all scores
         - ``obs[f"{key_added}_node"]``: node, categorical, ``x * ydim + y`` for the one at (x, y) of the grid
         - ``uns[key_added]``: ``tool``, ``params``, ``channels``; for each node ``codes`` (nodes x channels, float32),
-          ``counts`` of its cells and ``metaclusters`` (a node without cells has that of the nearest one with cells);
-          ``mean_distance`` of the cells to their nodes; and ``suggestion`` if the number was suggested:
-          ``n_metaclusters`` tried, ``silhouette`` of each, and the one ``suggested``
+          ``counts`` of its cells and ``metaclusters`` (without cells that of the nearest one with cells);
+          ``mean_distance`` of the cells to their nodes; ``suggestion`` if there was one: ``n_metaclusters`` tried,
+          ``silhouette`` of each, and the one ``suggested``
 
     Examples
     --------
@@ -148,8 +146,8 @@ def map_to_som(
     key
         Name of the map there.
     layer
-        Layer of ``adata``, by default of the name that the map was fitted to. Cells that lack a score are left out with
-        a warning; a channel without any is an error.
+        Layer of ``adata``, by default that of the map. Cells that lack a score are left out with a warning; a channel
+        without any is an error.
     key_added
         Name of the results, by default that of the map.
 
@@ -158,8 +156,7 @@ def map_to_som(
     None
         Sets in ``adata``:
 
-        - ``obs[key_added]``: metacluster, categorical with all names of the map; missing for cells without all scores
-        - ``obs[f"{key_added}_node"]``: node, as :func:`flowsom` numbers them
+        - ``obs[key_added]``, ``obs[f"{key_added}_node"]``: as :func:`flowsom`, with all categories of the map
         - ``uns[key_added]``: ``tool``, ``params``, ``counts`` of the new cells per node, and their ``mean_distance``
           to their nodes. If it is much above that of the map, these cells are of another kind.
 
@@ -205,9 +202,7 @@ def _choose_engine(engine: Engine, n_cells: int) -> Engine:
         raise ValueError(f"`engine` is {engine!r}; it must be one of {', '.join(map(repr, get_args(Engine)))}.")
     if engine != "minisom":
         check_installed("flowsom", "flowsom", " engine='minisom' does without, more slowly.")
-    if engine == "auto":
-        return "batch" if n_cells >= _BATCH_FROM else "online"
-    return engine
+    return engine if engine != "auto" else "batch" if n_cells >= _BATCH_FROM else "online"
 
 
 def _fit_codes(values: Floats, xdim: int, ydim: int, engine: Engine, rng: np.random.Generator) -> Floats:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import numpy as np
+from anndata import AnnData
 from numpy.typing import NDArray
 from scipy import sparse
 from scipy.special import logit
@@ -14,9 +15,6 @@ from scipy.special import logit
 from nimbus_sd import keys
 from nimbus_sd.tl._inputs import check_count, check_installed, check_number, check_rng, scored_matrix
 from nimbus_sd.tl._results import by_size, check_key_added, cluster_column, log_overwritten
-
-if TYPE_CHECKING:
-    from anndata import AnnData
 
 logger = logging.getLogger("nimbus_sd")
 
@@ -126,7 +124,6 @@ def leiden(
 def _cluster(values: NDArray[np.float32], n_neighbors: int, resolution: float, seed: int) -> AnnData:
     """Return a table of the values (cells, channels) with scanpy's graph of neighbours and ``obs["leiden"]``."""
     import scanpy as sc
-    from anndata import AnnData
 
     table, transformer = AnnData(values), None
     if len(values) >= _EXACT_BELOW:
