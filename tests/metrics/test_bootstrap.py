@@ -51,18 +51,6 @@ def test_intervals_cover(prevalence, average):
     assert all(0.9 <= share <= 0.99 for share in covered.values()), covered
 
 
-def test_resampling_cells_would_not_cover():
-    """Why regions are drawn: cells of one region are alike."""
-    rng = np.random.default_rng(3)
-    truth = marker_metrics(simulated(rng, 1, 4000, 40)).iloc[0]["recall"]
-    tissues = simulated(rng, 100, 20, 100)
-    shares = {}
-    for key in ("region", "tissue"):
-        found = marker_metrics(tissues, by="tissue", n_boot=100, region_key=key)
-        shares[found["resampled"].iloc[0]] = ((found["recall_low"] <= truth) & (truth <= found["recall_high"])).mean()
-    assert shares["regions"] > 0.9 and shares["cells"] < 0.85
-
-
 @pytest.mark.parametrize("unit", ["regions", "cells"])
 @pytest.mark.parametrize("ties", [True, False])
 @pytest.mark.parametrize("block", [2_000_000, 300])
