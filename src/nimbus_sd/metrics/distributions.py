@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 import numpy as np
 import pandas as pd
@@ -13,7 +13,7 @@ from scipy.stats import kurtosis, skew
 
 from nimbus_sd import keys
 from nimbus_sd._table import as_list, layer, stack_layers, truth_states
-from nimbus_sd.metrics.judged import warn_if_fitted
+from nimbus_sd.metrics.judged import Names, States, warn_if_fitted
 
 _STATISTICS = ("median", "q10", "q99", "zeros", "cv")
 # Fewer cells say nothing about an image.
@@ -26,8 +26,7 @@ _GRID = 256
 def image_statistics(adata: AnnData, key: str = keys.NIMBUS) -> pd.DataFrame:
     """Describe each channel by its cells' mean intensities, as the network saw them.
 
-    Intensities are divided by the normalisation factor and clipped to [0, 1]; a channel's cells of all regions go
-    together.
+    Intensities are divided by the normalisation factor and clipped to [0, 1]; regions go together.
 
     Parameters
     ----------
@@ -46,15 +45,10 @@ def image_statistics(adata: AnnData, key: str = keys.NIMBUS) -> pd.DataFrame:
 
     Examples
     --------
-    >>> import anndata, numpy as np, pandas as pd
     >>> import nimbus_sd as ns
-    >>> adata = anndata.AnnData(
-    ...     layers={"integrated_expression": np.array([[0.0], [20], [30], [50]] * 10)},
-    ...     var=pd.DataFrame(index=["CD3"]),
-    ...     varm={"nimbus_normalization": pd.DataFrame({"factor": [100.0]}, index=["CD3"])},
-    ... )
-    >>> ns.metrics.image_statistics(adata).loc["CD3"].round(2).to_dict()
-    {'median': 0.25, 'q10': 0.0, 'q99': 0.5, 'zeros': 0.25, 'cv': 0.72}
+    >>> adata = ns.predict(ns.datasets.example(), channels=["CD3", "CD20"], progress=False)
+    >>> ns.metrics.image_statistics(adata).columns.to_list()
+    ['median', 'q10', 'q99', 'zeros', 'cv']
     """
     rows = [describe(column) for column in relative_expression(adata, key).T]
     return pd.DataFrame(rows, index=adata.var_names, columns=list(_STATISTICS))
@@ -93,7 +87,7 @@ def outside(statistics: Mapping[str, float], ranges: Mapping[str, Mapping[str, f
 
 def score_shape(
     adata: AnnData,
-    pred: str | Sequence[str] = keys.NIMBUS,
+    pred: Names = keys.NIMBUS,
     truth: str | None = None,
     *,
     middle: tuple[float, float] = (0.25, 0.75),
@@ -121,9 +115,8 @@ def score_shape(
         - ``cells``: with a value
         - ``bimodality``: Sarle's coefficient with the correction for sample size, in (0, 1]; a uniform distribution
           has 0.555, two distant groups come near 1. A single skewed group may have a high one too.
-        - ``overlap``: area under both classes' densities, in [0, 1], 0 if they are apart. Densities are Gaussian
-          kernel estimates (Scott's bandwidth per class, mirrored at the ends) on a grid of 256 bins over the range
-          of the values.
+        - ``overlap``: area under both classes' densities, in [0, 1], 0 if they are apart: Gaussian kernel estimates
+          (Scott's bandwidth per class, mirrored at the ends) on a grid of 256 bins over the range of the values
         - ``middle``: share of cells in the uncertain middle; NaN if values are outside [0, 1]
 
         NaN with fewer than 10 cells (``overlap``: of either class); ``bimodality`` and ``overlap`` also where all
@@ -149,25 +142,24 @@ def score_shape(
     return stack_layers(tables, pred)
 
 
-def _shape(values: NDArray, state: NDArray[np.int8], middle: tuple[float, float]) -> dict[str, float]:
+def _shape(values: NDArray, state: States, middle: tuple[float, float]) -> dict[str, float]:
     values = values.astype(np.float64)
     shape = {"cells": values.size, **dict.fromkeys(("bimodality", "overlap", "middle"), float("nan"))}
     if values.size < _FEWEST:
         return shape
     if values.max() > values.min():
-        shape |= {"bimodality": _bimodality(values), "overlap": _overlap(values, state)}
+        # Sarle's coefficient.
+        n = values.size
+        spread = kurtosis(values, bias=False) + 3 * (n - 1) ** 2 / ((n - 2) * (n - 3))
+        shape["bimodality"] = float((skew(values, bias=False) ** 2 + 1) / spread)
+        shape["overlap"] = _overlap(values, state)
     if values.min() >= 0 and values.max() <= 1:
         shape["middle"] = float(((values >= middle[0]) & (values <= middle[1])).mean())
     return shape
 
 
-def _bimodality(values: NDArray) -> float:
-    n = values.size
-    correction = 3 * (n - 1) ** 2 / ((n - 2) * (n - 3))
-    return float((skew(values, bias=False) ** 2 + 1) / (kurtosis(values, bias=False) + correction))
-
-
-def _overlap(values: NDArray, state: NDArray[np.int8]) -> float:
+def _overlap(values: NDArray, state: States) -> float:
+    """Area under both densities; NaN without enough cells of a class."""
     edges = np.linspace(values.min(), values.max(), _GRID + 1)
     densities = []
     for members in (values[state == 0], values[state == 1]):

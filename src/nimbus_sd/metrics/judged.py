@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 from anndata import AnnData
@@ -14,6 +14,11 @@ from sklearn.metrics import auc, roc_curve
 
 from nimbus_sd import keys
 from nimbus_sd._table import UNDETERMINED, at_or_above
+
+Flags: TypeAlias = NDArray[np.bool_]
+Names: TypeAlias = str | Sequence[str]
+#: 1 positive, 0 negative, -1 not judged; cells x channels, or of one channel.
+States: TypeAlias = NDArray[np.int8]
 
 RATES = ("precision", "recall", "specificity", "f1", "accuracy")
 METRICS = (*RATES, "auroc", "average_precision")
@@ -27,11 +32,11 @@ class Judged(NamedTuple):
 
     cells: NDArray[np.intp]
     values: NDArray
-    positive: NDArray[np.bool_]
-    called: NDArray[np.bool_]
+    positive: Flags
+    called: Flags
 
 
-def with_value(states: NDArray[np.int8], values: NDArray, name: str) -> NDArray[np.int8]:
+def with_value(states: States, values: NDArray, name: str) -> States:
     """Set states to -1 (not judged) where a layer has no value; an undetermined label is none."""
     valued = np.isfinite(values)
     if name in keys.LABELS:
@@ -40,7 +45,7 @@ def with_value(states: NDArray[np.int8], values: NDArray, name: str) -> NDArray[
 
 
 def judged_cells(
-    values: NDArray, states: NDArray[np.int8], cuts: Sequence[float], cells: NDArray[np.intp] | slice = slice(None)
+    values: NDArray, states: States, cuts: Sequence[float], cells: NDArray[np.intp] | slice = slice(None)
 ) -> Iterator[Judged]:
     """Yield the judged cells of each channel, numbered by their position in ``cells``."""
     for i, cut in enumerate(cuts):
@@ -57,16 +62,12 @@ def pool(parts: Iterable[Judged]) -> Judged:
 
 def measure(judged: Judged, metrics: Sequence[str] = METRICS) -> dict[str, float]:
     """Count cells and positives, and compute metrics."""
-    figures = rates(*np.bincount(_outcome(judged), minlength=4))
+    figures: dict[str, Any] = rates(*np.bincount(_outcome(judged), minlength=4))
     if not set(metrics) <= set(RATES):
         figures |= _ranking(judged.values, judged.positive)
     cells, positives = len(judged.positive), int(judged.positive.sum())
-    return {
-        "cells": cells,
-        "positives": positives,
-        "share_positive": positives / cells if cells else float("nan"),
-        **{name: float(figures[name]) for name in metrics},
-    }
+    counts = {"cells": cells, "positives": positives, "share_positive": positives / cells if cells else float("nan")}
+    return counts | {name: float(figures[name]) for name in metrics}
 
 
 def resample(
@@ -107,14 +108,14 @@ def _ratio(part: NDArray, whole: NDArray) -> NDArray[np.float64]:
     return np.divide(part, whole, out=np.full(np.shape(whole), np.nan), where=whole > 0)
 
 
-def _ranking(values: NDArray, positive: NDArray[np.bool_]) -> dict[str, NDArray]:
+def _ranking(values: NDArray, positive: Flags) -> dict[str, float]:
     """Area under the ROC curve and average precision, of one sort."""
     positives, negatives = int(positive.sum()), int((~positive).sum())
     if not positives or not negatives:
-        return {"auroc": np.array(np.nan), "average_precision": np.array(1.0 if positives else np.nan)}
+        return {"auroc": np.nan, "average_precision": 1.0 if positives else np.nan}
     false, true, _ = roc_curve(positive, values, drop_intermediate=False)
     precision = true[1:] * positives / (true[1:] * positives + false[1:] * negatives)
-    return {"auroc": np.array(auc(false, true)), "average_precision": np.array(np.diff(true) @ precision)}
+    return {"auroc": auc(false, true), "average_precision": np.diff(true) @ precision}
 
 
 def _rank_counts(judged: Judged, unit: NDArray[np.intp], n_units: int) -> list[sparse.csr_array]:
@@ -154,11 +155,10 @@ def _count(row: NDArray[np.intp], unit: NDArray[np.intp], shape: tuple[int, int]
     return sparse.csr_array((np.ones(len(row)), (row, unit)), shape=shape)
 
 
-def warn_if_fitted(adata: AnnData, name: str, states: NDArray[np.int8], *, stacklevel: int = 3) -> None:
+def warn_if_fitted(adata: AnnData, name: str, states: States, *, stacklevel: int = 3) -> None:
     """Warn if some judged cells are among those that a layer, or a layer that it was made from, was fitted on.
 
-    ``tl.calibrate`` is fitted on whole regions, ``tl.adapt`` on cells. The default ``stacklevel`` is the caller of the
-    function that calls this one.
+    ``tl.calibrate`` is fitted on whole regions, ``tl.adapt`` on cells.
     """
     judged = (states >= 0).any(axis=1)
     seen: set[str] = set()
@@ -173,9 +173,7 @@ def warn_if_fitted(adata: AnnData, name: str, states: NDArray[np.int8], *, stack
             fitted = adata.obs[entry["fitted_cells"]].to_numpy(bool)
             place, others = f"the cells of obs[{entry['fitted_cells']!r}]", "cells"
         if fitted[judged].any():
-            warnings.warn(
-                f"Layer {name!r} was fitted on {place}, and {fitted[judged].mean():.0%} of the cells that it is judged "
-                f"on are there: it looks better than it is. Judge it on the other {others}.",
-                stacklevel=stacklevel,
-            )
+            share = f"{fitted[judged].mean():.0%} of the cells that it is judged on are there"
+            better = f"it looks better than it is. Judge it on the other {others}."
+            warnings.warn(f"Layer {name!r} was fitted on {place}, and {share}: {better}", stacklevel=stacklevel)
         name = str(params.get("layer")) if isinstance(params, Mapping) else name

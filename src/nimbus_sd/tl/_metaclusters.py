@@ -5,24 +5,23 @@ from __future__ import annotations
 import json
 import logging
 import warnings
+from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from copy import copy
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pandas as pd
+from anndata import AnnData
 
 from nimbus_sd._disk import replacing
 from nimbus_sd._table import clusters_of
 from nimbus_sd._text import without_formulas
 from nimbus_sd.tl._metaclusters_files import HEADER, Step, as_path, hex_color, next_color, parse_csv, parse_json
 from nimbus_sd.tl._results import GREYS, check_key_added, check_name, log_overwritten
-
-if TYPE_CHECKING:
-    from anndata import AnnData
 
 logger = logging.getLogger("nimbus_sd")
 
@@ -99,27 +98,14 @@ class Metaclusters:
     ) -> Metaclusters:
         """Begin with clusters.
 
-        Parameters
-        ----------
-        clusters
-            Names, each a metacluster of its own, or a mapping or Series from each cluster to its metacluster. Whole
-            numbers are taken as text.
-        colors
-            Colours of metaclusters, as matplotlib knows them; others get one each, always the same ones. Those named
-            ``"ambiguous"`` and ``"unassigned"`` are grey.
-
-        Examples
-        --------
-        >>> import nimbus_sd as ns
-        >>> ns.tl.Metaclusters.start({"0": "B cell", "1": "T cell", "2": "B cell"}).names
-        ('B cell', 'T cell')
+        ``clusters`` are names, each a metacluster of its own, or a mapping or Series from each cluster to its
+        metacluster; whole numbers are taken as text. ``colors`` are those of metaclusters, as matplotlib knows them;
+        others get one each, always the same ones. Those named ``"ambiguous"`` and ``"unassigned"`` are grey.
         """
-        if isinstance(clusters, str):
-            raise TypeError(f"`clusters` is the text {clusters!r}; it must be a list of names, or a mapping.")
         if isinstance(clusters, Mapping | pd.Series):
             pairs = list(clusters.items())
         else:
-            pairs = [(cluster, _as_text(cluster)) for cluster in clusters]
+            pairs = [(cluster, _as_text(cluster)) for cluster in _as_tuple(clusters, "clusters")]
         mapping: dict[str, str] = {}
         for cluster, name in pairs:
             cluster = check_name(_as_text(cluster), "cluster")
@@ -128,35 +114,20 @@ class Metaclusters:
             mapping[cluster] = check_name(name)
         if not mapping:
             raise ValueError("`clusters` is empty; there must be at least one.")
-        names = list(dict.fromkeys(mapping.values()))
         given = {name: hex_color(color) for name, color in (colors or {}).items()}
-        if unknown := [name for name in given if name not in names]:
-            raise KeyError(f"`colors` names {unknown}, which are no metaclusters; these are {names}.")
         ordered: dict[str, str] = {}
-        for name in names:
+        for name in dict.fromkeys(mapping.values()):
             ordered[name] = given.get(name) or GREYS.get(name) or next_color([*ordered.values(), *given.values()])
+        if unknown := [name for name in given if name not in ordered]:
+            raise KeyError(f"`colors` names {unknown}, which are no metaclusters; these are {list(ordered)}.")
         return cls(tuple(mapping.items()), tuple(ordered.items()))
 
     @classmethod
     def from_table(cls, adata: AnnData, groupby: str, metaclusters: str | None = None) -> Metaclusters:
-        """Begin with the clusters of a table.
+        """Begin with the clusters in ``obs[groupby]``; colours in ``uns`` are kept.
 
-        Parameters
-        ----------
-        adata
-            The table.
-        groupby
-            Column of ``obs`` with the clusters.
-        metaclusters
-            Column of ``obs`` with the metacluster of each cell, the same for all cells of a cluster. None makes each
-            cluster one. Colours in ``uns`` are kept.
-
-        Examples
-        --------
-        >>> import nimbus_sd as ns
-        >>> adata = ns.datasets.example().tables["table"]
-        >>> len(ns.tl.Metaclusters.from_table(adata, "cell_type").names)
-        6
+        ``metaclusters`` is a column of ``obs`` with the metacluster of each cell, the same for all cells of a cluster;
+        None makes each cluster one.
         """
         named = groupby if metaclusters is None else metaclusters
         clusters, groups = clusters_of(adata, groupby), clusters_of(adata, named)
@@ -164,9 +135,7 @@ class Metaclusters:
         if pairs.empty:
             raise ValueError(f"No cell has a cluster in both obs[{groupby!r}] and obs[{named!r}].")
         if several := sorted(set(pairs["cluster"][pairs["cluster"].duplicated()])):
-            raise ValueError(
-                f"Cells of cluster(s) {several} of obs[{groupby!r}] are in several groups of obs[{named!r}]."
-            )
+            raise ValueError(f"Cluster(s) {several} of obs[{groupby!r}] are in several groups of obs[{named!r}].")
         mapping = dict(zip(pairs["cluster"], pairs["group"], strict=True))
         categories = pd.Categorical(adata.obs[named]).categories.astype(str)
         colors = adata.uns.get(f"{named}_colors", ())
@@ -205,9 +174,7 @@ class Metaclusters:
         clusters = [cluster for name in merged for cluster in self._clusters(name)]
         _check_new(into, set(self.names) - set(merged))
         color = self._colors[into if into in merged else merged[0]]
-        colors = {
-            into if name in merged else name: color if name in merged else kept for name, kept in self._colors.items()
-        }
+        colors = dict((into, color) if name in merged else (name, kept) for name, kept in self._colors.items())
         return self._after("merge", dict.fromkeys(clusters, into), colors, metaclusters=merged, into=into)
 
     def split(self, metacluster: str, clusters: Sequence[str], into: str) -> Metaclusters:
@@ -219,10 +186,8 @@ class Metaclusters:
         if unknown := [cluster for cluster in taken if cluster not in members]:
             raise KeyError(f"Metacluster {metacluster!r} has no cluster(s) {unknown}; it has {list(members)}.")
         if not 0 < len(set(taken)) < len(members):
-            raise ValueError(
-                f"`clusters` names {len(set(taken))} of the {len(members)} clusters of {metacluster!r}; a split takes "
-                "out at least one and leaves at least one."
-            )
+            given = f"`clusters` is {list(taken)}, and {metacluster!r} has {list(members)}"
+            raise ValueError(f"{given}; a split takes out at least one and leaves at least one.")
         _check_new(into, self.names)
         colors = {**self._colors, into: next_color(self._colors.values())}
         mapping = dict.fromkeys(taken, into)
@@ -263,9 +228,8 @@ class Metaclusters:
         adata
             The table.
         groupby
-            Column of ``obs`` with the clusters; not all of them need to have cells here. A warning is given if they
-            have other numbers of cells than in the table of :meth:`from_table` (kept in JSON files), as they may then
-            be other ones of the same names.
+            Column of ``obs`` with the clusters; not all of them need to have cells here. Warns if they have other
+            numbers of cells than in the table of :meth:`from_table`, and so may be other ones of the same names.
         key_added
             Name of the result.
 
@@ -292,25 +256,20 @@ class Metaclusters:
         if key_added == groupby:
             raise ValueError(f"`groupby` and `key_added` are both {groupby!r}; the clusters would be lost.")
         if unknown := sorted(set(clusters.categories) - set(self._mapping)):
-            raise KeyError(
-                f"obs[{groupby!r}] has the cluster(s) {unknown}, which these metaclusters do not know; they are of "
-                f"{list(self._mapping)}."
-            )
-        before, now = dict(self.cells), clusters.value_counts().to_dict()
-        changed = [name for name in before | now if before.get(name, 0) != now.get(name, 0)]
+            raise KeyError(f"obs[{groupby!r}] has cluster(s) {unknown}; these metaclusters know {list(self._mapping)}.")
+        before, now = Counter(dict(self.cells)), Counter(clusters.value_counts().to_dict())
+        changed = [name for name in before | now if before[name] != now[name]]
         if before and changed:
             name = changed[0]
-            warnings.warn(
-                f"obs[{groupby!r}] is not the clustering that these metaclusters were made from: numbers of cells "
-                f"differ in {len(changed)} cluster(s); {name!r} had {before.get(name, 0)} and has {now.get(name, 0)}. "
-                "If the cells were clustered again, the same name is another cluster: begin again with `from_table`.",
-                UserWarning,
-                stacklevel=2,
+            other = f"obs[{groupby!r}] is not the clustering that these metaclusters were made from"
+            cells = (
+                f"{len(changed)} cluster(s) have other numbers of cells, {name!r} had {before[name]}, now {now[name]}"
             )
+            warnings.warn(f"{other}: {cells}. If cells were clustered again, begin with `from_table`.", stacklevel=2)
         names = pd.Series(clusters, adata.obs_names, dtype=object).map(self._mapping)
-        cells = names.value_counts()
+        sizes = names.value_counts()
         # Those of one size in the order of the metaclusters, so that the same table gives the same order.
-        order = sorted(cells.index, key=lambda name: (-cells[name], self.names.index(name)))
+        order = sorted((name for name in self.names if name in sizes), key=lambda name: -sizes[name])
         adata.obs[key_added] = pd.Categorical(names, categories=order)
         adata.uns[f"{key_added}_colors"] = np.array([self._colors[name] for name in order], dtype=object)
         adata.uns[key_added] = {"tool": _TOOL, "params": {"groupby": groupby}, "steps": self.to_json()}
@@ -324,13 +283,9 @@ class Metaclusters:
 
     def to_json(self) -> str:
         """Write the start and all steps as JSON, readable and the same each time."""
-        content = {
-            **HEADER,
-            "start": dict(self.initial),
-            "colors": dict(self.initial_colors),
-            **({"cells": dict(self.cells)} if self.cells else {}),
-            "steps": [{"do": step.do, **dict(step.given)} for step in self.steps],
-        }
+        content = {**HEADER, "start": dict(self.initial), "colors": dict(self.initial_colors)}
+        content |= {"cells": dict(self.cells)} if self.cells else {}
+        content |= {"steps": [{"do": step.do, **dict(step.given)} for step in self.steps]}
         return json.dumps(content, ensure_ascii=False, indent=1)
 
     def save(self, path: str | Path) -> None:
@@ -368,7 +323,7 @@ def _as_text(name: Any) -> Any:
     return str(name) if isinstance(name, int | np.integer) and not isinstance(name, bool) else name
 
 
-def _as_tuple(names: Sequence[str], argument: str) -> tuple[str, ...]:
+def _as_tuple(names: Iterable[Any], argument: str) -> tuple[Any, ...]:
     if isinstance(names, str):
         raise TypeError(f"`{argument}` is the text {names!r}; it must be a list of names: [{names!r}].")
     return tuple(names)

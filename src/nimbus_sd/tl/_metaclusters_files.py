@@ -76,13 +76,10 @@ def _parse_step(number: int, entry: Any) -> Step:
     if do not in _STEPS:
         raise ValueError(f'Step {number} is {entry!r}; it must have a "do" that is one of {list(_STEPS)}.')
     kinds = {name: list if name.endswith("s") else str for name in re.findall(r"{(\w+)}", _STEPS[do])}
-    fits = set(entry) == {"do", *kinds} and all(
-        isinstance(entry[name], kind) and all(isinstance(text, str) for text in entry[name])
-        for name, kind in kinds.items()
-    )
-    if not fits:
+    fits = set(entry) == {"do", *kinds} and all(isinstance(entry[name], kind) for name, kind in kinds.items())
+    if not (fits and all(isinstance(text, str) for name in kinds for text in entry[name])):
         described = ", ".join(
-            f"{name!r} (a {'list of texts' if kind is list else 'text'})" for name, kind in kinds.items()
+            f"{name!r} (a {'text' if kind is str else 'list of texts'})" for name, kind in kinds.items()
         )
         raise ValueError(f"Step {number} is {entry!r}; besides 'do', it must have {described} and nothing else.")
     return Step(do, tuple((name, tuple(entry[name]) if kind is list else entry[name]) for name, kind in kinds.items()))
@@ -96,12 +93,10 @@ def parse_csv(path: Path) -> tuple[dict[str, str], dict[str, str]]:
         raise ValueError(f"{path} has no column 'cluster' or 'metacluster'; it has {list(table.columns)}.")
     if twice := sorted(set(table["cluster"][table["cluster"].duplicated()])):
         raise ValueError(f"{path} has clusters twice: {twice}.")
-    colors = table[["metacluster", "color"]] if "color" in table.columns else table.iloc[:0].assign(color="")
-    colors = colors[colors["color"] != ""].drop_duplicates()
+    colors = table.reindex(columns=["metacluster", "color"], fill_value="").query("color != ''").drop_duplicates()
     if twice := sorted(set(colors["metacluster"][colors["metacluster"].duplicated()])):
         raise ValueError(f"{path} gives the metacluster(s) {twice} several colors; each must have one.")
-    mapping = dict(zip(table["cluster"], table["metacluster"], strict=True))
-    return mapping, dict(zip(colors["metacluster"], colors["color"], strict=True))
+    return dict(table[["cluster", "metacluster"]].to_numpy()), dict(colors.to_numpy())
 
 
 def as_path(path: str | Path) -> Path:

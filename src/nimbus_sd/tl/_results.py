@@ -5,17 +5,14 @@ from __future__ import annotations
 import logging
 import unicodedata
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
+from anndata import AnnData
 from numpy.typing import NDArray
 
 from nimbus_sd import keys
 from nimbus_sd._table import check_table, check_writable
-
-if TYPE_CHECKING:
-    from anndata import AnnData
 
 logger = logging.getLogger("nimbus_sd")
 
@@ -30,9 +27,8 @@ _RESERVED = (keys.NIMBUS, keys.INTEGRATED, *keys.LABELS, *_FEATURES)
 def check_key_added(adata: AnnData, key_added: str, tool: str, also: Sequence[tuple[str, str]] = ()) -> list[str]:
     """Raise a ValueError if a name is reserved, cannot be written, or holds what another tool made.
 
-    It is looked for in ``layers``, ``varm``, ``uns`` and ``obsm``, and in other places that the tool writes, ``also``,
-    as (slot, name). Returns results of an earlier call of the same tool, such as ``"obs['leiden_nimbus']"``, which may
-    be overwritten.
+    It is looked for in ``layers``, ``varm``, ``uns``, ``obsm``, and as (slot, name) of ``also``. Returns results of an
+    earlier call of the same tool, such as ``"obs['leiden_nimbus']"``, which may be overwritten.
     """
     check_table(adata)
     check_writable(key_added)
@@ -42,16 +38,14 @@ def check_key_added(adata: AnnData, key_added: str, tool: str, also: Sequence[tu
     earlier = [f"{slot}[{name!r}]" for slot, name in places if name in getattr(adata, slot)]
     entry = adata.uns.get(key_added)
     if earlier and not (isinstance(entry, Mapping) and entry.get("tool") == tool):
-        raise ValueError(
-            f"`key_added` is {key_added!r}, but the table has {' and '.join(earlier)}, which `tl.{tool}` did not make. "
-            "Choose another name, or delete that first."
-        )
+        there = f"the table has {' and '.join(earlier)}, which `tl.{tool}` did not make"
+        raise ValueError(f"`key_added` is {key_added!r}, but {there}. Choose another name, or delete that first.")
     for slot, name in places:
         # anndata 0.13 lists X among the layers, under the key None.
         if alike := [key for key in getattr(adata, slot) if key and key != name and key.lower() == name.lower()]:
             raise ValueError(
-                f"`key_added` is {key_added!r}, but {slot} has {alike[0]!r}: a SpatialData with names that differ in "
-                "upper and lower case only cannot be written. Choose another name."
+                f"`key_added` is {key_added!r}, but {slot} has {alike[0]!r}; choose another name, as a SpatialData "
+                "cannot be written with names that differ in upper and lower case only."
             )
     return earlier
 
@@ -70,10 +64,7 @@ def check_name(name: object, what: str = "metacluster") -> str:
         raise ValueError(f"The name of a {what} is {name!r}; it must not be empty, nor begin or end with a blank.")
     # Cc has the zero byte, which HDF5 cannot hold, and line breaks; Cs what no file can: halves of a character.
     if bad := sorted({letter for letter in name if unicodedata.category(letter) in ("Cc", "Cs", "Zl", "Zp")}):
-        raise ValueError(
-            f"The name of a {what} is {name!r}, in which {', '.join(map(ascii, bad))} cannot be written to disk or on "
-            "one line; leave it out."
-        )
+        raise ValueError(f"The name of a {what} is {name!r}; leave out {', '.join(map(ascii, bad))}.")
     return name
 
 

@@ -5,36 +5,27 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import product
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import Any
 
 import numpy as np
 import pandas as pd
+from anndata import AnnData
 from numpy.typing import NDArray
+from scipy import sparse
 
 from nimbus_sd import keys
 from nimbus_sd._table import as_list, clusters_of
-from nimbus_sd.tl._contact import Contact, contacts
+from nimbus_sd.tl._contact import Clusters, Finding, Flags, beyond_chance, contact_findings
 from nimbus_sd.tl._inputs import check_channels, check_count, check_number, check_rng, judged_matrix
 from nimbus_sd.tl._markers import canonical
 from nimbus_sd.tl._results import check_key_added, log_overwritten
 
-if TYPE_CHECKING:
-    from anndata import AnnData
-
 logger = logging.getLogger("nimbus_sd")
 
-_CONTACT_CHECKS = ("spill_over", "dim")
-_CHECKS = (*_CONTACT_CHECKS, "contradiction", "stability")
+_CHECKS = ("spill_over", "dim", "contradiction", "stability")
 _COLUMNS = ["cluster", "check", "markers", "value", "expected", "cells", "concern", "reason"]
-_Finding: TypeAlias = tuple[str, str, str, float, float, int, float, str]
 
 _SHUFFLES = 20
-# A cell is doubtful if its neighbours explain more than this share of its signal.
-_MOSTLY = 0.5
-# On the scale from the median negative (0) to the median positive cell (1).
-_DIM = 0.5
-# Of the perimeter, shared with positive cells.
-_LITTLE_CONTACT = 0.1
 # Below it, Hennig (2007) advises against trusting a cluster.
 _STABLE = 0.75
 # Lineages of which a mature cell has one. Thymocytes have both CD4 and CD8, and tumour cells may gain or lose any of
@@ -70,12 +61,11 @@ def cluster_checks(
     where its score is at least ``threshold``.
 
     ``"spill_over"``
-        The leak of a marker is measured on the negative cells: how much their signal (integrated expression above the
-        region's median negative cell without contact) grows with that of the positive neighbours around them, each
-        weighted by the share of the perimeter that it touches (slope through the origin). For positive cells, leak
-        times surroundings is the signal that neighbours *of other clusters* explain, at most all of it.
-        ``value``: that part of the signal of the cluster's positive cells; ``cells``: those with more than half of
-        their signal explained.
+        The leak of a marker is measured on the negative cells: the slope, through the origin, of their signal
+        (integrated expression above the region's median negative cell without contact) against that of the positive
+        neighbours around them, weighted by the shared perimeter. Leak times surroundings is the signal of a positive
+        cell that neighbours *of other clusters* explain. ``value``: that part of the signal of the cluster's positive
+        cells; ``cells``: those with more than half of their signal explained.
     ``"dim"``
         Positive cells whose integrated expression is less than halfway from the median negative to the median positive
         cell, and of whose perimeter less than 10 % touches positive cells: dim but real, or mistakes of the score.
@@ -83,15 +73,15 @@ def cluster_checks(
     ``"contradiction"``
         Cells positive for two markers that exclude each other. ``value``: their share of the cluster. Where a cluster
         has cells of the one marker and others of the other, the row says ``"mixture"``: ``value`` is the share of the
-        rarer kind, ``expected`` what it would be if the two markers were independent within the cluster.
+        rarer kind, ``expected`` what it would be if the markers were independent within the cluster.
     ``"stability"``
         ``value``: the Jaccard index of the cluster and its best match in each of ``others``, the mean over them (Hennig
         2007, "Cluster-wise assessment of cluster stability"); ``expected``: the mean over 20 shuffles of the other
         labels; ``cells``: those not in the best match of the column where it is worst. Listed below 0.75.
 
-    Where nothing else is said, ``expected`` is the same as ``value`` over all clusters, and rows are listed where
-    ``value`` is above it (shares of cells by more than two standard errors) and the cells in question are at least
-    ``min_cells`` and ``min_share`` of the cluster.
+    Else ``expected`` is the same as ``value`` over all clusters, and rows are listed where ``value`` is above it
+    (shares of cells by more than two standard errors) and ``cells`` at least ``min_cells`` and ``min_share`` of the
+    cluster.
 
     Parameters
     ----------
@@ -102,11 +92,10 @@ def cluster_checks(
     layer
         Layer of scores. Cells that lack one are not judged there; a warning counts them.
     checks
-        Which ones. The first two need ``obsp["boundary"]`` and ``obs["perimeter"]`` from
-        :func:`nimbus_sd.tl.cell_features`, and ``layers["integrated_expression"]``.
+        Which ones. The first two need :func:`nimbus_sd.tl.cell_features` and ``layers["integrated_expression"]``.
     exclusive
-        Pairs of markers that exclude each other, or one pair. None takes those known (such as CD3 and CD20, CD4 and
-        CD8, kappa and lambda, PanCK and CD45) of which the table has both.
+        Pairs of markers that exclude each other, or one pair. None takes those known (such as CD3 and CD20, or PanCK
+        and CD45) of which the table has both.
     others
         Columns of ``obs`` with other clusterings of the same cells, for ``"stability"``: other seeds or resolutions.
     threshold
@@ -132,9 +121,9 @@ def cluster_checks(
         - ``concern``: their share of the cluster; for ``"stability"`` 1 - ``value``
         - ``reason``: a sentence
 
-        Also sets ``uns[key_added]``: ``table`` (that frame), ``params``, ``leak`` (a frame: per marker, the
-        share of a neighbour's signal that would come over at a boundary all around), and ``not_checked``, the markers
-        of which fewer than 20 negative cells touch positive ones, so that their leak is not known.
+        Also sets ``uns[key_added]``: ``table`` (that frame), ``params``, ``leak`` (a frame: per marker, the share of a
+        neighbour's signal that would come over at a boundary all around), and ``not_checked``, the markers of which
+        fewer than 20 negative cells touch positive ones, so that their leak is not known.
 
     Examples
     --------
@@ -156,138 +145,62 @@ def cluster_checks(
         raise ValueError(f"`others` names obs[{groupby!r}] itself; name other clusterings of the same cells.")
     key_added = f"{groupby}_checks" if key_added is None else key_added
     earlier = check_key_added(adata, key_added, "cluster_checks")
-    clusters = _Clusters(clusters_of(adata, groupby), min_share, min_cells)
+    clusters = Clusters(clusters_of(adata, groupby), min_share, min_cells)
     other_columns = {name: clusters_of(adata, name) for name in others}
     names = [str(name) for name in adata.var_names]
     pairs = _exclusive_pairs(names, exclusive)
 
-    findings: list[_Finding] = []
+    findings: list[Finding] = []
     leaks: dict[str, float] = {}
     if set(checks) - {"stability"}:
         scores, judged = judged_matrix(adata, layer)
         positive = judged & (scores >= threshold)
-        if set(checks) & set(_CONTACT_CHECKS):
+        if {"spill_over", "dim"} & set(checks):
             leaks = dict.fromkeys(names, np.nan)
-            for marker, contact in contacts(adata, clusters.codes, positive, judged & ~positive, region_key):
-                leaks[marker] = contact.leak
-                findings += _spill_over(clusters, marker, contact) if "spill_over" in checks else []
-                findings += _dim(clusters, marker, contact) if "dim" in checks else []
+            for marker, leak, of_marker in contact_findings(adata, clusters, positive, judged & ~positive, region_key):
+                leaks[marker] = leak
+                findings += [finding for finding in of_marker if finding[1] in checks]
         for pair in pairs if "contradiction" in checks else []:
             i, j = map(names.index, pair)
-            findings += _contradiction(clusters, pair, (positive[:, i], positive[:, j]), judged[:, i] & judged[:, j])
+            findings += _contradiction(clusters, pair, positive[:, i], positive[:, j], judged[:, i] & judged[:, j])
     if "stability" in checks and other_columns:
         findings += _unstable(clusters, other_columns, np.random.default_rng(rng).spawn(_SHUFFLES))
 
     table = pd.DataFrame(findings, columns=_COLUMNS)
     table = table.sort_values(["concern", "cells"], ascending=False, kind="stable", ignore_index=True)
     not_checked = [name for name, leak in leaks.items() if np.isnan(leak)]
+    params: dict[str, Any] = {"groupby": groupby, "layer": layer, "checks": checks}
+    params |= {"exclusive": [", ".join(pair) for pair in pairs], "others": others, "threshold": threshold}
+    params |= {"min_share": min_share, "min_cells": min_cells, "region_key": region_key or ""}
     adata.uns[key_added] = {
         "tool": "cluster_checks",
-        "params": {
-            "groupby": groupby,
-            "layer": layer,
-            "checks": checks,
-            "exclusive": [", ".join(pair) for pair in pairs],
-            "others": others,
-            "threshold": threshold,
-            "min_share": min_share,
-            "min_cells": min_cells,
-            "region_key": region_key or "",
-        },
+        "params": params,
         "table": table.set_axis(table.index.astype(str)),
         "leak": pd.DataFrame({"leak": list(leaks.values())}, pd.Index(list(leaks), dtype=object), dtype=np.float64),
         "not_checked": not_checked,
     }
     if not_checked:
-        markers = ", ".join(not_checked)
-        logger.warning("no spill-over is known of %s: too few negative cells touch positive ones", markers)
+        logger.warning("no spill-over is known of %s: few negative cells touch positive ones", ", ".join(not_checked))
     log_overwritten(earlier, "cluster_checks")
     logger.info("added uns[%r]: %d findings in %d clusters", key_added, len(table), table["cluster"].nunique())
     return table
 
 
-class _Clusters:
-    """Clusters of n cells: ``codes``, (n,), -1 for none; ``names``, ``size`` and the ``fewest`` cells worth a row."""
-
-    def __init__(self, column: pd.Categorical, min_share: float, min_cells: int) -> None:
-        self.codes = np.asarray(column.codes)
-        self.names = list(column.categories)
-        self.size = self.count(self.codes >= 0)
-        self.fewest = np.maximum(min_share * self.size, min_cells)
-
-    def count(self, cells: NDArray[np.bool_]) -> NDArray[np.int64]:
-        """Count these cells in each cluster."""
-        return np.bincount(self.codes[cells & (self.codes >= 0)], minlength=len(self.names))
-
-    def sum(self, values: NDArray, cells: NDArray[np.bool_]) -> NDArray[np.float64]:
-        """Add up values over these cells of each cluster."""
-        cells = cells & (self.codes >= 0)
-        return np.bincount(self.codes[cells], values[cells], minlength=len(self.names)).astype(np.float64)
-
-
-def _beyond_chance(share: NDArray, expected: NDArray | float, n: NDArray) -> NDArray[np.bool_]:
-    """Whether shares of n cells are above the expected ones by more than two standard errors."""
-    return np.asarray(share > expected + 2 * np.sqrt(expected * (1 - expected) / np.maximum(n, 1)))
-
-
-def _spill_over(clusters: _Clusters, marker: str, contact: Contact) -> Iterator[_Finding]:
-    """Find clusters whose positive cells owe their signal to neighbours in other clusters."""
-    lit = contact.positive & (contact.signal > 0)
-    signal, explained = clusters.sum(contact.signal, lit), clusters.sum(contact.explained, lit)
-    value = explained / np.where(signal > 0, signal, 1)
-    expected = float(explained.sum() / max(signal.sum(), 1e-300))
-    doubtful = clusters.count(lit & (contact.explained > _MOSTLY * contact.signal))
-    n_positive = clusters.count(contact.positive)
-    for i in np.flatnonzero((doubtful >= clusters.fewest) & (value > expected)):
-        reason = (
-            f"{doubtful[i]} of the {n_positive[i]} cells positive for {marker} owe more than half of its signal to "
-            f"positive neighbours in other clusters; {value[i]:.0%} of the cluster's signal, {expected:.0%} over all "
-            "clusters"
-        )
-        concern = doubtful[i] / clusters.size[i]
-        yield clusters.names[i], "spill_over", marker, value[i], expected, doubtful[i], concern, reason
-
-
-def _dim(clusters: _Clusters, marker: str, contact: Contact) -> Iterator[_Finding]:
-    """Find clusters in which cells are positive though dim, and without neighbours that could explain it."""
-    expression, positive = contact.expression, contact.positive & contact.measured
-    low = np.median(expression[contact.negative & np.isfinite(expression)])
-    high = np.median(expression[positive])
-    if not high > low:
-        return
-    relative = (expression - low) / (high - low)
-    dim = clusters.count(positive & (relative < _DIM) & (contact.touching < _LITTLE_CONTACT))
-    n_positive = clusters.count(positive)
-    value = dim / np.maximum(n_positive, 1)
-    expected = float(dim.sum() / max(n_positive.sum(), 1))
-    for i in np.flatnonzero((dim >= clusters.fewest) & _beyond_chance(value, expected, n_positive)):
-        reason = (
-            f"{dim[i]} of the {n_positive[i]} cells positive for {marker} are dim (below half of the way from the "
-            "median negative to the median positive cell) and touch hardly any positive cell: dim but real, or "
-            f"mistakes of the score; {value[i]:.0%} of the cluster's positive cells, {expected:.0%} over all clusters"
-        )
-        yield clusters.names[i], "dim", marker, value[i], expected, dim[i], dim[i] / clusters.size[i], reason
-
-
 def _contradiction(
-    clusters: _Clusters,
-    pair: tuple[str, str],
-    positive: tuple[NDArray[np.bool_], NDArray[np.bool_]],
-    judged: NDArray[np.bool_],
-) -> Iterator[_Finding]:
+    clusters: Clusters, pair: tuple[str, str], first: Flags, second: Flags, judged: Flags
+) -> Iterator[Finding]:
     """Find clusters with cells positive for both markers of a pair, and clusters that mix both kinds of cells."""
     a, b = pair
-    first, second = (calls & judged for calls in positive)
     n = clusters.count(judged)
-    both, only_a, only_b = (clusters.count(cells) for cells in (first & second, first & ~second, second & ~first))
-    rarer = np.minimum(only_a, only_b)
+    only_a, only_b = clusters.count(judged & first & ~second), clusters.count(judged & second & ~first)
+    both, rarer = clusters.count(judged & first & second), np.minimum(only_a, only_b)
     share_both, share_rarer, share_a, share_b = (
         cells / np.maximum(n, 1) for cells in (both, rarer, only_a + both, only_b + both)
     )
     overall = float(both.sum() / max(n.sum(), 1))
     by_chance = np.minimum(share_a * (1 - share_b), share_b * (1 - share_a))
-    contradicts = (both >= clusters.fewest) & _beyond_chance(share_both, overall, n)
-    mixes = (rarer >= clusters.fewest) & _beyond_chance(share_rarer, by_chance, n)
+    contradicts = (both >= clusters.fewest) & beyond_chance(share_both, overall, n)
+    mixes = (rarer >= clusters.fewest) & beyond_chance(share_rarer, by_chance, n)
     for i, name in enumerate(clusters.names):
         if contradicts[i]:
             share = share_both[i]
@@ -307,16 +220,14 @@ def _contradiction(
 
 
 def _unstable(
-    clusters: _Clusters, others: Mapping[str, pd.Categorical], generators: Sequence[np.random.Generator]
-) -> Iterator[_Finding]:
+    clusters: Clusters, others: Mapping[str, pd.Categorical], generators: Sequence[np.random.Generator]
+) -> Iterator[Finding]:
     """Find clusters whose mean best Jaccard index is low; each generator shuffles the other labels once."""
     overlaps = [_overlap(clusters, other) for other in others.values()]
     best = np.array([_jaccard(overlap).max(axis=1) for overlap in overlaps])
     shuffled = [_overlap(clusters, other, rng) for rng in generators for other in others.values()]
     by_chance = np.array([_jaccard(overlap).max(axis=1) for overlap in shuffled])
-    for i, name in enumerate(clusters.names):
-        if not np.isfinite(best[:, i]).any():
-            continue
+    for i in np.flatnonzero(np.isfinite(best).any(axis=0)):
         value, expected = float(np.nanmean(best[:, i])), float(np.nanmean(by_chance[:, i]))
         if value >= _STABLE:
             continue
@@ -324,23 +235,21 @@ def _unstable(
         column, overlap = list(others)[worst], overlaps[worst]
         match = int(_jaccard(overlap)[i].argmax())
         size, common = overlap[i].sum(), overlap[i, match]
+        mean = f"; mean over {len(others)} columns {value:.2f}" if len(others) > 1 else ""
         reason = (
             f"in obs[{column!r}] the best match, {others[column].categories[match]!r}, has {common} of the {size} "
             f"cells and {overlap[:, match].sum() - common} of other clusters (Jaccard index {best[worst, i]:.2f})"
+            f"{mean}; {expected:.2f} if labels are shuffled"
         )
-        if len(others) > 1:
-            reason += f"; mean over {len(others)} columns {value:.2f}"
-        reason += f"; {expected:.2f} if labels are shuffled"
-        yield name, "stability", "", value, expected, size - common, 1 - value, reason
+        yield clusters.names[i], "stability", "", value, expected, size - common, 1 - value, reason
 
 
-def _overlap(clusters: _Clusters, other: pd.Categorical, rng: np.random.Generator | None = None) -> NDArray[np.int64]:
+def _overlap(clusters: Clusters, other: pd.Categorical, rng: np.random.Generator | None = None) -> NDArray[np.int64]:
     """Count cells in each cluster and each of the others, (clusters, others); ``rng`` shuffles the others."""
     in_both = (clusters.codes >= 0) & (other.codes >= 0)
     codes = other.codes[in_both] if rng is None else rng.permutation(other.codes[in_both])
-    shape = len(clusters.names), len(other.categories)
-    cells = np.ravel_multi_index((clusters.codes[in_both], codes), shape)
-    return np.bincount(cells, minlength=shape[0] * shape[1]).reshape(shape)
+    pairs = np.ones(len(codes), np.int64), (clusters.codes[in_both], codes)
+    return sparse.coo_array(pairs, (len(clusters.names), len(other.categories))).toarray()
 
 
 def _jaccard(overlap: NDArray[np.int64]) -> NDArray[np.float64]:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Literal, get_args
+from typing import Any, Literal, TypeAlias, get_args
 
 import numpy as np
+from anndata import AnnData
 from numpy.typing import NDArray
 from scipy.spatial.distance import pdist
 
@@ -15,12 +16,10 @@ from nimbus_sd.tl._consensus import consensus_labels, mean_silhouettes, numbers_
 from nimbus_sd.tl._inputs import check_count, check_installed, check_rng, scored_matrix
 from nimbus_sd.tl._results import by_size, check_key_added, cluster_column, log_overwritten
 
-if TYPE_CHECKING:
-    from anndata import AnnData
-
 logger = logging.getLogger("nimbus_sd")
 
 Engine = Literal["auto", "online", "batch", "minisom"]
+Floats: TypeAlias = NDArray[np.float32]
 
 # Compiling `batch` takes 15 s of one core and `online` 2 s; then they take 30 us and 180 us per cell with 40 channels.
 _BATCH_FROM = 100_000
@@ -44,28 +43,26 @@ def flowsom(
 ) -> None:
     """Over-cluster cells by their scores with a self-organizing map, and join its nodes to metaclusters.
 
-    As in the paper (Methods: over 200 nodes, then hierarchical clustering), up to its merging by hand. Metaclusters are
-    the nodes that hierarchical clustering (average linkage) of 90 % of the nodes, 100 times, keeps together (Van Gassen
-    et al. 2015).
+    As in the paper (Methods), up to its merging by hand. Metaclusters are the nodes that hierarchical clustering
+    (average linkage) of 90 % of the nodes, 100 times, keeps together (Van Gassen et al. 2015).
 
     Parameters
     ----------
     adata
         Cells x channels.
     layer
-        Layer of scores, or of other values of one scale, as distances are Euclidean. Channels without any, and then
-        cells that lack one, are left out with a warning.
+        Layer of scores, or of other values of one scale, as distances are Euclidean.
     channels
-        Channels to cluster by, all by default. Leave out counterstains and markers of states.
+        Channels to cluster by, all by default; leave out counterstains and markers of states. Channels without a score,
+        and then cells that lack one, are left out with a warning.
     xdim, ydim
         Size of the grid of nodes.
     n_metaclusters
-        How many; None takes the number from 2 to 40 with the largest mean silhouette of the nodes. That number tends
-        to be too low where there are rare types: see :func:`nimbus_sd.pl.metacluster_suggestion`.
+        How many; None takes the number from 2 to 40 with the largest mean silhouette of the nodes, which tends to be
+        too low where there are rare types: see :func:`nimbus_sd.pl.metacluster_suggestion`.
     engine
-        ``"online"`` and ``"batch"`` are estimators of the flowsom package (extra ``flowsom``, GPL); ``"batch"`` takes
-        15 s to compile at first and is faster after. ``"auto"`` takes it from 100,000 cells on. ``"minisom"`` needs no
-        extra, and is fitted to 100,000 randomly drawn cells at most.
+        ``"online"``, and ``"batch"`` for 100,000 cells or more, are of the flowsom package (extra ``flowsom``, GPL);
+        ``"auto"`` chooses one. ``"minisom"`` needs no extra, and is fitted to 100,000 randomly drawn cells at most.
     rng
         Seed or generator. The same call gives the same result on any number of cores.
     key_added
@@ -79,9 +76,9 @@ def flowsom(
         - ``obs[key_added]``: metacluster, categorical, ``"0"`` is the largest; missing for cells without all scores
         - ``obs[f"{key_added}_node"]``: node, categorical, ``x * ydim + y`` for the one at (x, y) of the grid
         - ``uns[key_added]``: ``tool``, ``params``, ``channels``; for each node ``codes`` (nodes x channels, float32),
-          ``counts`` of its cells and ``metaclusters`` (a node without cells has that of the nearest one with cells);
-          ``mean_distance`` of the cells to their nodes; and ``suggestion`` if the number was suggested:
-          ``n_metaclusters`` tried, ``silhouette`` of each, and the one ``suggested``
+          ``counts`` of its cells and ``metaclusters`` (without cells that of the nearest one with cells);
+          ``mean_distance`` of the cells to their nodes; ``suggestion`` if there was one: ``n_metaclusters`` tried,
+          ``silhouette`` of each, and the one ``suggested``
 
     Examples
     --------
@@ -116,23 +113,16 @@ def flowsom(
 
     adata.obs[key_added] = cluster_column(metacluster[node], used, n_joined)
     adata.obs[f"{key_added}_node"] = cluster_column(node, used, n_nodes)
+    params = {"layer": layer, "xdim": int(xdim), "ydim": int(ydim), "n_metaclusters": n_joined, "engine": engine}
     adata.uns[key_added] = {
         "tool": "flowsom",
-        "params": {
-            "layer": layer,
-            "xdim": int(xdim),
-            "ydim": int(ydim),
-            "n_metaclusters": n_joined,
-            "engine": engine,
-            **({"rng": int(rng)} if not isinstance(rng, np.random.Generator) else {}),
-        },
+        "params": params | ({} if isinstance(rng, np.random.Generator) else {"rng": int(rng)}),
         "channels": np.array(names),
         "codes": codes,
         "counts": counts,
         "metaclusters": np.array([str(number) for number in range(n_joined)])[metacluster],
         "mean_distance": float(distance.mean()),
-        **({"suggestion": suggestion} if suggestion else {}),
-    }
+    } | ({"suggestion": suggestion} if suggestion else {})
     log_overwritten(earlier, "flowsom")
     logger.info("added obs[%r]: %d metaclusters by layer %r and engine %r", key_added, n_joined, layer, engine)
 
@@ -156,8 +146,8 @@ def map_to_som(
     key
         Name of the map there.
     layer
-        Layer of ``adata``, by default of the name that the map was fitted to. Cells that lack a score are left out with
-        a warning; a channel without any is an error.
+        Layer of ``adata``, by default that of the map. Cells that lack a score are left out with a warning; a channel
+        without any is an error.
     key_added
         Name of the results, by default that of the map.
 
@@ -166,8 +156,7 @@ def map_to_som(
     None
         Sets in ``adata``:
 
-        - ``obs[key_added]``: metacluster, categorical with all names of the map; missing for cells without all scores
-        - ``obs[f"{key_added}_node"]``: node, as :func:`flowsom` numbers them
+        - ``obs[key_added]``, ``obs[f"{key_added}_node"]``: as :func:`flowsom`, with all categories of the map
         - ``uns[key_added]``: ``tool``, ``params``, ``counts`` of the new cells per node, and their ``mean_distance``
           to their nodes. If it is much above that of the map, these cells are of another kind.
 
@@ -175,8 +164,7 @@ def map_to_som(
     --------
     >>> import nimbus_sd as ns
     >>> adata = ns.datasets.example().tables["table"]
-    >>> first = adata[adata.obs["region"] == "fov1_labels"].copy()
-    >>> second = adata[adata.obs["region"] == "fov2_labels"].copy()
+    >>> first, second = (adata[adata.obs["region"] == f"fov{i}_labels"].copy() for i in (1, 2))
     >>> ns.tl.flowsom(first, layer="gold", xdim=5, ydim=5, n_metaclusters=6, engine="minisom")
     >>> ns.tl.map_to_som(second, first)
     >>> list(second.obs["flowsom_nimbus"].cat.categories)
@@ -214,36 +202,30 @@ def _choose_engine(engine: Engine, n_cells: int) -> Engine:
         raise ValueError(f"`engine` is {engine!r}; it must be one of {', '.join(map(repr, get_args(Engine)))}.")
     if engine != "minisom":
         check_installed("flowsom", "flowsom", " engine='minisom' does without, more slowly.")
-    if engine == "auto":
-        return "batch" if n_cells >= _BATCH_FROM else "online"
-    return engine
+    return engine if engine != "auto" else "batch" if n_cells >= _BATCH_FROM else "online"
 
 
-def _fit_codes(
-    values: NDArray[np.float32], xdim: int, ydim: int, engine: Engine, rng: np.random.Generator
-) -> NDArray[np.float32]:
+def _fit_codes(values: Floats, xdim: int, ydim: int, engine: Engine, rng: np.random.Generator) -> Floats:
     """Fit a map to (cells, channels); returns (xdim * ydim, channels), node ``x * ydim + y`` is at (x, y)."""
     if engine == "minisom":
         return _fit_minisom(values, xdim, ydim, rng)
     settings = {"xdim": xdim, "ydim": ydim, "rlen": _PASSES, "seed": int(rng.integers(2**31))}
     # The flowsom package seeds numpy's global random state.
     state = np.random.get_state()  # noqa: NPY002
+    if engine == "online":
+        from flowsom.models import SOMEstimator as Estimator
+    else:
+        from flowsom.models.batch import BatchSOMEstimator as Estimator
+
+        settings["num_batches"] = int(np.clip(len(values) // _CELLS_OF_BATCH, 1, _MOST_BATCHES))
     try:
-        if engine == "online":
-            from flowsom.models import SOMEstimator
-
-            fitted = SOMEstimator(**settings).fit(values)
-        else:
-            from flowsom.models.batch import BatchSOMEstimator
-
-            batches = int(np.clip(len(values) // _CELLS_OF_BATCH, 1, _MOST_BATCHES))
-            fitted = BatchSOMEstimator(**settings, num_batches=batches).fit(values)
+        fitted = Estimator(**settings).fit(values)
     finally:
         np.random.set_state(state)  # noqa: NPY002
     return np.asarray(fitted.codes, np.float32)
 
 
-def _fit_minisom(values: NDArray[np.float32], xdim: int, ydim: int, rng: np.random.Generator) -> NDArray[np.float32]:
+def _fit_minisom(values: Floats, xdim: int, ydim: int, rng: np.random.Generator) -> Floats:
     """Fit with FlowSOM's schedule: squares around the nearest node that shrink, then the node alone."""
     from minisom import MiniSom
 
@@ -251,12 +233,8 @@ def _fit_minisom(values: NDArray[np.float32], xdim: int, ydim: int, rng: np.rand
     radius = int(np.quantile(pdist(grid, "chebyshev"), 0.67))
     steps = min(max(_PASSES * len(values), _FEWEST_STEPS), _MOST_STEPS)
     codes = values[rng.choice(len(values), len(grid), replace=False)].reshape(xdim, ydim, -1).astype(np.float64)
-    schedule = {
-        "learning_rate": _LEARNING_RATE,
-        "decay_function": "linear_decay_to_zero",
-        "sigma_decay_function": "linear_decay_to_one",
-        "neighborhood_function": "bubble",
-    }
+    schedule: dict[str, Any] = {"learning_rate": _LEARNING_RATE, "neighborhood_function": "bubble"}
+    schedule |= {"decay_function": "linear_decay_to_zero", "sigma_decay_function": "linear_decay_to_one"}
     for sigma, share in ((radius + 1, 2 / 3), (1, 1 / 3)):
         part = int(steps * share)
         som = MiniSom(xdim, ydim, values.shape[1], sigma=sigma, **schedule)
@@ -267,9 +245,7 @@ def _fit_minisom(values: NDArray[np.float32], xdim: int, ydim: int, rng: np.rand
     return codes.reshape(len(grid), -1).astype(np.float32)
 
 
-def _nearest_node(
-    values: NDArray[np.float32], codes: NDArray[np.float32]
-) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+def _nearest_node(values: Floats, codes: Floats) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
     """Return each cell's nearest node and its Euclidean distance, both (cells,)."""
     from sklearn.metrics import pairwise_distances_argmin_min
 
@@ -278,7 +254,7 @@ def _nearest_node(
 
 
 def _join_nodes(
-    codes: NDArray[np.float32], counts: NDArray[np.int64], n: int | None, rng: np.random.Generator
+    codes: Floats, counts: NDArray[np.int64], n: int | None, rng: np.random.Generator
 ) -> tuple[NDArray[np.int64], dict[str, Any]]:
     """Return the metacluster of each node, 0 for that with most cells, and how their number was suggested."""
     taken = np.flatnonzero(counts)

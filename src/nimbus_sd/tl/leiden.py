@@ -4,19 +4,17 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import numpy as np
+from anndata import AnnData
 from numpy.typing import NDArray
 from scipy import sparse
 from scipy.special import logit
 
 from nimbus_sd import keys
-from nimbus_sd.tl._inputs import check_count, check_installed, check_number, check_rng, scored_matrix, seed_of
+from nimbus_sd.tl._inputs import check_count, check_installed, check_number, check_rng, scored_matrix
 from nimbus_sd.tl._results import by_size, check_key_added, cluster_column, log_overwritten
-
-if TYPE_CHECKING:
-    from anndata import AnnData
 
 logger = logging.getLogger("nimbus_sd")
 
@@ -49,10 +47,10 @@ def leiden(
     adata
         Cells x channels.
     layer
-        Layer of scores, or of other values. Channels without any, and then cells that lack one, are left out with a
-        warning.
+        Layer of scores, or of other values.
     channels
-        Channels to cluster by, all by default. Leave out counterstains and markers of states.
+        Channels to cluster by, all by default; leave out counterstains and markers of states. Channels without a score,
+        and then cells that lack one, are left out with a warning.
     n_neighbors
         Neighbours of each cell, itself included.
     resolution
@@ -71,11 +69,9 @@ def leiden(
 
         - ``obs[key_added]``: categorical, ``"0"`` is the largest cluster; missing for cells without all scores
         - ``uns[key_added]``: ``tool``, ``params``
-        - ``uns[f"{key_added}_neighbors"]``, ``obsp[f"{key_added}_neighbors_connectivities"]``,
-          ``obsp[f"{key_added}_neighbors_distances"]``: as scanpy sets them, for ``neighbors_key`` of its tools; rows of
-          cells without all scores are empty
-        - ``obsm[f"{key_added}_neighbors"]``: the values clustered, float32, (cells, channels used), NaN for cells
-          without all scores
+        - ``uns[f"{key_added}_neighbors"]``, ``obsp[f"{key_added}_neighbors_connectivities"]`` and ``..._distances"]``:
+          as scanpy sets them, for ``neighbors_key`` of its tools; rows of cells without all scores are empty
+        - ``obsm[f"{key_added}_neighbors"]``: the values clustered, float32, (cells, channels used), NaN for such cells
 
     Examples
     --------
@@ -92,13 +88,8 @@ def leiden(
         raise ValueError(f"`transform` is {transform!r}; it must be None or 'logit'. For others add a layer.")
     check_installed("igraph", _TOOL)
     graph_key = f"{key_added}_neighbors"
-    obsp_keys = {name: f"{graph_key}_{name}" for name in ("connectivities", "distances")}
-    places = [
-        ("obs", key_added),
-        ("uns", graph_key),
-        ("obsm", graph_key),
-        *(("obsp", key) for key in obsp_keys.values()),
-    ]
+    graphs = {name: f"{graph_key}_{name}" for name in ("connectivities", "distances")}
+    places = [("obs", key_added), ("uns", graph_key), ("obsm", graph_key), *(("obsp", key) for key in graphs.values())]
     earlier = check_key_added(adata, key_added, _TOOL, places)
     values, used, names = scored_matrix(adata, layer, channels)
     if len(values) <= n_neighbors:
@@ -109,7 +100,8 @@ def leiden(
         if values.min() < 0 or values.max() > 1:
             raise ValueError(f"transform='logit' is for scores in [0, 1]; layer {layer!r} has other values.")
         values = logit(np.clip(values, _NEAREST_TO_END, 1 - _NEAREST_TO_END)).astype(np.float32)
-    seed = seed_of(rng)
+    # An int as it is, so that scanpy gives the same with it.
+    seed = int(rng.integers(2**31)) if isinstance(rng, np.random.Generator) else int(rng)
     clustered = _cluster(values, n_neighbors, resolution, seed)
     labels = clustered.obs["leiden"].cat.codes.to_numpy()
     sizes = np.bincount(labels)
@@ -118,25 +110,13 @@ def leiden(
     clustered_values = np.full((used.size, values.shape[1]), np.nan, np.float32)
     clustered_values[used] = values
     adata.obsm[graph_key] = clustered_values
-    for name, key in obsp_keys.items():
+    for name, key in graphs.items():
         adata.obsp[key] = _among_all_cells(clustered.obsp[name], used)
-    adata.uns[graph_key] = {
-        **{f"{name}_key": key for name, key in obsp_keys.items()},
-        "params": {**clustered.uns["neighbors"]["params"], "use_rep": graph_key},
-    }
-    adata.uns[key_added] = {
-        "tool": _TOOL,
-        "params": {
-            "layer": layer,
-            "channels": names,
-            "n_neighbors": int(n_neighbors),
-            "resolution": float(resolution),
-            "transform": transform or "none",
-            "random_state": seed,
-            "n_iterations": _ITERATIONS,
-            "neighbors_key": graph_key,
-        },
-    }
+    of_scanpy = {**clustered.uns["neighbors"]["params"], "use_rep": graph_key}
+    adata.uns[graph_key] = {**{f"{name}_key": key for name, key in graphs.items()}, "params": of_scanpy}
+    params = {"layer": layer, "channels": names, "n_neighbors": int(n_neighbors), "resolution": float(resolution)}
+    params |= {"transform": transform or "none", "random_state": seed, "n_iterations": _ITERATIONS}
+    adata.uns[key_added] = {"tool": _TOOL, "params": params | {"neighbors_key": graph_key}}
     log_overwritten(earlier, _TOOL)
     logger.info("added obs[%r]: %d clusters of %d cells by layer %r", key_added, len(sizes), len(values), layer)
 
@@ -144,10 +124,8 @@ def leiden(
 def _cluster(values: NDArray[np.float32], n_neighbors: int, resolution: float, seed: int) -> AnnData:
     """Return a table of the values (cells, channels) with scanpy's graph of neighbours and ``obs["leiden"]``."""
     import scanpy as sc
-    from anndata import AnnData
 
-    table = AnnData(values)
-    transformer = None
+    table, transformer = AnnData(values), None
     if len(values) >= _EXACT_BELOW:
         transformer = _approximate_neighbors(len(values), n_neighbors, seed, sc.settings.n_jobs)
     sc.pp.neighbors(table, n_neighbors, use_rep="X", random_state=seed, transformer=transformer)
@@ -160,8 +138,8 @@ def _approximate_neighbors(n_cells: int, n_neighbors: int, seed: int, n_jobs: in
     from pynndescent import PyNNDescentTransformer
 
     n_trees, n_iters = min(64, 5 + round(n_cells**0.5 / 20)), max(5, round(np.log2(n_cells)))
-    settings = {"metric": "euclidean", "random_state": seed, "n_jobs": n_jobs, "n_trees": n_trees, "n_iters": n_iters}
-    transformer = PyNNDescentTransformer(n_neighbors=n_neighbors, **settings)
+    settings = {"random_state": seed, "n_jobs": n_jobs, "n_trees": n_trees, "n_iters": n_iters}
+    transformer = PyNNDescentTransformer(n_neighbors, "euclidean", **settings)
     # From 0.7 on it gives a sparse array, on which scanpy 1.11 fails.
     fit_transform = transformer.fit_transform
     transformer.fit_transform = lambda values: sparse.csr_matrix(fit_transform(values))
