@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from nimbus_sd.models.device import memory_budget, to_device, to_host
+from nimbus_sd.models.scorer import memory_budget, to_device, to_host
 
 CPU, CUDA, MPS = torch.device("cpu"), torch.device("cuda", 0), torch.device("mps")
 

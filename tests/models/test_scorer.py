@@ -87,10 +87,10 @@ def test_batch_fits_the_budget_without_changing_scores(model, monkeypatch):
     scorer = Scorer(model, device="cpu")
     expected = scorer(images, interior)
     scorer._network.register_forward_pre_hook(lambda _, inputs: seen.append(len(inputs[0])))
-    monkeypatch.setattr("nimbus_sd.models.device.MEMORY_BUDGET_CPU", 5 * 24 * 24 * 4 * 4 * 10)
+    monkeypatch.setattr("nimbus_sd.models.scorer.MEMORY_BUDGET_CPU", 5 * 24 * 24 * 4 * 4 * 10)
     np.testing.assert_allclose(scorer(images, interior), expected, atol=1e-6)
     assert seen == [5, 5, 5, 5, 4]
-    monkeypatch.setattr("nimbus_sd.models.device.MEMORY_BUDGET_CPU", 1)
+    monkeypatch.setattr("nimbus_sd.models.scorer.MEMORY_BUDGET_CPU", 1)
     seen.clear()
     scorer(images, interior)
     assert seen == [1] * 24

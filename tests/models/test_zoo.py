@@ -46,7 +46,7 @@ def test_save_and_load(model, tmp_path):
 def test_save_refuses(model, tmp_path):
     with pytest.raises(ValueError, match=r"end.* in \.safetensors"):
         save(model, model.card, tmp_path / "tuned.pt")
-    with pytest.raises(ValueError, match=r"\(4, 3, 1, 'zeros'\), the network has \(4, 3, 1, 'reflect'\)"):
+    with pytest.raises(ValueError, match=r"The network has .*reflect.*card says .*zeros"):
         save(model, replace(model.card, padding="zeros"), tmp_path / "tuned.safetensors")
     assert not list(tmp_path.iterdir())
 
@@ -188,7 +188,7 @@ def test_safetensors_that_do_not_fit(model, tmp_path, caplog):
     path, card_path = tmp_path / "tuned.safetensors", tmp_path / "tuned.json"
     card = save(model, model.card, path)
     replace(card, root_filters=8).write(card_path)
-    with pytest.raises(ValueError, match=r"= \(4, 3, 1\); its card says \(8, 3, 1\)"):
+    with pytest.raises(ValueError, match="root_filters.: 4.*card says .*root_filters.: 8"):
         load(path)
     path.write_bytes(path.read_bytes()[:-8])
     card.write(card_path)
