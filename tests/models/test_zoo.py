@@ -188,7 +188,7 @@ def test_safetensors_that_do_not_fit(model, tmp_path, caplog):
     path, card_path = tmp_path / "tuned.safetensors", tmp_path / "tuned.json"
     card = save(model, model.card, path)
     replace(card, root_filters=8).write(card_path)
-    with pytest.raises(ValueError, match="root_filters.: 4.*card says .*root_filters.: 8"):
+    with pytest.raises(ValueError, match=r"root_filters.: 4.*card says .*root_filters.: 8"):
         load(path)
     path.write_bytes(path.read_bytes()[:-8])
     card.write(card_path)
