@@ -11,15 +11,11 @@ from nimbus_sd.models import PUBLISHED, Card
 def test_published_card_and_round_trip_through_a_file(tmp_path):
     assert (PUBLISHED.name, PUBLISHED.root_filters, PUBLISHED.stride, PUBLISHED.halo) == ("nimbus", 64, 16, 96)
     assert (PUBLISHED.pixel_size, PUBLISHED.rule, PUBLISHED.quantile) == (1.0, "mean_of_regions", 0.999)
-    ranges = {"median": {"low": 0.0, "high": 0.5, "false_alarm": 0.01}}
+    path, ranges = tmp_path / "card.json", {"median": {"low": 0.0, "high": 0.5, "false_alarm": 0.01}}
     card = replace(PUBLISHED, name="µ", figures={"f1": 0.8}, sha256="0" * 64, revision="V2.pt@abc", ranges=ranges)
-    card.write(tmp_path / "card.json")
-    assert Card.read(tmp_path / "card.json") == card
-
-
-def test_optional_keys_may_be_absent(tmp_path):
+    card.write(path)
+    assert Card.read(path) == card
     optional = ("figures", "sha256", "revision", "ranges")
-    path = tmp_path / "card.json"
     path.write_text(json.dumps({key: value for key, value in asdict(PUBLISHED).items() if key not in optional}))
     assert Card.read(path) == replace(PUBLISHED, figures={})
 
@@ -28,10 +24,8 @@ def test_optional_keys_may_be_absent(tmp_path):
     ("key", "value"),
     [
         ("name", ""),
-        ("root_filters", 0),
         ("root_filters", 16.0),
         ("depth", True),
-        ("patch", 9),
         ("padding", ["reflect"]),
         ("pixel_size", 0),
         ("pixel_size", float("nan")),
@@ -72,5 +66,5 @@ def test_values_that_are_not_allowed(tmp_path, key, value):
 def test_other_texts(tmp_path, text, message):
     path = tmp_path / "card.json"
     path.write_text(text)
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises(ValueError, match=rf"card\.json.*{message}"):
         Card.read(path)
