@@ -9,18 +9,14 @@ from __future__ import annotations
 
 import argparse
 import hashlib
-import sys
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from looks import PLATFORMS, Look, draw_look
 
 from nimbus_sd.simulate import draw_tissue, expose, segment, stain, truth
-
-sys.path.append(str(Path(__file__).parents[1] / "tools" / "compact"))
-
-from looks import PLATFORMS, Look, draw_look
 
 SEED, N_IMAGES, SHAPE = 20261124, 200, (400, 400)
 CHECKSUMS = Path(__file__).with_name("bundled_model_images.sha256")

@@ -19,7 +19,6 @@ from __future__ import annotations
 import argparse
 import hashlib
 import os
-import sys
 import time
 from collections.abc import Iterator
 from dataclasses import replace
@@ -28,14 +27,11 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 from anndata import AnnData
+from looks import draw_look
 from sklearn.metrics import adjusted_rand_score
 
 import nimbus_sd as ns
 from nimbus_sd.simulate import Segmentation, simulate
-
-sys.path.append(str(Path(__file__).parents[1] / "tools" / "compact"))
-
-from looks import draw_look
 
 # Share of cells in per cent, and what they express; names as in the package's signatures.
 TYPES = {

@@ -11,19 +11,15 @@ out. Only real tissue says what fine-tuning is worth there: this says that the t
 from __future__ import annotations
 
 import argparse
-import sys
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from looks import draw_look
 
 import nimbus_sd as ns
 from nimbus_sd.simulate import Detector, Marker, Segmentation, simulate
-
-sys.path.append(str(Path(__file__).parents[1] / "tools" / "compact"))
-
-from looks import draw_look
 
 TYPES = {
     "a": (1.0, ("A",)),

@@ -189,7 +189,7 @@ def main() -> None:
     if options.one:
         one(options.one[0], options.one[1:], options.threads)
         return
-    from nimbus_sd.models.device import cpu_has_bfloat16
+    from nimbus_sd.models.scorer import cpu_has_bfloat16
 
     threads = options.threads
     with tempfile.TemporaryDirectory() as temporary:

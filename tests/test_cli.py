@@ -72,6 +72,16 @@ def scored_store(scored, tmp_path) -> Path:
     return Path(shutil.copytree(scored, tmp_path / "scored.zarr"))
 
 
+def score(store: Path, model: Path, *options: object) -> tuple[object, ...]:
+    """Arguments of ``predict``."""
+    return "predict", store, "--model", model, "--no-progress", *options
+
+
+def replace_table(sdata: SpatialData, name: str = "table") -> None:
+    sdata.delete_element_from_disk("table")
+    sdata.write_element(name)
+
+
 def test_convert_keeps_pixels_names_and_pixel_size(converted, tiffs):
     sdata = read_zarr(converted)
     np.testing.assert_array_equal(sdata["tumour"], tifffile.imread(tiffs / "tumour.ome.tif"))
@@ -114,13 +124,12 @@ def test_convert_refuses(tiffs, converted, image, mask, out, said):
 
 
 def test_convert_leaves_nothing_behind_where_writing_fails(tiffs, tmp_path, monkeypatch):
-    write = SpatialData.write
+    write, out = SpatialData.write, tmp_path / "new" / "x.zarr"
 
     def half(self, path, *args, **kwargs):
         write(self, path, *args, **kwargs)
         raise OSError("No space left on device")
 
-    out = tmp_path / "new" / "x.zarr"
     command = ("convert", tiffs / "tumour.ome.tif", tiffs / "mask.tif", "--out", out)
     with monkeypatch.context() as patch:
         patch.setattr(SpatialData, "write", half)
@@ -132,9 +141,8 @@ def test_convert_leaves_nothing_behind_where_writing_fails(tiffs, tmp_path, monk
 
 def test_predict_takes_names_channels_and_keys(store, small):
     names = ["--image", "tumour", "--labels", "tumour_labels", "--channel", "CD20", "--channel", "DAPI"]
-    keys = ["--table", "cells", "--key", "mine"]
     # Without a table, --overwrite has nothing to do.
-    done("predict", store, *names, *keys, "--model", small, "--no-tta", "--no-progress", "--overwrite")
+    done(*score(store, small, *names, "--table", "cells", "--key", "mine", "--no-tta", "--overwrite"))
     sdata = read_zarr(store)
     assert list(sdata.tables) == ["cells"] and list(sdata["cells"].var_names) == ["CD20", "DAPI"]
     assert sdata["cells"].uns["mine"]["views"] == 1 and "mine" in sdata["cells"].layers
@@ -168,13 +176,11 @@ def test_predict_takes_factors_sizes_and_a_checkpoint(store, small, tmp_path):
 )
 def test_factors_that_do_not_do(converted, small, tmp_path, content, said):
     (tmp_path / "factors.csv").write_text(content)
-    factors = ("--normalization", tmp_path / "factors.csv")
-    assert said in refused("predict", converted, "--model", small, *factors, "--no-progress")
+    assert said in refused(*score(converted, small, "--normalization", tmp_path / "factors.csv"))
 
 
 def test_log_and_warnings_are_single_lines(converted, small, tmp_path):
-    options = ("--pixel-size", "7", "--out", tmp_path / "x.csv", "--no-progress")
-    lines = done("predict", converted, "--model", small, *options)[1].splitlines()
+    lines = done(*score(converted, small, "--pixel-size", "7", "--out", tmp_path / "x.csv"))[1].splitlines()
     assert all(line.startswith(("Warning: ", "Model ", "added ")) for line in lines), lines
     (size,) = (line for line in lines if "which is implausible" in line)
     assert size.startswith("Warning: With a pixel size of 7 um the median cell of 'tumour_labels' is")
@@ -186,12 +192,11 @@ def test_log_and_warnings_are_single_lines(converted, small, tmp_path):
 def test_out_leaves_the_store_alone(scored_store, small, tmp_path):
     sdata = read_zarr(scored_store)
     sdata["table"].obs["CD3"] = "gated"
-    sdata.delete_element_from_disk("table")
-    sdata.write_element("table")
+    replace_table(sdata)
     before, table = files(scored_store), sdata["table"]
     outs = [tmp_path / f"cells.{suffix}" for suffix in ("h5ad", "csv")]
     for out in outs:
-        command = ("predict", scored_store, "--model", small, "--out", out, "--key", "again", "--no-progress")
+        command = score(scored_store, small, "--out", out, "--key", "again")
         assert done(*command)[0].rstrip().endswith(f"to {out}.")
         # A file that is there is kept unless told otherwise.
         out.write_text("mine")
@@ -208,14 +213,7 @@ def test_out_leaves_the_store_alone(scored_store, small, tmp_path):
     np.testing.assert_allclose(cells[scores], table.layers["nimbus"], rtol=1e-5)
 
 
-def test_an_existing_table_is_kept_unless_told_otherwise(scored_store, small):
-    before = files(scored_store)
-    message = refused("predict", scored_store, "--model", small, "--no-progress")
-    assert "has a table 'table' already" in message and "--overwrite" in message
-    assert files(scored_store) == before
-
-
-def test_overwrite_joins_and_keeps_the_rest(scored_store, small):
+def test_an_existing_table_is_kept_or_with_overwrite_joined(scored_store, small):
     sdata = read_zarr(scored_store)
     table = sdata["table"]
     scores = table.layers["nimbus"]
@@ -224,11 +222,12 @@ def test_overwrite_joins_and_keeps_the_rest(scored_store, small):
     table.layers["gold"] = np.ones(table.shape, np.float32)
     table.uns["notes"] = "seen by Ana"
     sdata.tables["table"] = table[::-1].copy()
-    sdata.delete_element_from_disk("table")
-    sdata.write_element("table")
-    others = {name: digest for name, digest in files(scored_store).items() if name.startswith(("images", "labels"))}
-
-    done("predict", scored_store, "--model", small, "--key", "again", "--overwrite", "--no-progress")
+    replace_table(sdata)
+    before, command = files(scored_store), score(scored_store, small, "--key", "again")
+    message = refused(*command)
+    assert "has a table 'table' already" in message and "--overwrite" in message
+    assert files(scored_store) == before
+    done(*command, "--overwrite")
     back = read_zarr(scored_store)
     assert list(back.tables) == ["table"]
     joined = back["table"]
@@ -238,13 +237,13 @@ def test_overwrite_joins_and_keeps_the_rest(scored_store, small):
     np.testing.assert_array_equal(joined.layers["nimbus"], scores[::-1])
     np.testing.assert_array_equal(joined.layers["again"], joined.layers["nimbus"])
     assert (joined.layers["gold"] == 1).all() and joined.uns["notes"] == "seen by Ana"
-    now = files(scored_store)
-    assert {name: now[name] for name in others} == others
+    now, others = files(scored_store), [name for name in before if name.startswith(("images", "labels"))]
+    assert [now[name] for name in others] == [before[name] for name in others]
 
 
 def test_no_table_is_lost_where_writing_fails(scored_store, small, monkeypatch):
     before = files(scored_store)
-    command = ("predict", scored_store, "--model", small, "--key", "again", "--overwrite", "--no-progress")
+    command = score(scored_store, small, "--key", "again", "--overwrite")
     with monkeypatch.context() as patch:
         patch.setattr("nimbus_sd.io.tables.put_folder", lambda *_: (_ for _ in ()).throw(OSError("No space left")))
         code, _, messages = call(*command)
@@ -259,7 +258,7 @@ def test_the_same_command_goes_through_after_a_kill(store, small, monkeypatch, s
     """Also where the table was in its place already, which is no reason to ask for --overwrite."""
     from nimbus_sd.io import tables
 
-    command = ("predict", store, "--model", small, "--no-progress")
+    command = score(store, small)
     with monkeypatch.context() as patch:
         patch.setattr(tables, step, lambda *_: (_ for _ in ()).throw(SystemExit(137)))
         patch.setattr(tables.shutil, "rmtree", lambda path, *_, **__: path.name == "new.zarr" and rmtree(path))
@@ -272,9 +271,9 @@ def test_the_same_command_goes_through_after_a_kill(store, small, monkeypatch, s
 
 def test_a_store_that_cannot_be_written_is_said_before_the_work(converted, small, tmp_path, monkeypatch):
     monkeypatch.setattr("os.access", lambda path, mode: (path, mode) != (converted, os.W_OK))
-    message = refused("predict", converted, "--model", small, "--no-progress")
+    message = refused(*score(converted, small))
     assert f"{converted} cannot be written to" in message and "--out" in message
-    done("predict", converted, "--model", small, "--no-progress", "--out", tmp_path / "x.csv")
+    done(*score(converted, small, "--out", tmp_path / "x.csv"))
 
 
 def test_a_checkpoint_goes_on_after_an_error_that_tells_of_it(store, small, tmp_path):
@@ -282,7 +281,7 @@ def test_a_checkpoint_goes_on_after_an_error_that_tells_of_it(store, small, tmp_
     folder.mkdir()
     # The device on which every write finds no space.
     (folder / "tile-0000000.npz.unfinished").symlink_to("/dev/full")
-    command = ("predict", store, "--model", small, "--no-progress", "--checkpoint", folder)
+    command = score(store, small, "--checkpoint", folder)
     code, _, messages = call(*command)
     assert code == 2 and "No space left on device" in messages
     assert messages.splitlines()[-1].endswith(f"0 of 1 tiles are kept in '{folder}': the same call goes on from there.")
@@ -376,8 +375,7 @@ def with_labels(scored) -> Path:
     table.uns["mine"] = table.uns.pop("nimbus")
     table.layers["gold"] = (mean > np.median(mean, axis=0)).astype(np.float32)
     sdata["cells"] = table
-    sdata.write_element("cells")
-    sdata.delete_element_from_disk("table")
+    replace_table(sdata, "cells")
     return store
 
 
@@ -418,16 +416,14 @@ def test_demo_writes_store_and_picture_in_place_of_older_ones(tmp_path):
     out, messages = done("demo", "--out", tmp_path, "--no-progress")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["example.png", "example.zarr"]
     assert (tmp_path / "example.png").read_bytes().startswith(b"\x89PNG")
-    table = read_zarr(tmp_path / "example.zarr")["table"]
+    table, lines = read_zarr(tmp_path / "example.zarr")["table"], out.splitlines()
     assert {"gold", "nimbus", "integrated_expression"} <= set(table.layers)
     assert f"Wrote {tmp_path / 'example.zarr'}" in out and str(tmp_path / "example.png") in out
-    lines = out.splitlines()
     assert sum(line.endswith(" s]") for line in lines) == 3
     rows = {line.split()[0]: line.split()[1:] for line in lines if line[:1].isalnum() and len(line.split()) == 5}
-    baselines = {name: [*map(float, rows.pop(name))] for name in list(rows) if name.endswith("_expression")}
-    assert set(baselines) == {"integrated_expression", "arcsinh_expression"}
+    baselines = [[*map(float, rows.pop(f"{scale}_expression"))] for scale in ("integrated", "arcsinh")]
     (rules,) = [line.split() for line in lines if "oracle" in line and "mixture" in line]
-    assert all(row[rules.index("oracle")] == max(row) > 0.5 for row in baselines.values())
+    assert all(row[rules.index("oracle")] == max(row) > 0.5 for row in baselines)
     assert {*table.var_names, "mean"} == set(rows) and float(rows["CD20"][3]) > 0.8
     # What a model was trained on, said once.
     assert messages.count("trained on real and simulated tissue") == 1

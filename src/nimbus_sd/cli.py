@@ -29,13 +29,6 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-Model = Annotated[str, Option(help="compact, nimbus, or a .safetensors or .pt file.")]
-Views = Annotated[bool | None, Option(help="Average eight views. As the model's card says by default.")]
-Device = Annotated[str, Option(help="auto, cpu, cuda, mps.")]
-Progress = Annotated[bool, Option(help="Show progress bars.")]
-Replace = Annotated[bool, Option(help="Replace the file of --out.")]
-Names = list[str] | None
-Precision = Literal["auto", "float32", "bfloat16"]
 
 
 def _print_version(wanted: bool) -> None:
@@ -46,68 +39,111 @@ def _print_version(wanted: bool) -> None:
         raise typer.Exit
 
 
+Version = Annotated[bool, Option(callback=_print_version, is_eager=True, help="Print the version and stop.")]
+Store = Annotated[Path, Argument(metavar="STORE", help="SpatialData store (.zarr).")]
+Model = Annotated[str, Option(help="compact, nimbus, or a .safetensors or .pt file.")]
+Views = Annotated[bool | None, Option(help="Average eight views. As the model's card says by default.")]
+Device = Annotated[str, Option(help="auto, cpu, cuda, mps.")]
+Progress = Annotated[bool, Option(help="Show progress bars.")]
+Replace = Annotated[bool, Option(help="Replace the file of --out.")]
+Names = list[str] | None
+Precision = Literal["auto", "float32", "bfloat16"]
+
+
+class _OnceHandler(logging.Handler):
+    """Shows each message once: a benchmark loads its model for every data set."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._say_once = cache(_say_line)
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self._say_once(record.getMessage())
+
+
+@contextmanager
+def _plain_messages() -> Iterator[None]:
+    """Show warnings, log lines and errors that a user can act on as one line each.
+
+    Exit with 2 after an error, with 130 after Ctrl-C.
+    """
+    logger, handler = logging.getLogger("nimbus_sd"), _OnceHandler()
+    logger.addHandler(handler)
+    logger.setLevel(logging.INFO)
+    # The reader of zarr stores logs harmless lines about labels without a parent image.
+    logging.getLogger("ome_zarr").setLevel(logging.ERROR)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        warnings.filterwarnings("always", category=UserWarning, module=r"nimbus_sd\b")
+        warnings.showwarning = lambda message, *_, **__: _say_line(f"Warning: {message}", "yellow")
+        try:
+            yield
+        except (ValueError, KeyError, TypeError, OSError, MemoryError) as error:
+            text = error.args[0] if isinstance(error, KeyError) and error.args else error
+            _say_line(" ".join([f"Error: {text}", *getattr(error, "__notes__", [])]), "red")
+            raise typer.Exit(2) from error
+        except KeyboardInterrupt as stop:
+            _say_line(str(stop) or "Stopped.", "yellow")
+            raise typer.Exit(130) from stop
+        finally:
+            logger.removeHandler(handler)
+
+
 @app.callback()
-def main(
-    version: Annotated[
-        bool, Option(callback=_print_version, is_eager=True, help="Print the version and stop.")
-    ] = False,
-) -> None:
+def main(version: Version = False) -> None:
     """Take the options that belong to no command."""
 
 
 @app.command()
+@_plain_messages()
 def demo(
     out: Annotated[Path, Option(help="Folder for the results; those of an older demo are replaced.")] = Path("demo"),
     progress: Progress = True,
 ) -> None:
     """Score a simulated tissue and compare with its known truth."""
-    with _plain_messages():
-        import matplotlib
+    import matplotlib
 
-        matplotlib.use("Agg")
-        import pandas as pd
+    matplotlib.use("Agg")
+    import pandas as pd
 
-        import nimbus_sd as ns
+    import nimbus_sd as ns
 
-        store, picture = out / "example.zarr", out / "example.png"
-        # Before all work, so that nobody waits for an error.
-        out.mkdir(parents=True, exist_ok=True)
-        names = {path.name for path in out.iterdir() if not path.name.startswith(UNFINISHED)}
-        if unknown := sorted(names - {store.name, picture.name}):
-            raise ValueError(f"{out} holds other files ({', '.join(unknown[:3])}); name a new folder with --out.")
-        start = time.perf_counter()
-        sdata = ns.datasets.example()
-        cells = sdata.tables["table"].n_obs
-        start = _say_step(f"Built the example: {cells} cells in 2 regions, 8 markers, simulated.", start)
-        adata = ns.predict(sdata, progress=progress)
-        start = _say_step("Scored every cell for every marker.", start)
+    store, picture = out / "example.zarr", out / "example.png"
+    # Before all work, so that nobody waits for an error.
+    out.mkdir(parents=True, exist_ok=True)
+    names = {path.name for path in out.iterdir() if not path.name.startswith(UNFINISHED)}
+    if unknown := sorted(names - {store.name, picture.name}):
+        raise ValueError(f"{out} holds other files ({', '.join(unknown[:3])}); name a new folder with --out.")
+    start = time.perf_counter()
+    sdata = ns.datasets.example()
+    cells = sdata.tables["table"].n_obs
+    start = _say_step(f"Built the example: {cells} cells in 2 regions, 8 markers, simulated.", start)
+    adata = ns.predict(sdata, progress=progress)
+    start = _say_step("Scored every cell for every marker.", start)
 
-        scores = ns.metrics.marker_metrics(adata)
-        mean = ns.metrics.marker_metrics(adata, "integrated_expression", threshold="otsu")
-        columns = {
-            "share positive": scores["share_positive"],
-            "F1 of scores at 0.5": scores["f1"],
-            "F1 of mean intensity, Otsu": mean["f1"],
-        }
-        table = pd.DataFrame({"cells": scores["cells"], **columns}).round(3)
-        table.loc["mean"] = table.mean().round(3)
-        table["cells"] = table["cells"].astype(int)
-        _say(f"\nAgainst the known truth, undetermined cells left out:\n{table.to_string()}\n")
-        others = ns.metrics.compare_baselines(adata, n_boot=0)["f1"].unstack("rule").round(3)
-        others.columns.name = others.index.name = None
-        _say(f"Mean F1 of other thresholds on the mean intensity; the oracle knows the truth:\n{others.to_string()}\n")
+    scores = ns.metrics.marker_metrics(adata)
+    otsu = ns.metrics.marker_metrics(adata, "integrated_expression", threshold="otsu")
+    columns = {"share positive": scores["share_positive"], "F1 of scores at 0.5": scores["f1"]}
+    table = pd.DataFrame({"cells": scores["cells"], **columns, "F1 of mean intensity, Otsu": otsu["f1"]}).round(3)
+    table.loc["mean"] = table.mean().round(3)
+    table["cells"] = table["cells"].astype(int)
+    _say(f"\nAgainst the known truth, undetermined cells left out:\n{table.to_string()}\n")
+    others = ns.metrics.compare_baselines(adata, n_boot=0)["f1"].unstack("rule").round(3)
+    others.columns.name = others.index.name = None
+    _say(f"Mean F1 of other thresholds on the mean intensity; the oracle knows the truth:\n{others.to_string()}\n")
 
-        _write_store(sdata, store)
-        crop = slice(100, 360), slice(100, 360)
-        axes = ns.pl.comparison(sdata, ["CD3", "CD20", "PanCK", "Ki67"], "fov1_labels", crop=crop)
-        with replacing(picture) as (file,):
-            axes[0, 0].figure.savefig(file, dpi=110)
-        _say_step(f"Wrote {store} (SpatialData) and {picture} (picture).", start)
+    _write_store(sdata, store)
+    crop = slice(100, 360), slice(100, 360)
+    axes = ns.pl.comparison(sdata, ["CD3", "CD20", "PanCK", "Ki67"], "fov1_labels", crop=crop)
+    with replacing(picture) as (file,):
+        axes[0, 0].figure.savefig(file, dpi=110)
+    _say_step(f"Wrote {store} (SpatialData) and {picture} (picture).", start)
 
 
 @app.command()
+@_plain_messages()
 def predict(
-    store: Annotated[Path, Argument(metavar="STORE", help="SpatialData store (.zarr).")],
+    store: Store,
     image: Annotated[Names, Option(metavar="NAME", help="Image; repeat for many regions.")] = None,
     labels: Annotated[Names, Option(metavar="NAME", help="Cell labels; repeat for many regions.")] = None,
     channel: Annotated[Names, Option(metavar="NAME", help="Channel to score; repeat. All by default.")] = None,
@@ -122,62 +158,51 @@ def predict(
     device: Device = "auto",
     precision: Annotated[Precision, Option(help="bfloat16 is faster where the hardware has it.")] = "auto",
     tile_size: Annotated[
-        int | None, Option(help="Side of a tile in model pixels; smaller ones take less memory.")
+        int | None, Option(help="Side of a tile in model pixels; small ones take less memory.")
     ] = None,
     batch_size: Annotated[int | None, Option(help="Images that pass the network at once.")] = None,
     checkpoint: Annotated[Path | None, Option(metavar="FOLDER", help="Keep finished tiles here, to resume.")] = None,
     progress: Progress = True,
 ) -> None:
     """Score a store's cells and write the table into it."""
-    with _plain_messages():
-        if out is not None:
-            _check_out(out, (".h5ad", ".csv"), overwrite)
-        else:
-            _check_writable(store, table)
-        factors = None if normalization is None else _read_factors(normalization)
+    # What is in the way is said before all work.
+    places = [store, store / "tables", store / "tables" / table]
+    if out is not None:
+        _check_out(out, (".h5ad", ".csv"), overwrite)
+    elif closed := [place for place in places if place.exists() and not os.access(place, os.W_OK)]:
+        hint = "pass --out for a file of its own, or open it to you"
+        raise PermissionError(f"{closed[0]} cannot be written to; {hint}.")
+    factors = None if normalization is None else _read_factors(normalization)
 
-        import nimbus_sd as ns
-        from nimbus_sd._text import without_formulas
-        from nimbus_sd.io import restore
+    import nimbus_sd as ns
+    from nimbus_sd._text import without_formulas
+    from nimbus_sd.io import restore
 
-        # A table that this command put in its place before it was killed is not somebody else's.
-        overwrite |= out is None and table in restore(store)
-        sdata = _read_store(store)
-        if out is None and table in sdata.tables and not overwrite:
-            hint = "Pass --overwrite to add the scores to it, --table for another name, or --out for a file of its own."
-            raise ValueError(f"{store} has a table {table!r} already. {hint}")
-        adata = ns.predict(
-            sdata,
-            image,
-            labels,
-            table_key=table,
-            key_added=key,
-            model=model,
-            channels=channel,
-            pixel_size=pixel_size,
-            normalization=factors,
-            tta=tta,
-            precision=precision,
-            tile_size=tile_size,
-            batch_size=batch_size,
-            device=device,
-            checkpoint=checkpoint,
-            progress=progress,
-        )
-        if out is None:
-            ns.io.save_table(sdata, table, overwrite=overwrite)
-        else:
-            with replacing(out) as (file,):
-                if out.suffix == ".h5ad":
-                    adata.write_h5ad(file)
-                else:
-                    # A channel that is named as a column of obs gets the layer's name behind it.
-                    without_formulas(adata.obs.join(adata.to_df(layer=key), rsuffix=f"_{key}")).to_csv(file)
-        place = f"table {table!r} of {store}" if out is None else out
-        _say(f"Wrote {adata.n_obs} cells x {adata.n_vars} channels to {place}.")
+    # A table that this command put in its place before it was killed is not somebody else's.
+    overwrite |= out is None and table in restore(store)
+    sdata = _read_store(store)
+    if out is None and table in sdata.tables and not overwrite:
+        hint = "Pass --overwrite to add the scores to it, --table for another name, or --out for a file of its own."
+        raise ValueError(f"{store} has a table {table!r} already. {hint}")
+    settings: dict[str, Any] = {"pixel_size": pixel_size, "normalization": factors, "tta": tta, "precision": precision}
+    settings |= {"tile_size": tile_size, "batch_size": batch_size, "device": device, "checkpoint": checkpoint}
+    settings |= {"table_key": table, "key_added": key, "progress": progress}
+    adata = ns.predict(sdata, image, labels, model=model, channels=channel, **settings)
+    if out is None:
+        ns.io.save_table(sdata, table, overwrite=overwrite)
+    else:
+        with replacing(out) as (file,):
+            if out.suffix == ".h5ad":
+                adata.write_h5ad(file)
+            else:
+                # A channel that is named as a column of obs gets the layer's name behind it.
+                without_formulas(adata.obs.join(adata.to_df(layer=key), rsuffix=f"_{key}")).to_csv(file)
+    place = f"table {table!r} of {store}" if out is None else out
+    _say(f"Wrote {adata.n_obs} cells x {adata.n_vars} channels to {place}.")
 
 
 @app.command()
+@_plain_messages()
 def convert(
     image: Annotated[Path, Argument(metavar="IMAGE", help="OME-TIFF, folder of channels' TIFFs, or folder of those.")],
     mask: Annotated[Path, Argument(metavar="MASK", help="Label TIFF, or folder of them.")],
@@ -187,20 +212,20 @@ def convert(
     mask_pattern: Annotated[str | None, Option(help='Which mask is whose, e.g. "{fov}_whole_cell.tiff".')] = None,
 ) -> None:
     """Turn images and masks into a SpatialData store."""
-    with _plain_messages():
-        import nimbus_sd as ns
+    import nimbus_sd as ns
 
-        if out.exists():
-            raise FileExistsError(f"{out} exists already; name a new store.")
-        if out.suffix != ".zarr":
-            raise ValueError(f"--out {out} must end in .zarr.")
-        sdata = ns.io.read_fovs(image, mask, pixel_size=pixel_size, channels=channels, mask_pattern=mask_pattern)
-        out.absolute().parent.mkdir(parents=True, exist_ok=True)
-        _write_store(sdata, out)
-        _say(f"Wrote {len(sdata.images)} image(s) and {len(sdata.labels)} mask(s) to {out}.")
+    if out.exists():
+        raise FileExistsError(f"{out} exists already; name a new store.")
+    if out.suffix != ".zarr":
+        raise ValueError(f"--out {out} must end in .zarr.")
+    sdata = ns.io.read_fovs(image, mask, pixel_size=pixel_size, channels=channels, mask_pattern=mask_pattern)
+    out.absolute().parent.mkdir(parents=True, exist_ok=True)
+    _write_store(sdata, out)
+    _say(f"Wrote {len(sdata.images)} image(s) and {len(sdata.labels)} mask(s) to {out}.")
 
 
 @app.command()
+@_plain_messages()
 def report(
     store: Annotated[Path, Argument(metavar="STORE", help="SpatialData store (.zarr) with scores.")],
     out: Annotated[Path, Option(help="File to write (.html); nothing else is needed to open it.")],
@@ -209,24 +234,24 @@ def report(
     overwrite: Replace = False,
 ) -> None:
     """Write a run's markers, distributions, examples and provenance into one HTML file."""
-    with _plain_messages():
-        _check_out(out, (".html",), overwrite)
+    _check_out(out, (".html",), overwrite)
 
-        import matplotlib
+    import matplotlib
 
-        matplotlib.use("Agg")
+    matplotlib.use("Agg")
 
-        import nimbus_sd as ns
+    import nimbus_sd as ns
 
-        sdata = _read_store(store)
-        if table not in sdata.tables:
-            present = ", ".join(map(repr, sdata.tables)) or "none"
-            hint = "Pass its name with --table-key, or run `nimbus-sd predict` first."
-            raise KeyError(f"{store} has no table {table!r}; there is: {present}. {hint}")
-        _say(f"Wrote {ns.pl.report(sdata.tables[table], out, sdata, layer=layer)}.")
+    sdata = _read_store(store)
+    if table not in sdata.tables:
+        present = ", ".join(map(repr, sdata.tables)) or "none"
+        hint = "Pass its name with --table-key, or run `nimbus-sd predict` first."
+        raise KeyError(f"{store} has no table {table!r}; there is: {present}. {hint}")
+    _say(f"Wrote {ns.pl.report(sdata.tables[table], out, sdata, layer=layer)}.")
 
 
 @app.command()
+@_plain_messages()
 def benchmark(
     model: Model = "compact",
     dataset: Annotated[Names, Option(metavar="NAME", help="Such as mibi_breast; repeat. All by default.")] = None,
@@ -240,27 +265,25 @@ def benchmark(
     progress: Progress = True,
 ) -> None:
     """Score the gold standard of the paper and print the figures beside the published ones."""
-    with _plain_messages():
-        if out is not None:
-            _check_out(out, (".csv",), overwrite)
+    if out is not None:
+        _check_out(out, (".csv",), overwrite)
 
-        from nimbus_sd import _benchmark
-        from nimbus_sd._text import without_formulas
+    from nimbus_sd import _benchmark
+    from nimbus_sd._text import without_formulas
 
-        settings: dict[str, Any] = {"pixel_size": pixel_size, "tta": tta, "device": device, "progress": progress}
-        table = _benchmark.benchmark(model, dataset, folder=folder, likely=likely, **settings)
-        n = len(table) - 2
-        _say(
-            f"Scores of {model} of at least 0.5 against labels by hand, those that only lean to one side "
-            f"{'counted' if likely else 'left out'}; {n} data set{'s' if n > 1 else ''}, pixels taken for "
-            f"{pixel_size:g} um. Published: mean of the five data sets.\n"
-        )
-        _say(table.astype(object).where(table.notna(), "").to_string(float_format="{:.3f}".format))
-        if out is not None:
-            table.columns = [f"{metric} ({average})" if average else metric for average, metric in table.columns]
-            with replacing(out) as (file,):
-                without_formulas(table).to_csv(file, index_label="dataset")
-            _say(f"\nWrote {out}.")
+    settings: dict[str, Any] = {"pixel_size": pixel_size, "tta": tta, "device": device, "progress": progress}
+    table = _benchmark.benchmark(model, dataset, folder, likely, **settings)
+    n, counted = len(table) - 2, "counted" if likely else "left out"
+    _say(
+        f"Scores of {model} of at least 0.5 against labels by hand, those that only lean to one side {counted}; {n} "
+        f"data set{'s' if n > 1 else ''}, pixels taken for {pixel_size:g} um. Published: mean of the five data sets.\n"
+    )
+    _say(table.astype(object).where(table.notna(), "").to_string(float_format="{:.3f}".format))
+    if out is not None:
+        table.columns = [f"{metric} ({average})" if average else metric for average, metric in table.columns]
+        with replacing(out) as (file,):
+            without_formulas(table).to_csv(file, index_label="dataset")
+        _say(f"\nWrote {out}.")
 
 
 def _check_out(out: Path, endings: tuple[str, ...], overwrite: bool) -> None:
@@ -271,13 +294,6 @@ def _check_out(out: Path, endings: tuple[str, ...], overwrite: bool) -> None:
         raise FileNotFoundError(f"There is no folder {out.parent} to write {out.name} into.")
     if out.exists() and not overwrite:
         raise FileExistsError(f"{out} exists already; pass --overwrite to replace it, or name another file.")
-
-
-def _check_writable(store: Path, table: str) -> None:
-    """Check that a table can be written into a store; before all work, so that nobody waits for an error."""
-    places = [store, store / "tables", store / "tables" / table]
-    if closed := [place for place in places if place.exists() and not os.access(place, os.W_OK)]:
-        raise PermissionError(f"{closed[0]} cannot be written to; pass --out for a file of its own, or open it to you.")
 
 
 def _read_store(store: Path) -> SpatialData:
@@ -315,47 +331,8 @@ def _write_store(sdata: SpatialData, path: Path) -> None:
         put_folder(Path(folder) / path.name, path, Path(folder) / "old")
 
 
-@contextmanager
-def _plain_messages() -> Iterator[None]:
-    """Show warnings, log lines and errors that a user can act on as one line each.
-
-    Exit with 2 after an error, with 130 after Ctrl-C.
-    """
-    logger = logging.getLogger("nimbus_sd")
-    handler = _OnceHandler()
-    logger.addHandler(handler)
-    logger.setLevel(logging.INFO)
-    # The reader of zarr stores logs harmless lines about labels without a parent image.
-    logging.getLogger("ome_zarr").setLevel(logging.ERROR)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        warnings.filterwarnings("always", category=UserWarning, module=r"nimbus_sd\b")
-        warnings.showwarning = lambda message, *_, **__: _say_line(f"Warning: {message}", "yellow")
-        try:
-            yield
-        except (ValueError, KeyError, TypeError, OSError, MemoryError) as error:
-            text = error.args[0] if isinstance(error, KeyError) and error.args else error
-            _say_line(" ".join([f"Error: {text}", *getattr(error, "__notes__", [])]), "red")
-            raise typer.Exit(2) from error
-        except KeyboardInterrupt as stop:
-            _say_line(str(stop) or "Stopped.", "yellow")
-            raise typer.Exit(130) from stop
-        finally:
-            logger.removeHandler(handler)
-
-
-class _OnceHandler(logging.Handler):
-    """Shows each message once: a benchmark loads its model for every data set."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self._say_once = cache(_say_line)
-
-    def emit(self, record: logging.LogRecord) -> None:
-        self._say_once(record.getMessage())
-
-
 def _say_line(text: str, colour: str | None = None) -> None:
+    """Show a message on one line."""
     typer.secho(plain(" ".join(text.split())), fg=colour, err=True)
 
 

@@ -22,14 +22,11 @@ def test_f1_and_the_best_f1_are_those_of_all_thresholds(benchmark):
     rng = np.random.default_rng(0)
     for _ in range(20):
         # With ties, which one threshold cannot part.
-        values, positive = rng.integers(0, 8, 30) / 10, rng.random(30) < 0.4
-        if not positive.any():
-            continue
-        all_cuts = [f1_score(positive, values >= cut, zero_division=0) for cut in np.unique(values)]
-        assert benchmark.best_f1(values, positive) == pytest.approx(max(all_cuts))
-        assert benchmark.f1(values >= 0.5, positive) == pytest.approx(
-            f1_score(positive, values >= 0.5, zero_division=0)
-        )
+        values, positive = rng.integers(0, 8, 30) / 10, np.append(rng.random(29) < 0.4, True)
+        best = max(f1_score(positive, values >= cut, zero_division=0) for cut in np.unique(values))
+        assert benchmark.best_f1(values, positive) == pytest.approx(best)
+        at_half = f1_score(positive, values >= 0.5, zero_division=0)
+        assert benchmark.f1(values >= 0.5, positive) == pytest.approx(at_half)
 
 
 def test_a_model_is_judged_image_by_image(benchmark, small, monkeypatch):
@@ -43,3 +40,12 @@ def test_a_model_is_judged_image_by_image(benchmark, small, monkeypatch):
     # This image is one where the mean intensity does well, whatever the model.
     assert row["f1_expression_best"] > 2 * row["share_positive"] / (1 + row["share_positive"])
     assert 0 <= row["auroc_score"] <= 1 and row["auroc_expression"] > 0.6
+
+
+@pytest.mark.parametrize("platform", ["CODEX", "CyCIF", "IMC", "MIBI", "Vectra"])
+def test_looks_of_platforms(benchmark, platform):
+    drawn = [benchmark.draw_look(platform, np.random.default_rng(seed)) for seed in (0, 0, *range(1, 20))]
+    assert drawn[0] == drawn[1] and len({str(look) for look in drawn}) == 20
+    assert {look.detector.counting for look in drawn} == {platform in ("IMC", "MIBI")}
+    with pytest.raises(ValueError, match=r"'PhenoCycler'; choose of .*, MIBI, Vectra"):
+        benchmark.draw_look("PhenoCycler", np.random.default_rng(0))

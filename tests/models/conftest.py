@@ -4,23 +4,12 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-import torch
 
 from nimbus_sd.models import PUBLISHED, Model, UNet
 
 
-def random_network(root_filters: int, depth: int, padding: str = "reflect") -> UNet:
-    """A network in eval mode whose normalisation layers are not the identity."""
-    torch.manual_seed(root_filters + depth)
-    network = UNet(root_filters, depth, padding)
-    for name, value in network.state_dict().items():
-        if "bn_" in name and value.is_floating_point():
-            value.uniform_(0.5, 1.5)
-    return network.eval()
-
-
 @pytest.fixture(scope="session")
-def network() -> UNet:
+def network(random_network) -> UNet:
     """Stride 4."""
     return random_network(4, 3)
 

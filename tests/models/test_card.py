@@ -1,7 +1,7 @@
 """Reading, writing and refusing cards."""
 
 import json
-from dataclasses import replace
+from dataclasses import asdict, replace
 
 import pytest
 
@@ -11,26 +11,21 @@ from nimbus_sd.models import PUBLISHED, Card
 def test_published_card_and_round_trip_through_a_file(tmp_path):
     assert (PUBLISHED.name, PUBLISHED.root_filters, PUBLISHED.stride, PUBLISHED.halo) == ("nimbus", 64, 16, 96)
     assert (PUBLISHED.pixel_size, PUBLISHED.rule, PUBLISHED.quantile) == (1.0, "mean_of_regions", 0.999)
-    ranges = {"median": {"low": 0.0, "high": 0.5, "false_alarm": 0.01}}
+    path, ranges = tmp_path / "card.json", {"median": {"low": 0.0, "high": 0.5, "false_alarm": 0.01}}
     card = replace(PUBLISHED, name="µ", figures={"f1": 0.8}, sha256="0" * 64, revision="V2.pt@abc", ranges=ranges)
-    card.write(tmp_path / "card.json")
-    assert Card.read(tmp_path / "card.json") == card
-
-
-def test_optional_keys_may_be_absent():
+    card.write(path)
+    assert Card.read(path) == card
     optional = ("figures", "sha256", "revision", "ranges")
-    content = {key: value for key, value in json.loads(PUBLISHED.to_json()).items() if key not in optional}
-    assert Card.from_json(json.dumps(content)) == replace(PUBLISHED, figures={})
+    path.write_text(json.dumps({key: value for key, value in asdict(PUBLISHED).items() if key not in optional}))
+    assert Card.read(path) == replace(PUBLISHED, figures={})
 
 
 @pytest.mark.parametrize(
     ("key", "value"),
     [
         ("name", ""),
-        ("root_filters", 0),
         ("root_filters", 16.0),
         ("depth", True),
-        ("patch", 9),
         ("padding", ["reflect"]),
         ("pixel_size", 0),
         ("pixel_size", float("nan")),
@@ -53,7 +48,7 @@ def test_optional_keys_may_be_absent():
 )
 def test_values_that_are_not_allowed(tmp_path, key, value):
     path = tmp_path / "card.json"
-    path.write_text(json.dumps(json.loads(PUBLISHED.to_json()) | {key: value}))
+    path.write_text(json.dumps(asdict(PUBLISHED) | {key: value}))
     with pytest.raises(ValueError, match=rf"card\.json.*{key} is .*must be"):
         Card.read(path)
 
@@ -65,9 +60,11 @@ def test_values_that_are_not_allowed(tmp_path, key, value):
         ("[" * 10**5, "not valid JSON"),
         ("[]", "no JSON object"),
         ('{"name": "x"}', "missing .* arguments: 'root_filters', 'depth', "),
-        (PUBLISHED.to_json().replace("{", '{"colour": 1,', 1), "unexpected keyword argument 'colour'"),
+        (json.dumps(asdict(PUBLISHED) | {"colour": 1}), "unexpected keyword argument 'colour'"),
     ],
 )
-def test_other_texts(text, message):
-    with pytest.raises(ValueError, match=message):
-        Card.from_json(text)
+def test_other_texts(tmp_path, text, message):
+    path = tmp_path / "card.json"
+    path.write_text(text)
+    with pytest.raises(ValueError, match=rf"card\.json.*{message}"):
+        Card.read(path)

@@ -12,12 +12,12 @@ import numpy as np
 import pytest
 import torch
 
-from nimbus_sd.models import Card, load, save, zoo
+from nimbus_sd.models import PUBLISHED, load, save, zoo
 
 
-def same_weights(one, other):
-    one, other = one.state_dict(), other.state_dict()
-    return list(one) == list(other) and all(torch.equal(one[key], other[key]) for key in one)
+def same_weights(network, other):
+    weights, others = network.state_dict(), other.state_dict()
+    return list(weights) == list(others) and all(torch.equal(weights[key], others[key]) for key in weights)
 
 
 @pytest.fixture
@@ -46,7 +46,7 @@ def test_save_and_load(model, tmp_path):
 def test_save_refuses(model, tmp_path):
     with pytest.raises(ValueError, match=r"end.* in \.safetensors"):
         save(model, model.card, tmp_path / "tuned.pt")
-    with pytest.raises(ValueError, match=r"\(4, 3, 1, 'zeros'\), the network has \(4, 3, 1, 'reflect'\)"):
+    with pytest.raises(ValueError, match=r"The network has .*reflect.*card says .*zeros"):
         save(model, replace(model.card, padding="zeros"), tmp_path / "tuned.safetensors")
     assert not list(tmp_path.iterdir())
 
@@ -54,27 +54,24 @@ def test_save_refuses(model, tmp_path):
 def test_published_layout(network, checkpoint):
     loaded = load(checkpoint)
     assert same_weights(loaded.network, network)
-    card = loaded.card
-    assert (card.name, card.root_filters, card.depth) == ("mine", 4, 3)
-    assert (card.pixel_size, card.rule, card.quantile) == (1.0, "mean_of_regions", 0.999)
-    assert card.sha256 == hashlib.sha256(checkpoint.read_bytes()).hexdigest()
-    assert card.figures == {} and card.license == "not stated"
+    sha256 = hashlib.sha256(checkpoint.read_bytes()).hexdigest()
+    unknown = {"license": "not stated", "trained_on": "not stated", "figures": {}, "source": "mine.pt"}
+    card = replace(PUBLISHED, name="mine", root_filters=4, depth=3, sha256=sha256, **unknown)
+    assert replace(loaded.card, description=card.description) == card
 
 
 def test_compact_is_checked_against_its_card_and_named_in_the_log(model, tmp_path, monkeypatch, caplog):
     monkeypatch.setattr(zoo, "WEIGHTS", tmp_path)
-    save(model, replace(model.card, name="compact"), tmp_path / "compact-1.safetensors")
+    card = save(model, replace(model.card, name="compact"), tmp_path / "compact-1.safetensors")
     with caplog.at_level(logging.INFO, logger="nimbus_sd"):
         assert same_weights(load("compact").network, model.network)
     assert "simulated tissue" in caplog.text and "not the published Nimbus model" in caplog.text
-
-    card = Card.read(tmp_path / "compact-1.json")
     replace(card, sha256="0" * 64).write(tmp_path / "compact-1.json")
     with pytest.raises(ValueError, match=f"sha256 is {card.sha256}, the card says 0000"):
         load("compact")
 
 
-@pytest.mark.parametrize("name", ["nimbu", "model.onnx", "", "compact-4", "weights/compact", "V1.pth"])
+@pytest.mark.parametrize("name", ["nimbu", "model.onnx", "", "weights/compact", "V1.pth"])
 def test_unknown_names(name):
     with pytest.raises(ValueError, match=r"'compact'.*'nimbus'.*\.safetensors.*\.pt"):
         load(name)
@@ -83,14 +80,11 @@ def test_unknown_names(name):
 
 
 def test_missing_files(model, tmp_path):
-    with pytest.raises(FileNotFoundError, match=r"none\.pt does not exist"):
-        load(tmp_path / "none.pt")
-    with pytest.raises(FileNotFoundError, match=r"none\.safetensors does not exist"):
-        load(tmp_path / "none.safetensors")
     save(model, model.card, tmp_path / "lone.safetensors")
     (tmp_path / "lone.json").unlink()
-    with pytest.raises(FileNotFoundError, match=r"lone\.json does not exist.*two files"):
-        load(tmp_path / "lone.safetensors")
+    for name, missing in (("none.pt", "none.pt"), ("none.safetensors", "none.saf"), ("lone.safetensors", "lone.json")):
+        with pytest.raises(FileNotFoundError, match=f"{missing}.* does not exist"):
+            load(tmp_path / name)
 
 
 class Hostile:
@@ -163,7 +157,6 @@ def test_other_contents(checkpoint, content, message):
     ("key", "value", "message"),
     [
         ("final_conv.bias", torch.tensor([float("nan")]), "not finite"),
-        ("final_conv.weight", torch.full((1, 4, 1, 1), float("inf")), "not finite"),
         ("final_conv.weight", torch.zeros((1, 4, 1, 1), dtype=torch.complex64), "is of torch.complex64"),
         ("final_conv.weight", torch.zeros((1, 4, 1, 1), dtype=torch.int32), "is of torch.int32; weights must be of"),
         ("final_conv.weight", torch.zeros((1, 4, 1, 1), dtype=torch.float8_e5m2), "is of torch.float8_e5m2"),
@@ -188,7 +181,7 @@ def test_safetensors_that_do_not_fit(model, tmp_path, caplog):
     path, card_path = tmp_path / "tuned.safetensors", tmp_path / "tuned.json"
     card = save(model, model.card, path)
     replace(card, root_filters=8).write(card_path)
-    with pytest.raises(ValueError, match=r"= \(4, 3, 1\); its card says \(8, 3, 1\)"):
+    with pytest.raises(ValueError, match=r"root_filters.: 4.*card says .*root_filters.: 8"):
         load(path)
     path.write_bytes(path.read_bytes()[:-8])
     card.write(card_path)

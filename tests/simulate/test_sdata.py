@@ -36,26 +36,19 @@ def test_the_same_seed_gives_the_same_data_and_another_seed_other_data(sdata):
     assert not np.array_equal(other["fov1"], sdata["fov1"])
 
 
-def test_elements_and_coordinate_systems(sdata):
-    assert sorted(sdata.images) == ["fov1", "fov2"]
-    assert sorted(sdata.labels) == ["fov1_labels", "fov2_labels"]
-    assert sorted(sdata.coordinate_systems) == ["fov1", "fov1_um", "fov2", "fov2_um"]
-    for name in sdata.images:
-        image = sdata[name]
-        assert image.shape == (4, 140, 160) and image.dtype == np.uint16
-        assert list(image.coords["c"].values) == list(PANEL)
-        assert sdata[f"{name}_labels"].shape == (140, 160)
-    assert not np.array_equal(sdata["fov1"], sdata["fov2"])
-
-
 @pytest.mark.parametrize("pixel_size", [0.5, 0.8])
-def test_regions_are_found_with_their_pixel_size(pixel_size, no_warning):
-    regions = find_regions(draw(pixel_size=pixel_size))
-    assert [(region.image_key, region.labels_key) for region in regions] == [
-        ("fov1", "fov1_labels"),
-        ("fov2", "fov2_labels"),
-    ]
+def test_elements_and_regions_with_their_pixel_size(pixel_size, no_warning):
+    sdata = draw(pixel_size=pixel_size)
+    regions = find_regions(sdata)
+    pairs = [(region.image_key, region.labels_key) for region in regions]
+    assert pairs == [("fov1", "fov1_labels"), ("fov2", "fov2_labels")]
     assert [region.pixel_size for region in regions] == pytest.approx([pixel_size] * 2)
+    assert sorted(sdata.coordinate_systems) == ["fov1", "fov1_um", "fov2", "fov2_um"]
+    for image, labels in pairs:
+        assert sdata[image].shape == (4, 140, 160) and sdata[image].dtype == np.uint16
+        assert list(sdata[image].coords["c"].values) == list(PANEL)
+        assert sdata[labels].shape == (140, 160)
+    assert not np.array_equal(sdata["fov1"], sdata["fov2"])
 
 
 def test_each_segmented_cell_has_a_row_with_its_mean_intensity(sdata):
@@ -82,15 +75,12 @@ def test_gold_follows_the_cell_types(sdata):
         for marker in ("CD3", "CD20", "CD68"):
             states = gold.loc[kinds == name, marker]
             assert set(states) <= ({1, 0.5} if marker in markers else {0}), (name, marker)
+    # A marker of no type has a prevalence of its own.
+    assert 0.2 < (gold["Ki67"] > 0).mean() < 0.4
     # Bright markers of well segmented cells can be seen.
     for name, marker in (("T cell", "CD3"), ("B cell", "CD20")):
         assert (gold.loc[kinds == name, marker] == 1).mean() > 0.9
         assert np.median(table[kinds == name, marker].X) > 3 * np.median(table[kinds == "other", marker].X)
-
-
-def test_a_marker_of_no_type_has_a_prevalence_of_its_own(sdata):
-    gold = sdata["table"].to_df(layer="gold")["Ki67"]
-    assert 0.2 < (gold > 0).mean() < 0.4
 
 
 def test_counting_detectors_give_counts_and_cameras_grey_levels(sdata):
@@ -119,15 +109,14 @@ def test_an_image_in_which_nothing_was_segmented_has_an_empty_table():
 
 
 @pytest.mark.parametrize(
-    "panel, types, n_regions",
-    [({}, TYPES, 1), (PANEL, {}, 1), (PANEL, TYPES, 0)],
-    ids=["no marker", "no type", "no region"],
+    "panel, types, n_regions, error, message",
+    [
+        ({}, TYPES, 1, ValueError, "At least one marker, one cell type and one region"),
+        (PANEL, {}, 1, ValueError, "At least one marker"),
+        (PANEL, TYPES, 0, ValueError, "At least one marker"),
+        (PANEL, {"T cell": (1.0, ("CD3", "CD33"))}, 1, KeyError, "'CD33'.*'CD3', 'CD20'"),
+    ],
 )
-def test_nothing_to_draw_is_an_error(panel, types, n_regions):
-    with pytest.raises(ValueError, match="At least one marker, one cell type and one region"):
+def test_what_cannot_be_drawn_is_an_error(panel, types, n_regions, error, message):
+    with pytest.raises(error, match=message):
         simulate(panel, types, n_regions=n_regions)
-
-
-def test_a_type_with_a_marker_that_is_not_in_the_panel_is_an_error():
-    with pytest.raises(KeyError, match=r"'CD33'.*'CD3', 'CD20'"):
-        simulate(PANEL, {"T cell": (1.0, ("CD3", "CD33"))})

@@ -1,4 +1,4 @@
-"""Simulated tiles that the bundled model is trained on, and the looks of platforms that it is judged on."""
+"""Simulated tiles that the bundled model is trained on."""
 
 import hashlib
 
@@ -8,7 +8,7 @@ from benchmark_module import module
 
 from nimbus_sd.simulate import Marker
 
-simulated, looks = module("simulated", "tools/compact"), module("looks", "tools/compact")
+simulated = module("simulated", "tools/compact")
 
 
 def drawn(seed: int, size: int = 48, **settings) -> list:
@@ -85,15 +85,3 @@ def test_what_glows_in_cells_glows_between_them():
     # No cell positive: hardly any contrast. All: plain contrast.
     assert min(backgrounds(0.0, 0.5)) >= 0.4
     assert max(backgrounds(0.3, 0.0)) > 0.5 and max(backgrounds(1.0, 0.0)) <= 0.3
-
-
-@pytest.mark.parametrize("platform", looks.PLATFORMS)
-def test_looks_of_platforms(platform):
-    drawn = [looks.draw_look(platform, np.random.default_rng(seed)) for seed in (0, 0, *range(1, 20))]
-    assert drawn[0] == drawn[1] and len({str(look) for look in drawn}) == 20
-    assert {look.detector.counting for look in drawn} == {platform in ("IMC", "MIBI")}
-
-
-def test_an_unknown_platform():
-    with pytest.raises(ValueError, match="'PhenoCycler'; choose of CODEX, CyCIF, IMC, MIBI, Vectra"):
-        looks.draw_look("PhenoCycler", np.random.default_rng(0))

@@ -35,23 +35,21 @@ class Card:
         nor glass count.
     tta
         Whether the eight views of a tile (flips, quarter turns) are averaged by default.
-    license
-        Under which the weights may be used.
-    description, trained_on, source
-        What the model is, on which data it was trained, and where it comes from.
+    license, description, trained_on, source
+        Under which the weights may be used, what the model is, its training data, and where it comes from.
     figures
         Measured performance, numbers by name.
     sha256, revision
         Digest of the weights' file, hexadecimal (None before they are written), and their version if there are several.
     ranges
-        Which images the model was trained on: by the name of an image statistic (see
-        :func:`nimbus_sd.metrics.image_statistics`), its ``low`` and ``high``, and the share of such images that are
-        outside of them, ``false_alarm``. Empty where not known.
+        Images that the model was trained on: by the name of an image statistic (see
+        :func:`nimbus_sd.metrics.image_statistics`), its ``low`` and ``high``, and the share of such images outside of
+        them, ``false_alarm``.
     boundary
         What the inner boundary of a positive cell was in training: ``"background"`` (as published), so that a sure
         score stays below 1, or part of its ``"cell"``.
     training
-        Settings of its training, values that JSON can hold. Empty where not known.
+        Settings of its training, values that JSON can hold.
 
     Examples
     --------
@@ -83,12 +81,12 @@ class Card:
 
     def __post_init__(self) -> None:
         check_architecture(self.root_filters, self.depth, self.padding, self.patch)
-        texts = ("license", "description", "trained_on", "source")
         quantile_fits = self.quantile is None if self.rule == "otsu" else _is_number(self.quantile, math.ulp(0), 1)
         sha256_fits = self.sha256 is None or re.fullmatch("[0-9a-f]{64}", str(self.sha256))
+        texts = ("license", "description", "trained_on", "source")
         allowed = {
+            "name": (isinstance(self.name, str) and self.name, "a text that is not empty"),
             **{key: (isinstance(getattr(self, key), str), "a text") for key in texts},
-            "name": (isinstance(self.name, str) and self.name != "", "a text that is not empty"),
             "pixel_size": (_is_number(self.pixel_size, math.ulp(0)), "um per pixel, above 0"),
             "rule": (self.rule in get_args(Rule), f"one of {', '.join(get_args(Rule))}"),
             "quantile": (quantile_fits, "in (0, 1], or null where the rule is 'otsu'"),
@@ -96,7 +94,10 @@ class Card:
             "figures": (_are_numbers(self.figures), "numbers by name"),
             "sha256": (sha256_fits, "64 hexadecimal digits or null"),
             "revision": (isinstance(self.revision, str | None), "a text or null"),
-            "ranges": (_are_ranges(self.ranges), "low <= high and false_alarm in [0, 1] by name"),
+            "ranges": (
+                isinstance(self.ranges, Mapping) and all(map(_is_range, self.ranges.values())),
+                "low <= high and false_alarm in [0, 1] by name",
+            ),
             "boundary": (self.boundary in get_args(Boundary), f"one of {', '.join(get_args(Boundary))}"),
             "training": (_is_json(self.training), "an object that JSON can hold"),
         }
@@ -114,34 +115,25 @@ class Card:
         """Margin, in model pixels, that a tile needs on each side for exactly the whole image's result."""
         return 6 * self.stride
 
-    def to_json(self) -> str:
-        """Return the card as JSON text. :meth:`from_json` reads it back."""
-        return json.dumps(asdict(self), indent=2) + "\n"
+    def write(self, path: str | Path) -> None:
+        """Write the card as a JSON file. :meth:`read` reads it back."""
+        with replacing(path) as (file,):
+            file.write_text(json.dumps(asdict(self), indent=2) + "\n", encoding="utf-8")
 
     @classmethod
-    def from_json(cls, text: str | bytes, where: str = "card") -> "Card":
-        """Read a card from JSON text: an object with the parameters of :class:`Card`. Errors name ``where``."""
+    def read(cls, path: str | Path) -> "Card":
+        """Read a card from a JSON file: an object with the parameters of :class:`Card`."""
         try:
-            content = json.loads(text)
+            content = json.loads(Path(path).read_bytes())
         except (ValueError, RecursionError) as error:
-            raise ValueError(f"{where} is not valid JSON ({error}).") from error
+            raise ValueError(f"{path} is not valid JSON ({error}).") from error
         if not isinstance(content, dict):
-            raise ValueError(f"{where} holds no JSON object; a card is an object with the keys of Card.")
+            raise ValueError(f"{path} holds no JSON object; a card is an object with the keys of Card.")
         try:
             return cls(**content)
         except (TypeError, ValueError) as error:
             # A key that is missing or unknown is a TypeError.
-            raise ValueError(f"{where}: {str(error).removeprefix('Card.__init__() ')}") from error
-
-    def write(self, path: str | Path) -> None:
-        """Write the card as a JSON file."""
-        with replacing(path) as (file,):
-            file.write_text(self.to_json(), encoding="utf-8")
-
-    @classmethod
-    def read(cls, path: str | Path) -> "Card":
-        """Read a card from a JSON file, see :meth:`from_json`."""
-        return cls.from_json(Path(path).read_bytes(), where=str(path))
+            raise ValueError(f"{path}: {str(error).removeprefix('Card.__init__() ')}") from error
 
 
 def _is_number(value: Any, low: float = -sys.float_info.max, high: float = sys.float_info.max) -> bool:
@@ -152,14 +144,9 @@ def _are_numbers(value: Any) -> bool:
     return isinstance(value, Mapping) and all(isinstance(k, str) and _is_number(v) for k, v in value.items())
 
 
-def _are_ranges(value: Any) -> bool:
-    return isinstance(value, Mapping) and all(
-        _are_numbers(limits)
-        and set(limits) == {"low", "high", "false_alarm"}
-        and limits["low"] <= limits["high"]
-        and 0 <= limits["false_alarm"] <= 1
-        for limits in value.values()
-    )
+def _is_range(value: Any) -> bool:
+    ordered = _are_numbers(value) and value.keys() == {"low", "high", "false_alarm"} and value["low"] <= value["high"]
+    return ordered and 0 <= value["false_alarm"] <= 1
 
 
 def _is_json(value: Any) -> bool:

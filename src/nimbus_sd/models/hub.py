@@ -2,9 +2,8 @@
 
 import logging
 import re
-from collections.abc import Callable, Iterable, Mapping
-from contextlib import AbstractContextManager, suppress
-from functools import partial
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from pathlib import Path
 
 from huggingface_hub import CommitOperationAdd, HfApi, hf_hub_download, snapshot_download
@@ -21,7 +20,8 @@ KNOWN: Mapping[str, str] = {}
 _FILES = ("model.safetensors", "model.json")
 # The file, its commit, and its sha256 where it is known.
 _Version = dict[str, str | None]
-_Reaching = Callable[[], AbstractContextManager[None]]
+# What a model is called in errors, and what to do without the hub.
+_Hint = tuple[str, str]
 
 logger = logging.getLogger("nimbus_sd")
 
@@ -36,8 +36,8 @@ def fetch(*, update: bool = False) -> tuple[Path, str]:
         f"With a connection, download V1.pt from {_hub.endpoint()}/{REPOSITORY} and give model='/path/V1.pt'; "
         "or use the bundled model='compact', which needs no download and is another model."
     )
-    reaching = partial(_hub.reaching, "The published Nimbus weights", instead)
-    path, commit = _pinned(REPOSITORY, "nimbus", "V<number>.pt", reaching, update=update)
+    hint = ("The published Nimbus weights", instead)
+    path, commit = _pinned(REPOSITORY, "nimbus", "V<number>.pt", hint, update=update)
     return path, f"{path.name}@{commit}"
 
 
@@ -48,29 +48,30 @@ def pull(name: str, *, update: bool = False) -> tuple[Path, str]:
     """
     repository, _, revision = name.removeprefix(PREFIX).partition("@")
     _check_repository(repository)
-    reaching = partial(_hub.reaching, f"The model {name!r}", "Give the path of its .safetensors file, if you have it.")
+    hint = (f"The model {name!r}", "Give the path of its .safetensors file, if you have it.")
     if not revision:
-        folder = repository.replace("/", "--")
-        revision = _pinned(repository, folder, _FILES[0], reaching, update=update)[1]
-    with reaching():
-        weights, _ = (
-            Path(hf_hub_download(repository, file, revision=revision, endpoint=_hub.endpoint())) for file in _FILES
-        )
+        _, revision = _pinned(repository, repository.replace("/", "--"), _FILES[0], hint, update=update)
+    weights, _ = (_download(repository, file, revision, hint) for file in _FILES)
     # The cache has a folder for each commit.
     return weights, f"{PREFIX}{repository}@{weights.parent.name}"
 
 
-def _pinned(repository: str, folder: str, file: str, reaching: _Reaching, *, update: bool) -> tuple[Path, str]:
+def _download(repository: str, file: str, revision: str, hint: _Hint) -> Path:
+    """Return the path of a file in the hub's cache."""
+    with _hub.reaching(*hint):
+        return Path(hf_hub_download(repository, file, revision=revision, endpoint=_hub.endpoint()))
+
+
+def _pinned(repository: str, folder: str, file: str, hint: _Hint, *, update: bool) -> tuple[Path, str]:
     """Return the path and the commit of a file at the version that the first call recorded beside the hub's cache.
 
     Its sha256 must be the one that the hub stated or, where it stated none, that of the first download.
     """
     record = _hub.assets("models", folder) / "version.json"
     recorded = _recorded(record)
-    version = recorded if recorded and not update else _look_up(repository, file, reaching, fall_back=not update)
+    version = recorded if recorded and not update else _look_up(repository, file, hint, fall_back=not update)
     name, commit = str(version["file"]), str(version["commit"])
-    with reaching():
-        path = Path(hf_hub_download(repository, name, revision=commit, endpoint=_hub.endpoint()))
+    path = _download(repository, name, commit, hint)
     version = version | {"sha256": _hub.check_sha256(path, KNOWN.get(name, version.get("sha256")))}
     if version != recorded:
         _hub.write_record(record, version)
@@ -79,19 +80,19 @@ def _pinned(repository: str, folder: str, file: str, reaching: _Reaching, *, upd
 
 def _recorded(record: Path) -> _Version | None:
     """Read the version that an earlier call recorded."""
-    if (version := _hub.read_record(record)) is None:
-        return None
     patterns = {"file": r"[\w.]+", "commit": "[0-9a-f]{40}", "sha256": "([0-9a-f]{64}|None)?"}
+    version = _hub.read_record(record)
     if isinstance(version, dict) and all(re.fullmatch(p, str(version.get(key, ""))) for key, p in patterns.items()):
         return {key: version.get(key) for key in patterns}
-    _hub.warn_unreadable(record)
+    if version is not None:
+        _hub.warn_unreadable(record)
     return None
 
 
-def _look_up(repository: str, file: str, reaching: _Reaching, *, fall_back: bool) -> _Version:
+def _look_up(repository: str, file: str, hint: _Hint, *, fall_back: bool) -> _Version:
     """Ask the hub for the latest version; without a connection take what another program has downloaded."""
     try:
-        with reaching():
+        with _hub.reaching(*hint):
             info = HfApi(endpoint=_hub.endpoint()).model_info(repository, files_metadata=True, timeout=30)
             stated = {sibling.rfilename: sibling.lfs.sha256 if sibling.lfs else None for sibling in info.siblings or ()}
             latest = _latest(stated, file)
@@ -143,9 +144,9 @@ def push(path: str | Path, repository: str, *, private: bool = True) -> str:
         raise FileNotFoundError(f"{' and '.join(missing)} does not exist; `nimbus_sd.models.save` writes both.")
     _check_repository(repository)
     api = HfApi(endpoint=_hub.endpoint())
-    added = [CommitOperationAdd(name, str(file)) for name, file in files.items()]
     with _hub.reaching(f"The repository {repository!r}", "Log in with `hf auth login`.", done="written to"):
         api.create_repo(repository, private=private, exist_ok=True)
+        added = [CommitOperationAdd(name, str(file)) for name, file in files.items()]
         commit = api.create_commit(repository, added, commit_message="Model with its card")
     return f"{PREFIX}{repository}@{commit.oid}"
 

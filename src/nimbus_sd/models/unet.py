@@ -13,6 +13,8 @@ Padding = Literal["reflect", "zeros"]
 
 IN_CHANNELS = 2
 MAX_DEPTH, MAX_PATCH = 8, 8
+#: What a network and its card must agree on.
+ARCHITECTURE = ("root_filters", "depth", "patch", "padding")
 
 
 def check_architecture(root_filters: object, depth: object, padding: object, patch: object) -> None:
@@ -116,10 +118,8 @@ class UNet(nn.Module):
         """
         stride = self.stride
         if x.ndim != 4 or x.shape[1] != IN_CHANNELS or any(n % stride or n < 2 * stride for n in x.shape[2:]):
-            raise ValueError(
-                f"The network was given shape {tuple(x.shape)}; it takes (B, 2, H, W) with H and W "
-                f"multiples of {stride} and at least {2 * stride}. Pad the image first."
-            )
+            wanted = f"(B, 2, H, W) with H and W multiples of {stride} and at least {2 * stride}"
+            raise ValueError(f"The network was given shape {tuple(x.shape)}; it takes {wanted}. Pad the image first.")
         skips = []
         x = pixel_unshuffle(x, self.patch)
         for layer in self.contracting_layers:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 from numpy.random import Generator
-from numpy.typing import NDArray
 from scipy import fft, ndimage
 
-from nimbus_sd.simulate.tissue import Tissue, smooth_field
+from nimbus_sd.simulate.tissue import Image, Tissue, smooth_field
 
 
 @dataclass(frozen=True)
@@ -70,7 +70,7 @@ class Detector:
     quantum: float = 0.0
 
 
-def expose(expected: NDArray[np.float32], tissue: Tissue, detector: Detector, rng: Generator) -> NDArray[np.float32]:
+def expose(expected: Image, tissue: Tissue, detector: Detector, rng: Generator) -> Image:
     """Take an image.
 
     Parameters
@@ -85,25 +85,35 @@ def expose(expected: NDArray[np.float32], tissue: Tissue, detector: Detector, rn
     float32 array of shape (y, x), at least 0, in units of the typical positive signal (or counts over ``gain``).
     """
     um, shape = 1 / tissue.pixel_size, tissue.shape
+    blur = partial(ndimage.gaussian_filter, mode="nearest", truncate=3)
     light = expected + detector.background * _autofluorescence(tissue, rng)
     if detector.fold:
         light = light * _fold(tissue, detector.fold, rng)
-    if detector.edge:
-        light = light + _edge_glow(tissue, detector.edge)
+    if detector.edge and tissue.glass.any():
+        # Stain that gathers near glass falls off over about 15 um.
+        away = ndimage.distance_transform_edt(~tissue.glass) * tissue.pixel_size
+        light = light + np.asarray(detector.edge * np.exp(-away / 15) * ~tissue.glass, np.float32)
     for density, draw in ((detector.clumps, _clumps), (detector.dots, _dots)):
         if count := rng.poisson(density * shape[0] * shape[1] / (100 * um) ** 2):
             light = light + draw(shape, count, um, rng)
-    sharp = ndimage.gaussian_filter(light, detector.blur * um, mode="nearest", truncate=3)
+    sharp = blur(light, detector.blur * um)
     if detector.tail:
-        sharp = (1 - detector.tail) * sharp + detector.tail * _wide_blur(light, detector.tail_width * um)
+        # A Gaussian of a large sigma, on an image four times smaller.
+        small = blur(_blocks(light, 4).mean((1, 3)), detector.tail_width * um / 4)
+        wide = ndimage.uniform_filter(small.repeat(4, axis=0).repeat(4, axis=1), 4)[: shape[0], : shape[1]]
+        sharp = (1 - detector.tail) * sharp + detector.tail * np.asarray(wide, np.float32)
     if detector.defocus:
-        sharp = _defocus(sharp, detector.defocus, um, rng)
+        # Patches some 40 um wide, where tissue does not lie flat.
+        patches = np.clip(smooth_field(rng, shape, 40 * um) + rng.uniform(-1, 0.5), 0, 1)
+        sharp = sharp + patches * (blur(sharp, detector.defocus * um) - sharp)
     if any(detector.shift):
         sharp = ndimage.shift(sharp, [s * um for s in detector.shift], order=1, mode="nearest")
     if detector.shading:
         sharp = sharp * _shading(shape, detector.shading, rng)
     if detector.seam:
-        sharp = _seam(sharp, detector.seam, rng)
+        # Stitching that is off by some pixels shifts the part right of it.
+        right, down = sharp[:, rng.integers(shape[1]) :], rng.random() < 0.5
+        right[...] = np.roll(right, detector.seam if down else -detector.seam, axis=0)
     image = rng.poisson(np.maximum(sharp, 0) * detector.gain).astype(np.float32) / np.float32(detector.gain)
     if detector.hot:
         hot = rng.random(shape) < detector.hot
@@ -123,7 +133,7 @@ def expose(expected: NDArray[np.float32], tissue: Tissue, detector: Detector, rn
     return np.maximum(image, 0)
 
 
-def _autofluorescence(tissue: Tissue, rng: Generator) -> NDArray[np.float32]:
+def _autofluorescence(tissue: Tissue, rng: Generator) -> Image:
     """Background around 1: smooth over tens of um, textured, lower outside of cells and on glass."""
     um = 1 / tissue.pixel_size
     field = rng.uniform(0.1, 0.7) * smooth_field(rng, tissue.shape, rng.uniform(25, 120) * um)
@@ -138,16 +148,7 @@ def _autofluorescence(tissue: Tissue, rng: Generator) -> NDArray[np.float32]:
     return np.asarray(level, np.float32)
 
 
-def _wide_blur(light: NDArray[np.float32], sigma: float) -> NDArray[np.float32]:
-    """Gaussian of a large sigma, on an image four times smaller."""
-    step = 4
-    small = _blocks(light, step).mean((1, 3))
-    small = ndimage.gaussian_filter(small, sigma / step, mode="nearest", truncate=3)
-    wide = ndimage.uniform_filter(np.repeat(np.repeat(small, step, 0), step, 1), step)
-    return np.asarray(wide[: light.shape[0], : light.shape[1]], np.float32)
-
-
-def _clumps(shape: tuple[int, int], count: int, um: float, rng: Generator) -> NDArray[np.float32]:
+def _clumps(shape: tuple[int, int], count: int, um: float, rng: Generator) -> Image:
     """Bright aggregates, debris and red cells, 1 to 8 um wide."""
     light = np.zeros(shape, np.float32)
     for _ in range(min(count, 200)):
@@ -162,7 +163,7 @@ def _clumps(shape: tuple[int, int], count: int, um: float, rng: Generator) -> ND
     return light
 
 
-def _dots(shape: tuple[int, int], count: int, um: float, rng: Generator) -> NDArray[np.float32]:
+def _dots(shape: tuple[int, int], count: int, um: float, rng: Generator) -> Image:
     """Bright dots, all of one width, anywhere."""
     light = np.zeros(shape, np.float32)
     height = np.exp(rng.normal(rng.uniform(-0.7, 1.0), 0.4, count))
@@ -171,7 +172,7 @@ def _dots(shape: tuple[int, int], count: int, um: float, rng: Generator) -> NDAr
     return np.asarray(ndimage.gaussian_filter(light, sigma) * 2 * np.pi * max(sigma, 0.4) ** 2, np.float32)
 
 
-def _shading(shape: tuple[int, int], strength: float, rng: Generator) -> NDArray[np.float32]:
+def _shading(shape: tuple[int, int], strength: float, rng: Generator) -> Image:
     """Vignetting, and at times a stitching seam or stripes."""
     y, x = (np.linspace(-1, 1, n, dtype=np.float32) for n in shape)
     fall = strength * rng.uniform(0, 1)
@@ -184,21 +185,7 @@ def _shading(shape: tuple[int, int], strength: float, rng: Generator) -> NDArray
     return gain.astype(np.float32)
 
 
-def _seam(image: NDArray[np.float32], pixels: int, rng: Generator) -> NDArray[np.float32]:
-    """Shift the part right of a seam along it, as stitching that is off by some pixels does."""
-    image = image.copy()
-    at = int(rng.integers(image.shape[1]))
-    image[:, at:] = np.roll(image[:, at:], pixels if rng.random() < 0.5 else -pixels, axis=0)
-    return image
-
-
-def _defocus(image: NDArray[np.float32], sigma: float, um: float, rng: Generator) -> NDArray[np.float32]:
-    """Blur in patches some 40 um wide: tissue that does not lie flat."""
-    patches = np.clip(smooth_field(rng, image.shape, 40 * um) + rng.uniform(-1, 0.5), 0, 1)
-    return image + patches * (ndimage.gaussian_filter(image, sigma * um, mode="nearest", truncate=3) - image)
-
-
-def _fold(tissue: Tissue, strength: float, rng: Generator) -> NDArray[np.float32]:
+def _fold(tissue: Tissue, strength: float, rng: Generator) -> Image:
     """Factor by which signal grows along a line where the tissue lies doubled; 1 on glass."""
     wander = smooth_field(rng, tissue.shape, 60 / tissue.pixel_size)
     wide = rng.uniform(0.05, 0.25)
@@ -206,15 +193,7 @@ def _fold(tissue: Tissue, strength: float, rng: Generator) -> NDArray[np.float32
     return np.asarray(1 + strength * ridge * ~tissue.glass, np.float32)
 
 
-def _edge_glow(tissue: Tissue, level: float) -> NDArray[np.float32]:
-    """Signal of stain that gathers near glass; it falls off over about 15 um."""
-    if not tissue.glass.any():
-        return np.zeros(tissue.shape, np.float32)
-    away = ndimage.distance_transform_edt(~tissue.glass) * tissue.pixel_size
-    return np.asarray(level * np.exp(-away / 15) * ~tissue.glass, np.float32)
-
-
-def _compress(image: NDArray[np.float32], step: float) -> NDArray[np.float32]:
+def _compress(image: Image, step: float) -> Image:
     """Round the cosine transform of blocks of 8 x 8 pixels, coarser for finer structure, as JPEG does."""
     steps = step * (1 + np.add.outer(np.arange(8), np.arange(8))).reshape(1, 8, 1, 8)
     rounded = np.rint(fft.dctn(_blocks(image, 8), axes=(1, 3), norm="ortho") / steps) * steps
@@ -223,7 +202,7 @@ def _compress(image: NDArray[np.float32], step: float) -> NDArray[np.float32]:
     return np.asarray(back[: image.shape[0], : image.shape[1]], np.float32)
 
 
-def _blocks(image: NDArray[np.float32], side: int) -> NDArray[np.float32]:
+def _blocks(image: Image, side: int) -> Image:
     """Cut an image, padded where needed, into squares: (rows, side, columns, side)."""
     height, width = (-n % side for n in image.shape)
     padded = np.pad(image, ((0, height), (0, width)), mode="edge")

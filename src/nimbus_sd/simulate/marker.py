@@ -9,7 +9,7 @@ import numpy as np
 from numpy.random import Generator
 from numpy.typing import NDArray
 
-from nimbus_sd.simulate.tissue import Tissue, smooth_field
+from nimbus_sd.simulate.tissue import Image, Tissue, smooth_field
 
 Localization = Literal["membrane", "cytoplasm", "nucleus", "granules", "cell"]
 LOCALIZATIONS: tuple[Localization, ...] = get_args(Localization)
@@ -83,11 +83,11 @@ class Stain:
     """
 
     positive: NDArray[np.bool_]
-    specific: NDArray[np.float32]
-    other: NDArray[np.float32]
+    specific: Image
+    other: Image
 
     @property
-    def signal(self) -> NDArray[np.float32]:
+    def signal(self) -> Image:
         """Return the sum of both, float32 (y, x), as :func:`expose` takes it."""
         return self.specific + self.other
 
@@ -105,7 +105,7 @@ def stain(tissue: Tissue, marker: Marker, rng: Generator, positive: NDArray[np.b
 
     Returns
     -------
-    :class:`Stain`: which cells are ``positive``, their ``specific`` signal, ``other`` signal, and both as ``signal``.
+    Which cells are ``positive``, their ``specific`` signal, ``other`` signal, and the sum of both as ``signal``.
     """
     positive = _draw_positive(tissue, marker, rng) if positive is None else positive
     n = len(positive)
@@ -129,12 +129,9 @@ def stain(tissue: Tissue, marker: Marker, rng: Generator, positive: NDArray[np.b
         region = smooth_field(rng, tissue.shape, 60 / tissue.pixel_size) > rng.uniform(0, 1.5)
         other += marker.fibres * np.exp(-((texture / 0.25) ** 2)) * (region & (tissue.depth < 0.8) & ~tissue.glass)
     if marker.crosstalk:
-        leaking = Marker(
-            LOCALIZATIONS[rng.integers(len(LOCALIZATIONS))],
-            prevalence=float(np.exp(rng.uniform(np.log(0.02), np.log(0.6)))),
-            clustering=float(rng.random()),
-            fill=0.1,
-        )
+        where = LOCALIZATIONS[rng.integers(len(LOCALIZATIONS))]
+        share = float(np.exp(rng.uniform(np.log(0.02), np.log(0.6))))
+        leaking = Marker(where, share, clustering=float(rng.random()), fill=0.1)
         other += marker.crosstalk * stain(tissue, leaking, rng).specific
     return Stain(positive, specific, other.astype(np.float32))
 
@@ -156,7 +153,7 @@ def _draw_positive(tissue: Tissue, marker: Marker, rng: Generator) -> NDArray[np
     return positive
 
 
-def _pattern(tissue: Tissue, marker: Marker, rng: Generator) -> NDArray[np.float32]:
+def _pattern(tissue: Tissue, marker: Marker, rng: Generator) -> Image:
     """Relative signal of a positive cell at each pixel, about 1 where it is brightest."""
     in_cell = (tissue.owner > 0).astype(np.float32)
     um = 1 / tissue.pixel_size

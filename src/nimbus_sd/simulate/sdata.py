@@ -61,11 +61,6 @@ def simulate(
         - ``obs["cell_type"]``: the type that was drawn
         - ``X``: mean intensity
 
-    Raises
-    ------
-    KeyError
-        If a type expresses a marker that is not in the panel.
-
     Examples
     --------
     >>> panel = {"CD3": (Marker("membrane", 0.3), Detector())}
@@ -78,12 +73,16 @@ def simulate(
     from spatialdata.models import Image2DModel, Labels2DModel, TableModel
     from spatialdata.transformations import Identity, Scale
 
-    _check(panel, types, n_regions)
+    if not panel or not types or n_regions < 1:
+        given = f"{len(panel)} in `panel`, {len(types)} in `types`, and `n_regions` is {n_regions}"
+        raise ValueError(f"At least one marker, one cell type and one region are needed; there are {given}.")
+    if unknown := sorted({marker for _, markers in types.values() for marker in markers} - set(panel)):
+        raise KeyError(f"`types` names {unknown}, but the panel has only {list(panel)}.")
     rng = np.random.default_rng(rng)
-    images, masks, obs, means, gold = {}, {}, [], [], []
+    images, masks, obs, means, gold, axes = {}, {}, [], [], [], ("c", "y", "x")
     for name in (f"fov{number + 1}" for number in range(n_regions)):
         tissue = draw_tissue(shape, pixel_size, rng, radius=radius, density=0.95)
-        labels, cells = segment(tissue, segmentation or Segmentation(), rng)
+        labels, owners = segment(tissue, segmentation or Segmentation(), rng)
         type_of = _assign_types(tissue, types, rng)
         channels, states = [], []
         for marker_name, (marker, detector) in panel.items():
@@ -93,41 +92,24 @@ def simulate(
             light = expose(stained.signal, tissue, detector, rng)
             levels = light * (detector.gain if detector.counting else _GREY_LEVELS)
             channels.append(np.clip(np.rint(levels), 0, 65535).astype(np.uint16))
-            states.append(truth(stained, tissue, detector, cells)[1:])
-        places = {name: Identity(), f"{name}_um": Scale([pixel_size, pixel_size], axes=("y", "x"))}
+            states.append(truth(stained, tissue, detector, owners)[1:])
+        places = {name: Identity(), f"{name}_um": Scale([pixel_size, pixel_size], axes=axes[1:])}
         images[name] = Image2DModel.parse(
-            np.stack(channels),
-            dims=("c", "y", "x"),
-            c_coords=list(panel),
-            transformations=dict(places),
-            chunks=(1, 1024, 1024),
+            np.stack(channels), axes, c_coords=list(panel), transformations=dict(places), chunks=(1, 1024, 1024)
         )
-        masks[f"{name}_labels"] = Labels2DModel.parse(labels, dims=("y", "x"), transformations=dict(places))
-        area, ids = np.bincount(labels.ravel())[1:], np.arange(1, len(cells))
-        kinds = np.array(list(types), dtype=object)[type_of[cells[1:, 0]]]
+        masks[f"{name}_labels"] = Labels2DModel.parse(labels, axes[1:], transformations=dict(places))
+        area, ids = np.bincount(labels.ravel())[1:], np.arange(1, len(owners))
+        kinds = np.array(list(types), dtype=object)[type_of[owners[1:, 0]]]
         rows = pd.DataFrame({keys.REGION: f"{name}_labels", keys.INSTANCE: ids, "cell_type": kinds})
         obs.append(rows.set_index(f"{name}_labels_" + ids.astype(str).astype(object)))
         means.append(np.stack([np.bincount(labels.ravel(), c.ravel())[1:] / area for c in channels], axis=1))
         gold.append(np.stack(states, axis=1))
-    table = AnnData(
-        np.concatenate(means).astype(np.float32),
-        obs=pd.concat(obs).astype({keys.REGION: "category", "cell_type": "category"}),
-        var=pd.DataFrame(index=pd.Index(list(panel))),
-        layers={keys.GOLD: np.concatenate(gold)},
-    )
+    cells = pd.concat(obs).astype({keys.REGION: "category", "cell_type": "category"})
+    mean, layers = np.concatenate(means).astype(np.float32), {keys.GOLD: np.concatenate(gold)}
+    table = AnnData(mean, obs=cells, var=pd.DataFrame(index=pd.Index(list(panel))), layers=layers)
     present = list(table.obs[keys.REGION].cat.categories)
     table = TableModel.parse(table, region=present, region_key=keys.REGION, instance_key=keys.INSTANCE)
     return SpatialData(images=images, labels=masks, tables={"table": table})
-
-
-def _check(panel: Mapping[str, object], types: Types, n_regions: int) -> None:
-    if not panel or not types or n_regions < 1:
-        raise ValueError(
-            "At least one marker, one cell type and one region are needed; `panel` has "
-            f"{len(panel)}, `types` has {len(types)}, and `n_regions` is {n_regions}."
-        )
-    if unknown := sorted({marker for _, markers in types.values() for marker in markers} - set(panel)):
-        raise KeyError(f"`types` names {unknown}, but the panel has only {list(panel)}.")
 
 
 def _assign_types(tissue: Tissue, types: Types, rng: Generator) -> NDArray[np.int64]:

@@ -13,7 +13,10 @@ from skimage.segmentation import expand_labels
 
 from nimbus_sd.simulate.detector import Detector
 from nimbus_sd.simulate.marker import Stain
-from nimbus_sd.simulate.tissue import Tissue, edge_distance, smooth_field
+from nimbus_sd.simulate.tissue import Image, Labels, Tissue, edge_distance, smooth_field
+
+# True cells of each label, shape (n + 1, 2).
+Cells = NDArray[np.int64]
 
 # A positive cell is undetermined if its specific signal, blurred as the image is, lies below this many standard
 # deviations of noise of the cell's mean, a fifth of its background, and the differences of that between cells.
@@ -52,7 +55,7 @@ class Segmentation:
     grid: float = 0.0
 
 
-def segment(tissue: Tissue, segmentation: Segmentation, rng: Generator) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
+def segment(tissue: Tissue, segmentation: Segmentation, rng: Generator) -> tuple[Labels, Cells]:
     """Segment a tissue.
 
     Parameters
@@ -93,11 +96,11 @@ def segment(tissue: Tissue, segmentation: Segmentation, rng: Generator) -> tuple
     return np.searchsorted(present, labels).astype(np.int32), cells[present]
 
 
-def _expand(labels: NDArray[np.int32], distance: float) -> NDArray[np.int32]:
+def _expand(labels: Labels, distance: float) -> Labels:
     return np.asarray(expand_labels(labels, distance)) if labels.any() else labels
 
 
-def _displace(labels: NDArray[np.int32], segmentation: Segmentation, um: float, rng: Generator) -> NDArray[np.int32]:
+def _displace(labels: Labels, segmentation: Segmentation, um: float, rng: Generator) -> Labels:
     source = []
     for position, offset, n in zip(np.indices(labels.shape, np.float32), segmentation.shift, labels.shape, strict=True):
         field = segmentation.wobble * um * smooth_field(rng, labels.shape, rng.uniform(2, 6) * um) + offset * um
@@ -105,9 +108,7 @@ def _displace(labels: NDArray[np.int32], segmentation: Segmentation, um: float, 
     return labels[tuple(source)]
 
 
-def _split(
-    labels: NDArray[np.int32], tissue: Tissue, cells: NDArray[np.int64], share: float, rng: Generator
-) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
+def _split(labels: Labels, tissue: Tissue, cells: Cells, share: float, rng: Generator) -> tuple[Labels, Cells]:
     """Cut cells in two along a line through their centre; the second half gets a new number."""
     n = len(cells)
     cut = np.flatnonzero(rng.random(n) < share)
@@ -121,7 +122,7 @@ def _split(
     return np.where(second_half, new[labels], labels).astype(np.int32), np.concatenate([cells, cells[cut]])
 
 
-def _merge(labels: NDArray[np.int32], cells: NDArray[np.int64], share: float, rng: Generator) -> NDArray[np.int32]:
+def _merge(labels: Labels, cells: Cells, share: float, rng: Generator) -> Labels:
     """Join pairs of cells that touch; the second column of ``cells`` is filled in place."""
     if not share:
         return labels
@@ -136,7 +137,7 @@ def _merge(labels: NDArray[np.int32], cells: NDArray[np.int64], share: float, rn
     return target[labels].astype(np.int32)
 
 
-def truth(stained: Stain, tissue: Tissue, detector: Detector, cells: NDArray[np.int64]) -> NDArray[np.float32]:
+def truth(stained: Stain, tissue: Tissue, detector: Detector, cells: Cells) -> Image:
     """Label the cells of a segmentation.
 
     Parameters
@@ -151,8 +152,7 @@ def truth(stained: Stain, tissue: Tissue, detector: Detector, cells: NDArray[np.
     float32 of shape (n + 1,): 1 positive, 0 negative, 0.5 undetermined (below the detection limit, under a fifth of a
     typical positive cell's level, or two cells of different state merged into one); row 0 is 0.
     """
-    n = tissue.n_cells + 1
-    owner = tissue.owner.ravel()
+    n, owner = tissue.n_cells + 1, tissue.owner.ravel()
     blurred = ndimage.gaussian_filter(stained.specific, detector.blur / tissue.pixel_size, mode="nearest", truncate=3)
     sharp_level, _ = _level(stained.specific, owner, n)
     blurred_level, pixels = _level(blurred, owner, n)
@@ -175,9 +175,7 @@ def truth(stained: Stain, tissue: Tissue, detector: Detector, cells: NDArray[np.
     return np.where((cells[:, 1] > 0) & (first != second), 0.5, first).astype(np.float32)
 
 
-def _level(
-    signal: NDArray[np.float32], owner: NDArray[np.int32], n: int
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+def _level(signal: Image, owner: Labels, n: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Brightness of each cell where it is bright, and the number of those pixels."""
     total = np.bincount(owner, signal.ravel(), minlength=n)
     squared = np.maximum(np.bincount(owner, signal.ravel() ** 2, minlength=n), 1e-12)

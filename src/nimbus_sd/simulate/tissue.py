@@ -9,11 +9,15 @@ from numpy.random import Generator
 from numpy.typing import NDArray
 from scipy import ndimage
 
+# Arrays of shape (y, x).
+Image = NDArray[np.float32]
+Labels = NDArray[np.int32]
+
 # Share of tissues with small, densely packed cells, where neighbours are hardest to tell apart.
 _LYMPHOID = 0.45
 
 
-def smooth_field(rng: Generator, shape: tuple[int, int], wavelength: float) -> NDArray[np.float32]:
+def smooth_field(rng: Generator, shape: tuple[int, int], wavelength: float) -> Image:
     """Draw a random field of unit variance whose features are about ``wavelength`` pixels wide."""
     coarse = [max(2, int(np.ceil(n / wavelength)) + 3) for n in shape]
     noise = rng.standard_normal(coarse).astype(np.float32)
@@ -23,17 +27,15 @@ def smooth_field(rng: Generator, shape: tuple[int, int], wavelength: float) -> N
     return np.asarray((field - field.mean()) / max(float(field.std()), 1e-6), np.float32)
 
 
-def _cubic(values: NDArray[np.float32], position: NDArray[np.float64], axis: int) -> NDArray[np.float32]:
+def _cubic(values: Image, position: NDArray[np.float64], axis: int) -> Image:
     """Cubic B-spline of ``values`` at positions along an axis: smooth, and much faster than 2-D interpolation."""
     last = values.shape[axis] - 1
     node = np.minimum(np.floor(position).astype(int), last - 1)
     t = np.expand_dims((position - node).astype(np.float32), 1 - axis)
     weights = ((1 - t) ** 3 / 6, (3 * t**3 - 6 * t**2 + 4) / 6, (-3 * t**3 + 3 * t**2 + 3 * t + 1) / 6, t**3 / 6)
     # A sum of four terms, not a matrix product, whose rounding depends on the number of threads.
-    terms = [
-        w * np.take(values, np.clip(node + step, 0, last), axis) for step, w in zip((-1, 0, 1, 2), weights, strict=True)
-    ]
-    return np.asarray(terms[0] + terms[1] + terms[2] + terms[3], np.float32)
+    a, b, c, d = (w * np.take(values, np.clip(node + k, 0, last), axis) for k, w in enumerate(weights, start=-1))
+    return np.asarray(a + b + c + d, np.float32)
 
 
 @dataclass(frozen=True)
@@ -59,12 +61,12 @@ class Tissue:
     """
 
     pixel_size: float
-    owner: NDArray[np.int32]
-    under: NDArray[np.int32]
+    owner: Labels
+    under: Labels
     nucleus: NDArray[np.bool_]
-    nucleus_depth: NDArray[np.float32]
-    depth: NDArray[np.float32]
-    angle: NDArray[np.float32]
+    nucleus_depth: Image
+    depth: Image
+    angle: Image
     centre: NDArray[np.float64]
     radius: NDArray[np.float64]
     kind: NDArray[np.int8]
@@ -80,7 +82,7 @@ class Tissue:
         """Number of cells drawn."""
         return len(self.radius) - 1
 
-    def at_centres(self, field: NDArray[np.float32]) -> NDArray[np.float32]:
+    def at_centres(self, field: Image) -> Image:
         """Return the values of a field (y, x) at the centres of cells; row 0 unused."""
         row, col = (self.centre / self.pixel_size).astype(int).T
         return field[np.clip(row, 0, self.shape[0] - 1), np.clip(col, 0, self.shape[1] - 1)]
@@ -138,7 +140,7 @@ def draw_tissue(
     return Tissue(pixel_size, owner, under, nuclei, nucleus_depth, depth, angle, centre, radii, kind, glass)
 
 
-def edge_distance(labels: NDArray[np.int32], inside: NDArray[np.bool_]) -> NDArray[np.float64]:
+def edge_distance(labels: Labels, inside: NDArray[np.bool_]) -> NDArray[np.float64]:
     """Distance of pixels inside to the outside or another label, in pixels; the image's edge is no boundary."""
     inside = inside.copy()
     inside[1:] &= labels[1:] == labels[:-1]
@@ -146,9 +148,7 @@ def edge_distance(labels: NDArray[np.int32], inside: NDArray[np.bool_]) -> NDArr
     return np.full(inside.shape, 1e3) if inside.all() else np.asarray(ndimage.distance_transform_edt(inside))
 
 
-def _place(
-    field: tuple[float, float], radius: float, density: float, rng: Generator
-) -> tuple[NDArray, NDArray, NDArray, NDArray, NDArray]:
+def _place(field: tuple[float, float], radius: float, density: float, rng: Generator) -> tuple[NDArray, ...]:
     """Put cell centres on a jittered hexagonal grid whose compartments differ in size, shape and density."""
     step = radius * rng.uniform(1.55, 1.9)
     margin = 2 * radius
@@ -190,10 +190,10 @@ def _place(
 def _paint(
     shape: tuple[int, int],
     pixel_size: float,
-    cells: tuple[NDArray, NDArray, NDArray, NDArray],
+    cells: tuple[NDArray, ...],
     nucleus: float | None,
     rng: Generator,
-) -> tuple[NDArray[np.int32], NDArray[np.int32], NDArray[np.float32], NDArray[np.bool_]]:
+) -> tuple[Labels, Labels, Image, NDArray[np.bool_]]:
     """Give each pixel to the cell in which it lies deepest; the second deepest lies under it. Then draw nuclei."""
     centre, radii, stretch, direction = cells
     typical = float(np.median(radii))
