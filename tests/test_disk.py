@@ -11,7 +11,7 @@ import torch
 from nimbus_sd import _hub
 from nimbus_sd._disk import put_folder, replacing, settle
 from nimbus_sd.models import PUBLISHED, UNet, save
-from nimbus_sd.pl._page import write_page
+from nimbus_sd.pl.report import write_page
 from nimbus_sd.tl import Metaclusters
 
 resource = pytest.importorskip("resource", reason="the size of files is limited on POSIX")

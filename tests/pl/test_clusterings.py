@@ -9,7 +9,7 @@ from matplotlib.colors import to_hex, to_rgba
 from matplotlib.patches import Rectangle
 
 import nimbus_sd as ns
-from nimbus_sd.pl._style import colors_of, distinct
+from nimbus_sd.pl._common import colors_of, distinct
 
 
 @pytest.fixture
@@ -250,7 +250,7 @@ def test_what_is_no_som_is_said():
         (ns.pl.som_stars, som(), {"key": "other"}, KeyError, r"no uns\['other'\]; run `nimbus_sd.tl.flowsom`"),
         (ns.pl.som_stars, adata, {}, KeyError, r"lacks \['counts'\]"),
         (ns.pl.som_stars, som(params={"xdim": 2, "ydim": 2}), {}, ValueError, "6 nodes, which is not xdim x ydim"),
-        (ns.pl.som_stars, som(), {"channels": ["CD4"]}, KeyError, "no channel 'CD4'; it has"),
+        (ns.pl.som_stars, som(), {"channels": ["CD4"]}, KeyError, "no channel 'CD4'; there are"),
         (ns.pl.metacluster_suggestion, som(), {"key": "x"}, KeyError, r"no uns\['x'\]"),
         (ns.pl.metacluster_suggestion, som(), {}, KeyError, "`n_metaclusters` was given"),
     ):

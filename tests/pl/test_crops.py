@@ -104,7 +104,7 @@ def test_the_table_may_call_its_columns_as_it_likes(uneven, rename_columns):
 def test_what_is_not_there_is_named(uneven):
     for what, error, words in (
         ({"kind": "wrong"}, ValueError, "'dim' or 'bright'"),
-        ({"channels": ["CD4"]}, KeyError, r"no column \['CD4'\]; there are \['CD3'\]"),
+        ({"channels": ["CD4"]}, KeyError, r"no channel 'CD4'; there are \['CD3'\]"),
         ({"n_cells": 0}, ValueError, "`n_cells`"),
         ({"layer": "other"}, KeyError, "no layer 'other'"),
     ):
@@ -217,7 +217,7 @@ def test_gallery_is_as_bright_as_what_is_shown(row):
         ({"clusters": "z"}, KeyError, "no cluster 'z'"),
         ({"n_cells": 0}, ValueError, "`n_cells` is 0"),
         ({"width": 0.5}, ValueError, "`width` is 0.5"),
-        ({"channels": ["CD4"]}, KeyError, r"no column \['CD4'\]"),
+        ({"channels": ["CD4"]}, KeyError, r"no channel 'CD4'"),
         ({"channels": ["CD3"] * 4}, ValueError, "one to three"),
         ({"layer": "other"}, KeyError, "no layer 'other'"),
     ],

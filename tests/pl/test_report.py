@@ -195,7 +195,7 @@ def test_examples_are_around_the_middle(scored, write, figures, make_sdata, anno
 @pytest.mark.parametrize(
     ("what", "error", "words"),
     [
-        ({"channels": ["CD4"]}, KeyError, r"no column \['CD4'\]; there are \['DAPI', 'CD3'\]"),
+        ({"channels": ["CD4"]}, KeyError, r"no channel 'CD4'; there are \['DAPI', 'CD3'\]"),
         ({"path": Path("nowhere/run.html")}, FileNotFoundError, r"folder 'nowhere' does not exist"),
         ({"layer": "other"}, KeyError, "no layer 'other'"),
         ({"truth": "other"}, KeyError, "no layer 'other'"),

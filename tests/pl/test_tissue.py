@@ -15,7 +15,7 @@ from spatialdata.models import Image2DModel, Labels2DModel, TableModel
 from spatialdata.transformations import Identity
 
 import nimbus_sd as ns
-from nimbus_sd.pl._style import distinct
+from nimbus_sd.pl._common import distinct
 
 NO_CLUSTER = "#d9d9d9"
 
@@ -187,13 +187,13 @@ def test_elements_may_be_left_out_where_there_is_one(sdata, make_sdata, labels):
         (ns.pl.image, {"channel": "CD33"}, KeyError, "No channel 'CD33'.*Did you mean 'CD3'"),
         (ns.pl.cells, {"color": "CD33"}, KeyError, "No channel or column of obs 'CD33'.*Did you mean 'CD3'"),
         (ns.pl.cells, {"color": "CD3", "groups": ["p"]}, KeyError, "No channel or column of obs 'CD3'"),
-        (ns.pl.cells, {"color": "cluster", "groups": ["z"]}, KeyError, "no cluster 'z'; it has"),
+        (ns.pl.cells, {"color": "cluster", "groups": ["z"]}, KeyError, "no cluster 'z'; there are"),
         (ns.pl.cells, {"color": "CD3", "table_key": "tabel"}, KeyError, r"no table 'tabel'; there are \['table'\]"),
         (ns.pl.cells, {"color": "CD3", "layer": "silver"}, KeyError, r"no layer 'silver'; .*\['gold', 'nimbus'\]"),
         (ns.pl.cells, {"color": "CD3", "crop": (slice(0, 9, 2),) * 2}, ValueError, "without steps"),
         (ns.pl.comparison, {"channels": []}, ValueError, "`channels` is empty"),
         (ns.pl.comparison, {"channels": "CD3", "table_key": "cells"}, KeyError, "no table 'cells'"),
-        (ns.pl.comparison, {"channels": ["CD4"]}, KeyError, r"no column \['CD4'\]"),
+        (ns.pl.comparison, {"channels": ["CD4"]}, KeyError, r"no channel 'CD4'"),
         (ns.pl.comparison, {"channels": "CD3", "layers": ["nimbus", "silver"]}, KeyError, "no layer 'silver'"),
         (ns.pl.comparison, {"channels": "CD3", "ax": np.empty((2, 3))}, ValueError, r"\(2, 3\); \(1, 4\) is needed"),
     ],

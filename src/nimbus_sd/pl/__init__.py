@@ -1,6 +1,6 @@
 """Pictures: every function draws on ``ax``, or in a new figure, and returns its axes."""
 
-from nimbus_sd.pl._style import public
+from nimbus_sd.pl._common import public
 from nimbus_sd.pl.clusterings import composition, metacluster_suggestion, som_stars
 from nimbus_sd.pl.crops import cluster_gallery, disagreement
 from nimbus_sd.pl.evaluation import curve, metrics, score_shape

@@ -14,26 +14,14 @@ from matplotlib.collections import PatchCollection
 from matplotlib.patches import Circle, Rectangle, Wedge
 from matplotlib.ticker import MaxNLocator
 
-from nimbus_sd._table import as_list, clusters_of, region_column
-from nimbus_sd.pl._style import (
-    COLORS,
-    GREY,
-    NO_CLUSTER,
-    axes,
-    colors_of,
-    distinct,
-    legend_beside,
-    legend_size,
-    patches,
-    title,
-)
+from nimbus_sd._table import clusters_of, region_column
+from nimbus_sd.pl import _common
+from nimbus_sd.pl._common import COLORS, GREY, colors_of, distinct, legend_beside, legend_size, patches
 
-# Inches of a composition's bars.
-_BARS = 3.2
-# Of stars, in units of the grid; smaller ones cannot be read.
+# Inches: a composition's bars, a node, and the longer side of a small map.
+_BARS, _NODE, _SMALLEST_MAP = 3.2, 0.42, 3.5
+# Radii of stars, in units of the grid; smaller ones cannot be read.
 _SMALLEST, _LARGEST = 0.27, 0.47
-# Inches of a node, and of the longer side of a small map.
-_NODE, _SMALLEST_MAP = 0.42, 3.5
 # Mean silhouettes that differ by less do not decide between numbers of metaclusters.
 _NEAR = 0.02
 
@@ -65,7 +53,7 @@ def composition(adata: AnnData, groupby: str, *, by: str | None = None, ax: Axes
     clusters, bars = clusters_of(adata, groupby), clusters_of(adata, str(region_column(adata, by).name))
     colors = colors_of(adata, groupby)
     if (clusters.codes < 0).any():
-        colors["no cluster"] = NO_CLUSTER
+        colors["no cluster"] = _common.NO_CLUSTER
     counts = pd.crosstab(np.asarray(bars), clusters.codes).reindex(index=bars.categories).fillna(0)
     counts = counts.reindex(columns=[*range(len(clusters.categories)), -1][: len(colors)], fill_value=0)
     total = counts.sum(axis=1)
@@ -73,16 +61,15 @@ def composition(adata: AnnData, groupby: str, *, by: str | None = None, ax: Axes
     # Inches beside the bars, which keep their size however long the names are.
     left, right = (0.08 * max(map(len, texts)) for texts in (counts.index, numbers))
     wide, high = legend_size(colors)
-    ax = axes(ax, left + _BARS + right + 0.2 + wide, max(0.9 + 0.32 * len(counts), 0.1 + high))
+    ax = _common.axes(ax, left + _BARS + right + 0.2 + wide, max(0.9 + 0.32 * len(counts), 0.1 + high))
     look: dict[str, Any] = {"width": 0.8, "edgecolor": "white", "linewidth": 0.4, "fontsize": "small"}
     counts.div(total, axis=0).plot.barh(stacked=True, color=list(colors.values()), legend=False, ax=ax, **look)
-    last: Any = ax.containers[-1]
-    ax.bar_label(last, numbers, padding=3, fontsize="x-small", color="#333333")
+    ax.bar_label(ax.containers[-1], numbers, padding=3, fontsize="x-small", color="#333333")  # type: ignore[arg-type]
     ax.set(xlim=(0, 1), ylim=(len(counts) - 0.5, -0.5), xlabel="share of cells", ylabel="")
     ax.spines["left"].set_visible(False)
     ax.tick_params(axis="y", length=0)
     # Beyond the numbers of cells.
-    legend_beside(ax, patches(colors), gap=right + 0.1, title=title(groupby), title_fontsize="small")
+    legend_beside(ax, patches(colors), gap=right + 0.1, title=_common.title(groupby), title_fontsize="small")
     return ax
 
 
@@ -117,11 +104,8 @@ def som_stars(
     >>> ax = ns.pl.som_stars(adata, channels=["CD3", "CD8", "CD20"])
     """
     som = _som(adata, key, "codes", "counts", "channels", "metaclusters", "params")
-    names = [str(name) for name in som["channels"]]
-    shown = names if channels is None else [str(name) for name in as_list(channels)]
-    if missing := [name for name in shown if name not in names]:
-        raise KeyError(f"uns[{key!r}] has no channel {', '.join(map(repr, missing))}; it has {names}.")
-    codes = np.nan_to_num(np.asarray(som["codes"], float)[:, [names.index(name) for name in shown]])
+    shown = _common.select(channels, som["channels"], f"uns[{key!r}] has no channel")
+    codes = np.nan_to_num(np.asarray(som["codes"], float)[:, pd.Index(som["channels"]).astype(str).get_indexer(shown)])
     if codes.size and (codes.min() < 0 or codes.max() > 1):
         low, high = codes.min(axis=0), codes.max(axis=0)
         codes = (codes - low) / np.where(high > low, high - low, 1)
@@ -134,10 +118,9 @@ def som_stars(
 
     # In the order of the numbers in their names.
     ordered = sorted(groups.unique(), key=lambda name: (not name.isdigit(), name.zfill(9)))
-    of_group = colors_of(adata, key) if key in adata.obs else {}
-    if not set(ordered) <= set(of_group):
-        of_group = dict(zip(ordered, distinct(len(ordered)), strict=True))
-    of_group = {name: of_group[name] for name in ordered}
+    stored = colors_of(adata, key) if key in adata.obs else {}
+    colors = [stored[name] for name in ordered] if set(ordered) <= set(stored) else distinct(len(ordered))
+    of_group = dict(zip(ordered, colors, strict=True))
     of_marker = dict(zip(shown, distinct(len(shown)), strict=True))
     if ax is None:
         side = max(_NODE, _SMALLEST_MAP / max(xdim, ydim))
@@ -151,12 +134,9 @@ def som_stars(
     ax.add_collection(PatchCollection(discs, facecolors="white", edgecolors=GREY, linewidths=0.4))
     turn = 360 / len(shown)
     for i, name in enumerate(shown):
-        wedges = [
-            # The first marker points up, the others follow clockwise.
-            Wedge(tuple(at), length, 90 - (i + 1) * turn, 90 - i * turn)
-            for at, length in zip(place, radius * np.sqrt(codes[:, i]), strict=True)
-            if length > 0
-        ]
+        lengths = zip(place, radius * np.sqrt(codes[:, i]), strict=True)
+        # The first marker points up, the others follow clockwise.
+        wedges = [Wedge(tuple(at), size, 90 - (i + 1) * turn, 90 - i * turn) for at, size in lengths if size > 0]
         ax.add_collection(PatchCollection(wedges, facecolors=of_marker[name], edgecolors="none"))
     ax.plot(*place[counts == 0].T, "x", color=GREY, markersize=4, linestyle="")
     grid = groups.to_numpy().reshape(xdim, ydim)
@@ -204,9 +184,9 @@ def metacluster_suggestion(adata: AnnData, key: str = "flowsom_nimbus", *, ax: A
     numbers, silhouette = (np.asarray(som["suggestion"][name]) for name in ("n_metaclusters", "silhouette"))
     suggested = int(som["suggestion"]["suggested"])
     best = silhouette[numbers == suggested][0]
-    ax = axes(ax)
+    ax = _common.axes(ax)
     for i, number in enumerate(numbers[silhouette >= best - _NEAR]):
-        label = "about as well" if i == 0 else None
+        label = None if i else "about as well"
         ax.axvspan(number - 0.5, number + 0.5, color=GREY, alpha=0.15, linewidth=0, label=label)
     ax.plot(numbers, silhouette, color=COLORS[0], marker=".", linewidth=1.2, markersize=4)
     ax.plot([suggested], [best], "o", color=COLORS[1], markersize=6, label=f"suggested: {suggested}")

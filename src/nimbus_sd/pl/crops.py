@@ -18,13 +18,13 @@ from spatialdata import SpatialData
 from nimbus_sd import keys
 from nimbus_sd._table import clusters_of, instance_column, region_column
 from nimbus_sd._table import layer as read_layer
-from nimbus_sd.pl._read import channel_names, chosen_clusters, cluster_means, column, factor_of
+from nimbus_sd.pl._common import channel_names, cluster_means, column, factor_of, select
 from nimbus_sd.pl.tissue import Crop, image, panel, region_of, table_of
 from nimbus_sd.spatial import Region, rows_of
 from nimbus_sd.tl import check_count
 
 _CALLED = {"dim": "positive", "bright": "negative"}
-# Of markers on black, and darker on white; colour-blind people can tell them apart.
+# Of markers on black, and darker on white, which colour-blind people can tell apart.
 _LIGHT = np.array([[1.0, 0.15, 0.75], [0.95, 0.85, 0.1], [0.1, 0.65, 1.0]])
 _DARK = ("#c2127f", "#9c8500", "#0072b2")
 # Above the other cells, in mean scores.
@@ -83,16 +83,15 @@ def disagreement(
     """
     if kind not in _CALLED:
         raise ValueError(f"`kind` is {kind!r}; it must be 'dim' or 'bright'.")
-    given = None if ax is None else np.asarray(ax).ravel()
-    n_cells = n_cells if given is None else min(n_cells, given.size)
+    n_cells = n_cells if ax is None else min(n_cells, np.size(np.asarray(ax)))
     if n_cells < 1:
         raise ValueError("`n_cells` and the number of axes must be at least 1.")
     adata = _located_table(sdata, table_key)
     picked = _disagreeing(adata, kind, channel_names(adata, channels), layer, n_cells)
-    columns = min(len(picked), 6)
-    rows = -(-len(picked) // columns)
-    axes = given
-    if axes is None:
+    axes = np.ravel(np.asarray(ax))
+    if ax is None:
+        columns = min(len(picked), 6)
+        rows = -(-len(picked) // columns)
         axes = np.ravel(plt.subplots(rows, columns, figsize=(2 * columns, 2.3 * rows), layout="constrained")[1])
     for cell, here in zip(picked.itertuples(), axes, strict=False):
         crop, inside = _crop_around(region_of(sdata, cell.channel, cell.region), cell, width)
@@ -117,8 +116,8 @@ def _disagreeing(adata: AnnData, kind: str, channels: list[str], layer: str, n_c
         if high > low:
             relative = (mean - low) / (high - low)
             rows = np.flatnonzero((positive & (relative < 0.5) if dim else negative & (relative > 0.5)) & large)
-            columns = {"channel": channel, "row": rows, "score": score[rows], "relative": relative[rows]}
-            parts.append(pd.DataFrame(columns))
+            cells = {"channel": channel, "row": rows, "score": score[rows], "relative": relative[rows]}
+            parts.append(pd.DataFrame(cells))
     names = ", ".join(channels)
     if not parts:
         raise ValueError(f"None of {names} has cells called positive, brighter on average, and negative.")
@@ -185,7 +184,7 @@ def cluster_gallery(
     (2, 4)
     """
     adata = _located_table(sdata, table_key)
-    wanted = chosen_clusters(adata, groupby, clusters)
+    wanted = select(clusters, clusters_of(adata, groupby).categories, f"obs[{groupby!r}] has no cluster")
     check_count("n_cells", n_cells, 1)
     check_count("width", width, 1)
     given = None if channels is None else channel_names(adata, channels)
@@ -210,8 +209,8 @@ def cluster_gallery(
     place = picked.groupby(["cluster", "kind"]).cumcount() + n_cells * (picked["kind"] == "doubtful")
     for cell, number, (pixels, inside) in zip(picked.itertuples(), place, crops, strict=True):
         here = axes[wanted.index(cell.cluster), number]
-        top = np.array([tops[name] if tops[name] > 0 else 1.0 for name in markers[cell.cluster]])
-        mixed = np.tensordot(np.clip(pixels / top[:, None, None], 0, 1), _LIGHT[: len(top)], axes=(0, 0))
+        top = np.array([tops[name] if tops[name] > 0 else 1.0 for name in markers[cell.cluster]])[:, None, None]
+        mixed = np.tensordot(np.clip(pixels / top, 0, 1), _LIGHT[: len(top)], axes=(0, 0))
         here.imshow(np.clip(mixed, 0, 1), interpolation="nearest")
         here.contour(inside, [0.5], colors=["white"], linewidths=1.2)
         if cell.nearest:
@@ -224,7 +223,7 @@ def cluster_gallery(
 def _typical_and_doubtful(
     sdata: SpatialData, adata: AnnData, groupby: str, layer: str, wanted: Sequence[str], n_cells: int
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Pick cells of each cluster by their distance to the means of clusters, the most typical and doubtful first.
+    """Pick cells by their distance to the means of clusters, the most typical and doubtful first.
 
     Returns their ``cluster``, ``kind``, ``row``, ``nearest`` (other cluster, "" of typical cells) and place, and the
     means, clusters x channels with a score.
@@ -240,13 +239,13 @@ def _typical_and_doubtful(
     cut = _cut_by_edge(sdata, adata, clusters.isin(wanted))
     picked: list[tuple[str, str, int, str]] = []
     for name in wanted:
-        own = means.index.get_loc(name)
-        rows = np.flatnonzero(fit & (clusters.codes == own))
+        code = means.index.get_loc(name)
+        rows = np.flatnonzero(fit & (clusters.codes == code))
         distance = np.nan_to_num(cdist(values[rows], centres), nan=np.inf)
-        near = distance[:, own].copy()
+        near = distance[:, code].copy()
         typical = rows[np.lexsort((near, cut[rows]))[:n_cells]]
         picked += [(name, "typical", row, "") for row in typical]
-        distance[:, own] = np.inf
+        distance[:, code] = np.inf
         if np.isfinite(distance).any():
             doubtful = np.argsort(distance.min(axis=1) - near, kind="stable")[:n_cells]
             other = means.index[distance[doubtful].argmin(axis=1)]
@@ -289,7 +288,7 @@ def _cut_by_edge(sdata: SpatialData, adata: AnnData, asked: NDArray[np.bool_]) -
             last_row, last_column = (slice(size - 1, size) for size in region.shape)
             edges = ((first, whole), (last_row, whole), (whole, first), (whole, last_column))
             rows, ids = rows_of(adata, name)
-            cut[rows[np.isin(ids, np.concatenate([np.unique(region.read_labels(*edge)) for edge in edges]))]] = True
+            cut[rows[np.isin(ids, np.concatenate([region.read_labels(*edge).ravel() for edge in edges]))]] = True
     return cut
 
 
@@ -328,10 +327,8 @@ def _crop_around(region: Region, cell: Any, width: int) -> tuple[Crop, NDArray[n
     crop = (slice(top, top + width), slice(left, left + width))
     inside = region.read_labels(*crop) == cell.instance
     if not inside.any():
-        raise ValueError(
-            f"Cell {cell.instance} of {region.labels_key!r} is not around its place in obsm[{keys.SPATIAL!r}], "
-            f"{cell.x:g}, {cell.y:g}; it must be x and y in pixels of the image {region.image_key!r}."
-        )
+        place = f"x = {cell.x:g}, y = {cell.y:g} in obsm[{keys.SPATIAL!r}], in pixels of the image"
+        raise ValueError(f"Cell {cell.instance} of {region.labels_key!r} is not around its place: {place}.")
     return crop, inside
 
 

@@ -17,22 +17,20 @@ from scipy.ndimage import gaussian_filter1d
 from nimbus_sd import keys
 from nimbus_sd._table import as_list, judged, scaled_arcsinh
 from nimbus_sd._table import layer as read_layer
-from nimbus_sd.pl._read import holds_scores
-from nimbus_sd.pl._style import COLORS, GREY, axes, legend_beside, say_empty, title
+from nimbus_sd.pl._common import COLORS, GREY, axes, channel_names, holds_scores, legend_beside, say_empty, title
 
 # The last two are lengths of dashes and gaps: long dashes, and a dash with two dots.
 _STYLES: tuple[Any, ...] = ("-", "--", ":", "-.", (0, (7, 3)), (0, (5, 1.5, 1, 1.5, 1, 1.5)))
 _WIDTHS = (1.4, 0.7, 2.4, 3.4)
 _LEGEND_ROWS = 20
-# Cells of a bin.
-_FEW = 10
+# Bins of a density, and cells of a bin of reliability that are few.
+_BINS, _FEW = 256, 10
 # Columns of x and y of the curves that are drawn in a square, and why there may be none.
 _SQUARE = {
     ("false_positive_rate", "true_positive_rate"): "no channel has both classes",
     ("recall", "precision"): "no channel has positive cells",
     ("score", "observed"): "no scores",
 }
-_BINS = 256
 
 
 def curve(
@@ -85,17 +83,12 @@ def curve(
     spans = table.groupby("layer", sort=False)["threshold"].agg(["min", "max"]).dropna()
     within = (spans["min"] >= 0) & (spans["max"] <= 1)
     if within.any() and not within.all():
-        raise ValueError(
-            f"Thresholds of {list(spans.index[within])} are in [0, 1], those of {list(spans.index[~within])} are in "
-            'other units and do not share an axis with them. Draw one layer at a time: table[table["layer"] == "..."].'
-        )
-    metrics = metrics[-1:] if table["channel"].nunique() > 1 else metrics
-    if len(metrics) == 1:
-        return _draw_lines(table, "threshold", metrics[0], ax, "no labelled cell with a value")
-    table = table.melt(["layer", "threshold"], metrics, "channel", "value")
-    ax = _draw_lines(table, "threshold", "value", ax, "no labelled cell with a value")
-    ax.set_ylabel("")
-    return ax
+        names = f"{list(spans.index[within])} are in [0, 1], those of {list(spans.index[~within])} in other units"
+        raise ValueError(f'Thresholds of {names}. Draw one layer at a time: table[table["layer"] == "..."].')
+    y = metrics[-1]
+    if len(metrics) > 1 and table["channel"].nunique() <= 1:
+        table, y = table.melt(["layer", "threshold"], metrics, "channel", "value"), "value"
+    return _draw_lines(table, "threshold", y, ax, "no labelled cell with a value")
 
 
 def metrics(table: pd.DataFrame, *, metric: str = "f1", ax: Axes | None = None) -> Axes:
@@ -194,22 +187,20 @@ def score_shape(
     """
     if scale not in ("auto", "linear", "arcsinh"):
         raise ValueError(f"`scale` is {scale!r}; it must be 'auto', 'linear' or 'arcsinh'.")
-    if channel is not None and channel not in adata.var_names:
-        raise KeyError(f"There is no channel {channel!r}; there are {list(adata.var_names)}.")
-    part = adata if channel is None else adata[:, [channel]]
+    part = adata if channel is None else adata[:, channel_names(adata, channel)]
     values = read_layer(part, pred)
     curved = scale == "arcsinh" or (scale == "auto" and not holds_scores(pred, read_layer(adata, pred)))
     values = scaled_arcsinh(values) if curved else values
-    known = np.isfinite(values)
-    classes = [(known, GREY, "cells")]
+    finite = np.isfinite(values)
+    classes = [(finite, GREY, "cells")]
     if truth is not None:
         labels = read_layer(part, truth)
-        sure = known & judged(labels, likely=likely)
-        classes = [(sure & (labels < 0.5), COLORS[0], "negative"), (sure & (labels > 0.5), COLORS[1], "positive")]
+        used = finite & judged(labels, likely=likely)
+        classes = [(used & (labels < 0.5), COLORS[0], "negative"), (used & (labels > 0.5), COLORS[1], "positive")]
     ax = axes(ax)
     low, high = 0.0, 1.0
-    if known.any() and (curved or not holds_scores(pred, values)):
-        low, high = float(values[known].min()), float(values[known].max())
+    if finite.any() and (curved or not holds_scores(pred, values)):
+        low, high = float(values[finite].min()), float(values[finite].max())
     for cells, color, name in classes:
         if cells.any():
             x, y = _density(values[cells], low, high)
@@ -232,24 +223,22 @@ def _check_source(table: pd.DataFrame, columns: Sequence[str], source: str) -> N
 
 def _draw_lines(table: pd.DataFrame, x: str, y: str, ax: Axes | None, why: str) -> Axes:
     """Draw lines of all channels and layers, a legend beside them, and a note on those that have none."""
-    known = table.dropna(subset=[x, y])
-    without = [name for name in table["channel"].unique() if name not in set(known["channel"])]
+    drawn = table.dropna(subset=[x, y])
+    without = [name for name in table["channel"].unique() if name not in set(drawn["channel"])]
     looks, entries = _looks(table)
     entries = {name: look for name, look in entries.items() if name not in without}
     several = len(entries) > 1
     ax = axes(ax, 3.6 + 1.8 * several * -(-len(entries) // _LEGEND_ROWS), 3.4)
-    label = "share of positive cells" if y == "observed" else title(y)
+    label = {"observed": "share of positive cells", "value": ""}.get(y, title(y))
     ax.set(xlabel=title(x), ylabel=label, ylim=(-0.02, 1.02))
-    if known.empty:
+    if drawn.empty:
         say_empty(ax, why)
         return ax
-    for key, part in known.groupby(["layer", "channel"], sort=False):
+    for key, part in drawn.groupby(["layer", "channel"], sort=False):
         ax.plot(part[x], part[y], **looks[key])
         if y == "observed":
-            # A dot per bin, as large as it has cells.
-            alpha: Any = np.where(part["cells"] < _FEW, 0.15, 0.55)
-            size = 8 + 80 * part["cells"] / part["cells"].max()
-            ax.scatter(part[x], part[y], size, looks[key]["color"], alpha=alpha, linewidth=0, zorder=1)
+            dots: dict[str, Any] = {"alpha": np.where(part["cells"] < _FEW, 0.15, 0.55), "linewidth": 0, "zorder": 1}
+            ax.scatter(part[x], part[y], 8 + 80 * part["cells"] / part["cells"].max(), looks[key]["color"], **dots)
     if several:
         handles = [Line2D([], [], **look, label=title(name)) for name, look in entries.items()]
         legend_beside(ax, handles, rows=_LEGEND_ROWS, fontsize="x-small", handlelength=3.5)

@@ -23,8 +23,7 @@ from nimbus_sd import keys
 from nimbus_sd._table import clusters_of
 from nimbus_sd._table import layer as read_layer
 from nimbus_sd.labels import check_silver as check_labels
-from nimbus_sd.pl._read import channel_names, cluster_means, holds_scores
-from nimbus_sd.pl._style import COLORS, GREY, brightness, colors_of, title
+from nimbus_sd.pl._common import COLORS, GREY, brightness, channel_names, cluster_means, colors_of, holds_scores, title
 
 # Inches: a row or column, all of many rows, trees, bars with numbers, and ribbons.
 _CELL, _TALL = 0.27, 14.0
@@ -75,7 +74,7 @@ def score_matrix(
     """
     values, meaning = _scaled_means(adata, groupby, layer, channels)
     size = clusters_of(adata, groupby).value_counts().to_numpy()
-    rows, columns = (_tree(side) if dendrogram else None for side in (values.to_numpy(), values.to_numpy().T))
+    rows, columns = (_tree(side) if dendrogram else None for side in (values, values.T))
     order = _leaves(rows, len(values))
     values, size = values.iloc[order, _leaves(columns, values.shape[1])], size[order]
     ax = ax or _new_axes(values, _TREE + _BARS + 0.3, _TREE + 0.3)
@@ -140,24 +139,21 @@ def merging(
     >>> adata.obs["lineage"] = adata.obs["cell_type"].replace({"CD4 T cell": "T cell", "CD8 T cell": "T cell"})
     >>> axes = ns.pl.merging(adata, "cell_type", "lineage", "gold")
     """
-    counts = _crosstab(adata, before, after)
+    counts = pd.crosstab(*_in_both(adata, before, after), dropna=False)
     (left, _), (right, meaning) = (_scaled_means(adata, key, layer, channels) for key in (before, after))
-    columns = _leaves(_tree(left.to_numpy().T), left.shape[1])
-    down = _leaves(_tree(right.to_numpy()), len(right))
+    alike, columns, down = (_leaves(_tree(side), len(side)) for side in (left, left.T, right))
     # Rows on the left follow the metacluster that most of their cells are in, like by like within it.
-    home = np.argsort(down)[counts.to_numpy().argmax(axis=1)]
-    order = np.lexsort((np.argsort(_leaves(_tree(left.to_numpy()), len(left))), home))
+    order = np.lexsort((np.argsort(alike), np.argsort(down)[counts.to_numpy().argmax(axis=1)]))
     left, right, counts = left.iloc[order, columns], right.iloc[down, columns], counts.iloc[order, down]
+    axes = np.ravel(np.asarray(ax))
     if ax is None:
         wide = _extent(left.shape[1])
-        below, *names = (0.08 * max(map(len, map(str, side))) for side in (left.columns, left.index, right.index))
-        size = (2 * wide + _FLOW + sum(names) + 1.1, max(_extent(len(left)), 2.0) + below + 0.5)
+        below, *beside = (_inches(names) for names in (left.columns, left.index, right.index))
+        size = (2 * wide + _FLOW + sum(beside) + 1.1, max(_extent(len(left)), 2.0) + below + 0.5)
         grid = {"width_ratios": [wide, _FLOW, wide], "wspace": 0.01}
         axes = plt.subplots(1, 3, figsize=size, gridspec_kw=grid, layout="constrained")[1]
         label = {"label": meaning, "ticks": [0, 0.5, 1]}
         axes[0].figure.colorbar(ScalarMappable(cmap=cmap), ax=axes[2], shrink=0.5, aspect=14, **label)
-    else:
-        axes = np.ravel(np.asarray(ax))
     if len(axes) != 3:
         raise ValueError(f"`ax` has {len(axes)} axes; three are needed: before, ribbons, after.")
     for here, key, values in ((axes[0], before, left), (axes[2], after, right)):
@@ -216,9 +212,9 @@ def check_silver(
     types = clusters_of(adata, cell_type_key)
     labels = pd.DataFrame(read_layer(adata, silver), columns=adata.var_names)[list(values.columns)]
     groups = labels.groupby(np.asarray(types.codes))
-    low, high = (bound.reindex(range(len(values))).to_numpy() for bound in (groups.min(), groups.max()))
-    signs = np.vectorize(lambda label: _SIGNS.get(label, ""))(np.where(low == high, low, np.nan))
-    _write_into(drawn, values, signs, min(map(_font_size, values.shape)))
+    low, high = (bound.reindex(range(len(values))) for bound in (groups.min(), groups.max()))
+    signs = low.where(low == high).map(lambda label: _SIGNS.get(label, ""))
+    _write_into(drawn, values, signs.to_numpy(), min(map(_font_size, values.shape)))
     for x, (_, row) in enumerate(table.iterrows()):
         for name in filter(None, (row["positive_type"], row["negative_type"]) if row["reason"] else ()):
             y = values.index.get_loc(name)
@@ -255,8 +251,8 @@ def compare_clusterings(adata: AnnData, a: str, b: str, *, cmap: str = "Blues", 
     >>> ns.pl.compare_clusterings(adata, "cell_type", "immune").get_title()
     'adjusted Rand index 0.30'
     """
-    counts = _crosstab(adata, a, b)
-    counts = counts.loc[counts.any(axis=1), counts.any(axis=0)]
+    rows, columns = _in_both(adata, a, b)
+    counts = pd.crosstab(rows, columns)
     share = counts.div(counts.sum(axis=1), axis=0)
     # A column belongs to the row that has most of it; within a row the largest comes first.
     share = share.iloc[:, np.lexsort((-counts.to_numpy().max(axis=0), counts.to_numpy().argmax(axis=0)))]
@@ -267,9 +263,7 @@ def compare_clusterings(adata: AnnData, a: str, b: str, *, cmap: str = "Blues", 
         percent = share.map(lambda part: f"{100 * part:.0f}" if part >= _NOTABLE else "").to_numpy()
         _write_into(drawn, share, percent, "x-small")
     ax.set(xlabel=title(b), ylabel=title(a))
-    rows, columns = (clusters_of(adata, key).codes for key in (a, b))
-    both = (rows >= 0) & (columns >= 0)
-    ax.set_title(f"adjusted Rand index {adjusted_rand_score(rows[both], columns[both]):.2f}", fontsize="medium")
+    ax.set_title(f"adjusted Rand index {adjusted_rand_score(rows.codes, columns.codes):.2f}", fontsize="medium")
     return ax
 
 
@@ -288,21 +282,20 @@ def _scaled_means(
     return (mean - mean.min()) / spread, f"{title(layer)},\nlowest to highest cluster"
 
 
-def _crosstab(adata: AnnData, a: str, b: str) -> pd.DataFrame:
-    """Count the cells that are in each cluster of one column and each of another; some must be in both."""
-    rows, columns = clusters_of(adata, a), clusters_of(adata, b)
-    both = (rows.codes >= 0) & (columns.codes >= 0)
+def _in_both(adata: AnnData, a: str, b: str) -> tuple[pd.Categorical, pd.Categorical]:
+    """Return two columns of clusters, of the cells that have one in both."""
+    first, second = clusters_of(adata, a), clusters_of(adata, b)
+    both = (first.codes >= 0) & (second.codes >= 0)
     if not both.any():
         raise ValueError(f"No cell has a cluster in both obs[{a!r}] and obs[{b!r}].")
-    counts = pd.crosstab(np.asarray(rows[both]), np.asarray(columns[both]))
-    return counts.reindex(index=rows.categories, columns=columns.categories, fill_value=0)
+    return first[both], second[both]
 
 
-def _tree(values: NDArray) -> NDArray[np.float64] | None:
+def _tree(values: pd.DataFrame) -> NDArray[np.float64] | None:
     """Cluster rows hierarchically (average linkage, Euclidean), like by like; None where none are alike."""
     if len(values) < 3:
         return None
-    tree = linkage(np.nan_to_num(values), "average", optimal_ordering=len(values) <= 500)
+    tree = linkage(np.nan_to_num(values.to_numpy()), "average", optimal_ordering=len(values) <= 500)
     return np.asarray(tree) if tree[-1, 2] > 0 else None
 
 
@@ -313,9 +306,14 @@ def _leaves(tree: NDArray[np.float64] | None, n: int) -> NDArray[np.intp]:
 
 def _new_axes(values: pd.DataFrame, right: float, above: float) -> Axes:
     """Make a figure in which rows and columns are squares, with room for names, and inches beside the matrix."""
-    left, below = (0.08 * max(map(len, map(str, names))) for names in (values.index, values.columns))
     height, width = map(_extent, values.shape)
-    return plt.subplots(figsize=(max(width + left + right, 2.5), height + below + above), layout="constrained")[1]
+    size = (max(width + _inches(values.index) + right, 2.5), height + _inches(values.columns) + above)
+    return plt.subplots(figsize=size, layout="constrained")[1]
+
+
+def _inches(names: pd.Index) -> float:
+    """Return the room that names take."""
+    return 0.08 * max(map(len, map(str, names)))
 
 
 def _extent(n: int) -> float:

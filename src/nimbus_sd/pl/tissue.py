@@ -19,8 +19,8 @@ from spatialdata import SpatialData
 from nimbus_sd import keys
 from nimbus_sd._table import as_list, clusters_of
 from nimbus_sd.pixels import interior
-from nimbus_sd.pl._read import chosen_clusters, column, factor_of, holds_scores
-from nimbus_sd.pl._style import NO_CLUSTER, colors_of, legend_beside, legend_size, patches, title
+from nimbus_sd.pl import _common
+from nimbus_sd.pl._common import NO_CLUSTER, colors_of, column, factor_of, high_end, title
 from nimbus_sd.spatial import Region, find_regions, not_found, rows_of
 
 Crop: TypeAlias = tuple[slice, slice]
@@ -28,10 +28,8 @@ WHOLE: Crop = (slice(None), slice(None))
 
 _UNIT = "negative (0) to positive (1)"
 _NOT_SCORED = "#f7d9f7"
-# Pixels a side; figures have fewer.
-_MOST = 2500
-# Inches of a picture beside a legend.
-_SIDE = 4.8
+# Pixels a side, of which figures have fewer, and inches of a picture beside a legend.
+_MOST, _SIDE = 2500, 4.8
 
 
 def image(
@@ -58,7 +56,7 @@ def image(
     outlines
         Whether to draw the outlines of cells.
     table_key
-        Table whose normalisation factor is used where it has one; else the 99.9 % quantile of what is shown.
+        Table whose normalisation factor is used; where it has none, the 99.9 % quantile of what is shown.
     {ax}
 
     Returns
@@ -74,11 +72,8 @@ def image(
     region = region_of(sdata, channel, labels_key, image_key)
     pixels = region.read_image([0], *crop)[0].astype(np.float32)
     top = factor_of(sdata.tables[table_key], channel) if table_key in sdata.tables else None
-    if top is None:
-        positive = pixels[pixels > 0]
-        top = float(np.quantile(positive, 0.999)) if positive.size else 1.0
     ax = panel(ax)
-    ax.imshow(pixels, cmap="gray", vmin=0, vmax=top, interpolation="nearest")
+    ax.imshow(pixels, cmap="gray", vmin=0, vmax=top or high_end(pixels[pixels > 0]), interpolation="nearest")
     if outlines:
         labels = region.read_labels(*crop)
         edge = np.ma.masked_equal((labels > 0) & ~interior(labels), 0)
@@ -151,24 +146,23 @@ def cells(
         low, high, colors = 0.0, top, plt.colormaps[cmap].with_extremes(under=_NOT_SCORED)
     else:
         clusters, color_of = clusters_of(adata, color), colors_of(adata, color)
-        wanted = chosen_clusters(adata, color, groups)
+        wanted = _common.select(groups, clusters.categories, f"obs[{color!r}] has no cluster")
         # As small as codes are, since pictures may be large.
         values = np.append(clusters.codes, np.int8(-1))
         palette = [color_of[name] if name in wanted else NO_CLUSTER for name in clusters.categories]
         low, high, colors = -0.5, len(palette) - 0.5, ListedColormap(palette).with_extremes(under=NO_CLUSTER)
     labels, rows, borders, step = _read_cells(adata, region, crop)
     shown = np.ma.masked_array(values[rows], labels == 0)
-    named: dict[str, str] = {}
+    legend: dict[str, str] = {}
     if not by_channel:
-        codes = np.unique(shown.compressed())
-        present = {clusters.categories[code] if code >= 0 else None for code in codes}
-        named = {name: color_of[name] for name in wanted if name in present}
-        if len(named) < len(present):
-            named["other cells" if groups is not None else "no cluster"] = NO_CLUSTER
+        present = {clusters.categories[code] if code >= 0 else None for code in np.unique(shown.compressed())}
+        legend = {name: color_of[name] for name in wanted if name in present}
+        if len(legend) < len(present):
+            legend["other cells" if groups is not None else "no cluster"] = NO_CLUSTER
     new = ax is None
     if ax is None:
-        beside = (1.2, 0.0) if by_channel else legend_size(named)
-        _, ax = plt.subplots(figsize=(_SIDE + beside[0], max(_SIDE, 0.3 + beside[1])), layout="compressed")
+        beside, tall = (1.2, 0.0) if by_channel else _common.legend_size(legend)
+        ax = plt.subplots(figsize=(_SIDE + beside, max(_SIDE, 0.3 + tall)), layout="compressed")[1]
     panel(ax).set(facecolor="black", title=f"{color}: {title(layer)}" if by_channel else title(color))
     height, width = (step * size - 0.5 for size in labels.shape)
     style: dict[str, Any] = {"extent": (-0.5, width, height, -0.5), "interpolation": "nearest"}
@@ -179,7 +173,7 @@ def cells(
         label, extend = (f"{title(layer)}, 0 to the {name_of_top}", "max") if name_of_top else (_UNIT, "neither")
         ax.figure.colorbar(drawn, ax=ax, label=label, extend=extend, shrink=0.7)
     elif new:
-        legend_beside(ax, patches(named))
+        _common.legend_beside(ax, _common.patches(legend))
     return ax
 
 
@@ -257,10 +251,7 @@ def table_of(sdata: SpatialData, table_key: str) -> AnnData:
 
 
 def region_of(
-    sdata: SpatialData,
-    channels: str | Sequence[str] | None,
-    labels_key: str | None = None,
-    image_key: str | None = None,
+    sdata: SpatialData, channels: str | Sequence[str] | None, labels_key: str | None, image_key: str | None = None
 ) -> Region:
     """Find the region that a picture shows, with these channels or all, or say which regions there are."""
     if labels_key is None:
@@ -283,13 +274,11 @@ def panel(ax: Axes | None) -> Axes:
 def _scale(adata: AnnData, layer: str, channel: str) -> tuple[float, str]:
     """Return the value that has the last colour and what it is; no name for scores and labels, where it is 1."""
     values = column(adata, layer, channel)
-    if holds_scores(layer, values):
+    if _common.holds_scores(layer, values):
         return 1.0, ""
-    if (factor := factor_of(adata, channel)) is not None:
+    if factor := factor_of(adata, channel):
         return factor, "normalisation factor"
-    finite = values[np.isfinite(values)]
-    top = float(np.quantile(finite, 0.999)) if finite.size else 1.0
-    return (top if top > 0 else 1.0), "99.9 % quantile"
+    return high_end(values[np.isfinite(values)]), "99.9 % quantile"
 
 
 def _meaning(adata: AnnData, layers: Sequence[str], channels: Sequence[str]) -> str:
@@ -305,17 +294,13 @@ def _meaning(adata: AnnData, layers: Sequence[str], channels: Sequence[str]) -> 
 
 def _check_crop(crop: object) -> None:
     if not isinstance(crop, tuple | list) or len(crop) != 2 or not all(isinstance(side, slice) for side in crop):
-        raise ValueError(
-            f"`crop` is {crop!r}; it must be two slices, of rows and of columns, as (slice(0, 100), slice(50, 200))."
-        )
+        raise ValueError(f"`crop` is {crop!r}; it must be two slices, such as (slice(0, 100), slice(50, 200)).")
 
 
-def _read_cells(
-    adata: AnnData, region: Region, crop: Crop
-) -> tuple[NDArray[np.int64], NDArray[np.intp], NDArray[np.bool_], int]:
-    """Read the cells of a crop, block by block, of a large one only every ``step``-th pixel in each direction.
+def _read_cells(adata: AnnData, region: Region, crop: Crop) -> tuple[NDArray, NDArray, NDArray[np.bool_], int]:
+    """Read cells block by block, of a large crop only every ``step``-th pixel in each direction.
 
-    Returns labels (0 = no cell), their rows in the table (-1 = none) and borders between cells, all (h, w), and step.
+    Returns labels (0 = no cell), their rows in the table (-1 = none), borders between cells, all (h, w), and ``step``.
     """
     _check_crop(crop)
     bounds = [side.indices(size) for side, size in zip(crop, region.shape, strict=True)]

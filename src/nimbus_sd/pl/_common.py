@@ -1,7 +1,6 @@
-"""What all pictures share: descriptions of parameters, colours, names, axes and legends."""
+"""What pictures share: descriptions of parameters, reading of tables, colours, axes and legends."""
 
 import re
-import textwrap
 from collections.abc import Iterable, Mapping, Sequence
 from functools import wraps
 from typing import Any
@@ -20,7 +19,7 @@ from matplotlib.transforms import ScaledTranslation
 from numpy.typing import ArrayLike, NDArray
 
 from nimbus_sd import keys
-from nimbus_sd._table import clusters_of
+from nimbus_sd._table import as_list, clusters_of, layer
 from nimbus_sd.tl import GREYS
 
 # Okabe and Ito 2008, darkest first; the yellow is too pale for lines on white.
@@ -28,6 +27,7 @@ COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#00
 GREY = "#777777"
 NO_CLUSTER = "#d9d9d9"
 _ROWS = 26
+_INTENSITIES = (keys.INTEGRATED, keys.MEDIAN, keys.ERODED)
 
 _TITLES = {
     keys.NIMBUS: "scores",
@@ -60,9 +60,9 @@ _PARAMETERS = {
 def public(draw: Any) -> Any:
     """Put shared descriptions in the place of ``{parameter}`` in a docstring, and draw names literally."""
 
-    def describe(found: re.Match[str]) -> str:
-        name = found[2].removeprefix("located_").removeprefix("scaled_")
-        return textwrap.indent(f"{name}\n    {_PARAMETERS[found[2]]}", found[1])
+    def describe(match: re.Match[str]) -> str:
+        indent, key = match.groups()
+        return f"{indent}{re.sub('^(located|scaled)_', '', key)}\n{indent}    {_PARAMETERS[key]}"
 
     @wraps(draw)
     def draw_literally(*args: Any, **kwargs: Any) -> Any:
@@ -79,6 +79,51 @@ def literal(drawn: Artist) -> None:
     """Let ``$`` in names stand for itself: two of them would make a formula, or an error where they are none."""
     for text in drawn.findobj(Text):
         text.set_parse_math(False)
+
+
+def select(names: str | Sequence[str] | None, available: Iterable[Any], nothing: str) -> list[str]:
+    """Return the names asked for, or all; raise a KeyError, which begins with ``nothing``, if one does not exist."""
+    available = [str(name) for name in available]
+    names = available if names is None else [str(name) for name in as_list(names)]
+    if missing := [name for name in names if name not in available]:
+        raise KeyError(f"{nothing} {', '.join(map(repr, missing))}; there are {available}.")
+    return names
+
+
+def channel_names(adata: AnnData, channels: str | Sequence[str] | None) -> list[str]:
+    """Return the channels asked for, or all."""
+    return select(channels, adata.var_names, "The table has no channel")
+
+
+def column(adata: AnnData, name: str, channel: str) -> NDArray:
+    """Return one channel of a layer, shape (cells,), without a dense copy of the others."""
+    return layer(adata[:, channel_names(adata, channel)], name)[:, 0]
+
+
+def holds_scores(name: str, values: NDArray) -> bool:
+    """Say whether values of a layer are scores or labels, in [0, 1], rather than intensities or the like."""
+    return name not in _INTENSITIES and not ((values < 0) | (values > 1)).any()
+
+
+def factor_of(adata: AnnData, channel: str) -> float | None:
+    """Return the normalisation factor of a channel; None where there is none above 0."""
+    tables = {key: table for key, table in adata.varm.items() if str(key).endswith("_normalization")}
+    table = tables.get(f"{keys.NIMBUS}_normalization", next(iter(tables.values()), None))
+    known = table is not None and channel in table.index and table.loc[channel, "factor"] > 0
+    return float(table.loc[channel, "factor"]) if known else None
+
+
+def high_end(values: NDArray) -> float:
+    """Return the 99.9 % quantile of values, or 1 where it is not above 0 or there are none."""
+    top = float(np.quantile(values, 0.999)) if values.size else 0.0
+    return top if top > 0 else 1.0
+
+
+def cluster_means(adata: AnnData, groupby: str, values: pd.DataFrame) -> pd.DataFrame:
+    """Average cells x channels over the cells of each cluster that have a value: clusters x channels."""
+    clusters = clusters_of(adata, groupby)
+    means = values.groupby(np.asarray(clusters.codes)).mean()
+    return means.reindex(range(len(clusters.categories))).set_axis(clusters.categories)
 
 
 def title(name: str) -> str:
@@ -99,10 +144,13 @@ def say_empty(ax: Axes, why: str) -> None:
 
 
 def distinct(n: int) -> list[str]:
-    """Take n colours from scanpy's palettes; of that for more than 20, those that neither black nor white hides."""
+    """Take n colours from scanpy's palettes; of that for more than 20, those that are no greys, pale or nearly black.
+
+    Its palette of 28 is left out, since a third of it is grey or pale.
+    """
     from scanpy.pl import palettes
 
-    large = [color for color in palettes.default_102 if 0.25 < brightness(to_rgb(color)) < 0.8]
+    large = [c for c in palettes.default_102 if np.ptp(to_rgb(c)) > 0.2 and 0.22 < brightness(to_rgb(c)) < 0.85]
     palette = palettes.default_20 if n <= len(palettes.default_20) else large
     return [str(palette[i % len(palette)]) for i in range(n)]
 
@@ -119,10 +167,13 @@ def colors_of(adata: AnnData, groupby: str) -> dict[str, str]:
     """
     names = list(clusters_of(adata, groupby).categories)
     column, stored = adata.obs[groupby], adata.uns.get(f"{groupby}_colors")
-    if stored is not None and isinstance(column.dtype, pd.CategoricalDtype):
-        categories = [str(name) for name in column.cat.categories]
-        if len(stored) == len(categories):
-            return {name: str(color) for name, color in zip(categories, stored, strict=True) if name in names}
+    if (
+        isinstance(column.dtype, pd.CategoricalDtype)
+        and stored is not None
+        and len(stored) == column.cat.categories.size
+    ):
+        pairs = zip(map(str, column.cat.categories), stored, strict=True)
+        return {name: str(color) for name, color in pairs if name in names}
     typed = [name for name in names if name not in GREYS]
     palette = dict(zip(typed, distinct(len(typed)), strict=True)) | GREYS
     return {name: palette[name] for name in names}
