@@ -4,7 +4,7 @@ from nimbus_sd.models.card import PUBLISHED as PUBLISHED
 from nimbus_sd.models.card import Card
 from nimbus_sd.models.hub import push
 from nimbus_sd.models.scorer import Scorer
-from nimbus_sd.models.scorer import View as View
+from nimbus_sd.models.scorer import turn as turn
 from nimbus_sd.models.unet import Padding as Padding
 from nimbus_sd.models.unet import UNet
 from nimbus_sd.models.zoo import Model, load, save

@@ -127,7 +127,7 @@ class Scorer:
                     continue
                 for (channel, (turns, flipped)), score in zip(batch, confidence, strict=True):
                     # A view that is flipped undoes itself.
-                    scores[channel] += _turn(score, turns if flipped else -turns, flipped)
+                    scores[channel] += turn(score, turns if flipped else -turns, flipped)
                 jobs = jobs[len(batch) :]
         return to_host(scores / len(views))
 
@@ -136,7 +136,7 @@ class Scorer:
         # The same bytes each time, and no TensorFloat-32, whose scores differ in the third digit.
         exact = {"enabled": True, "benchmark": False, "deterministic": True, "allow_tf32": False}
         try:
-            inputs = torch.stack([_turn(torch.stack([channels[i], mask]), *view) for i, view in batch])
+            inputs = torch.stack([turn(torch.stack([channels[i], mask]), *view) for i, view in batch])
             # Convolutions are faster with the channels of a pixel side by side; the layout stays through the network.
             inputs = inputs.to(getattr(torch, self.precision), memory_format=torch.channels_last)
             with torch.backends.cudnn.flags(**exact) if self.device.type == "cuda" else nullcontext():
@@ -167,7 +167,7 @@ class Scorer:
             torch.cuda.empty_cache()
 
 
-def _turn(x: Tensor, quarter_turns: int, flipped: bool) -> Tensor:
+def turn(x: Tensor, quarter_turns: int, flipped: bool) -> Tensor:
     """Turn, then flip the last two axes."""
     x = torch.rot90(x, quarter_turns, (-2, -1))
     return x.flip(-1) if flipped else x

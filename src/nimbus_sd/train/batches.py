@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from nimbus_sd.engine import read_ahead
-from nimbus_sd.models import View
+from nimbus_sd.models import turn
 from nimbus_sd.train.recipe import Augmentation
 from nimbus_sd.train.store import Store
 
@@ -140,8 +140,8 @@ class Augment:
             n, image = len(batch.inputs), batch.inputs[:, :1]
             masks = torch.stack([batch.inputs[:, 1], batch.inside.float(), batch.cells.float()], dim=1)
             # One of the eight views of each square; exact, unlike a rotation by a warp.
-            views = [*map(View, torch.randint(4, (n,)).tolist(), torch.randint(2, (n,)).bool().tolist())]
-            image, masks = (torch.stack([*map(View.of, views, tiles)]) for tiles in (image, masks))
+            turns, flips = torch.randint(4, (n,)).tolist(), torch.randint(2, (n,)).bool().tolist()
+            image, masks = (torch.stack([*map(turn, tiles, turns, flips)]) for tiles in (image, masks))
             if self._changes is not None:
                 image, masks = self._changes(image, masks)
         inside = masks[:, 1] > 0.5
