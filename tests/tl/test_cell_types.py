@@ -59,7 +59,7 @@ def by_hand(tree, scores):
     return expected
 
 
-@pytest.mark.parametrize("seed", range(8))
+@pytest.mark.parametrize("seed", range(6))
 def test_probabilities_follow_their_definition(signatures, seed):
     rng = np.random.default_rng(seed)
     names = [f"t{i}" for i in range(7)]
@@ -124,12 +124,12 @@ def test_what_is_kept_about_the_call(table, caplog):
     assert adata.obs["cell_type_nimbus"].cat.categories.to_list() == ["T", "ambiguous", "unassigned"]
 
 
-def test_a_limit_moves_cells_up_the_tree(table):
+@pytest.mark.parametrize("limit, name", [(0.5, "CD8 T"), (0.75, "T"), (0.85, "Immune"), (0.96, "ambiguous")])
+def test_a_limit_moves_cells_up_the_tree(table, limit, name):
     adata = cells([[0.95, 0.85, 0.9, 0, 0]])
-    for limit, name in ((0.5, "CD8 T"), (0.75, "T"), (0.85, "Immune"), (0.96, "ambiguous")):
-        ns.tl.cell_types(adata, table, min_probability=limit, key_added="t")
-        assert adata.obs["t"].to_list() == [name]
-    assert adata.obs["t_reason"].to_list() == ["perhaps Immune (CD45+)"]
+    ns.tl.cell_types(adata, table, min_probability=limit, key_added="t")
+    assert adata.obs["t"].to_list() == [name]
+    assert (adata.obs["t_reason"].to_list() == ["perhaps Immune (CD45+)"]) == (name == "ambiguous")
 
 
 def test_results_do_not_depend_on_the_other_cells(table, monkeypatch):
@@ -196,10 +196,8 @@ def test_true_positivity_gives_the_true_types():
     adata.layers["gold"] = adata.layers["gold"].astype(bool)
     with pytest.warns(UserWarning, match="Left out"):
         ns.tl.cell_types(adata, layer="gold", missing="skip")
-    expected = {
-        "B cell": "B cell", "CD4 T cell": "T cell", "CD8 T cell": "CD8 T cell", "epithelium": "Epithelial cell",
-        "macrophage": "Macrophage", "other": "unassigned",
-    }  # fmt: skip
+    expected = {"CD4 T cell": "T cell", "epithelium": "Epithelial cell", "macrophage": "Macrophage"}
+    expected |= {"B cell": "B cell", "CD8 T cell": "CD8 T cell", "other": "unassigned"}
     assert len(adata) > 1000
     assert (adata.obs["cell_type_nimbus"].astype(str) == adata.obs["cell_type"].map(expected).astype(str)).mean() > 0.99
 
@@ -245,5 +243,4 @@ def test_suggestions_can_be_the_start_of_metaclusters(table, no_warning):
     adata.obs["number"] = [0, 0, 1, 1]
     suggested = ns.tl.suggest_types(adata, "number", table)["type"]
     assert suggested.to_dict() == {"0": "unassigned", "1": "ambiguous"}
-    for start in (suggested, suggested.to_dict()):
-        ns.tl.Metaclusters.start(start).apply(adata, "number")
+    ns.tl.Metaclusters.start(suggested).apply(adata, "number")
