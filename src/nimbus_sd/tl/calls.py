@@ -67,12 +67,12 @@ def call_positive(
           ``reason``). ``reason`` is ``"given"``, ``"valley between two modes"``, ``"mixture of two beta
           distributions"``, ``"0.5: too few cells"`` (under 20), ``"0.5: too few cells beyond"`` (under 10 on one
           side) or ``"0.5: no two separate groups"``. A given threshold is its own interval.
-        - ``var[f"{key_added}_flag"]``: why a channel should not be called without a look at its image, or empty.
-          ``empty``. ``no separation``: scores in [0, 1] without two groups, of which more are between 0.25 and 0.75
-          than on the smaller side, and than 5 %. ``saturated``: over 1 % of the cells are as bright as the
-          normalisation factor. ``unlike the training``: a statistic (:func:`nimbus_sd.metrics.image_statistics`) is
-          outside the central 99 % of the images that the model was trained on. ``unstable``, for ``"auto"``: within
-          the threshold's interval the share of positive cells changes by more than 10 %
+        - ``var[f"{key_added}_flag"]``: why a channel should not be called without a look at its image, or "".
+          ``empty``: no score or no signal. ``no separation``: scores in [0, 1] without two groups, of which more are
+          between 0.25 and 0.75 than on the smaller side, and than 5 %. ``saturated``: over 1 % of the cells are as
+          bright as the normalisation factor. ``unlike the training``: a statistic of the image
+          (:func:`nimbus_sd.metrics.image_statistics`) is outside the central 99 % of the training's. ``unstable``, for
+          ``"auto"``: the share of positive cells changes by more than 10 % within the threshold's interval
         - ``uns[key_added]``: ``params``, and ``trained_range``: "compared", or "not known" without the model's ranges
 
     Raises
@@ -112,9 +112,8 @@ def call_positive(
     source = source_of(adata, layer)
     entry = adata.uns.get(source, {})
     ranges = entry.get("ranges") if isinstance(entry, Mapping) else None
-    relative = np.full(scores.shape, np.nan)
-    if keys.INTEGRATED in adata.layers and f"{source}_normalization" in adata.varm:
-        relative = relative_expression(adata, source)
+    measured = keys.INTEGRATED in adata.layers and f"{source}_normalization" in adata.varm
+    relative = relative_expression(adata, source) if measured else np.full(scores.shape, np.nan)
     calls = np.full(scores.shape, np.nan, np.float32)
     flags = []
     for i, column in enumerate(scores.T):

@@ -131,14 +131,11 @@ def cell_types(
     adata.obs[columns[1]] = probability
     adata.obs[columns[2]] = pd.Categorical(reason)
     origin = "nimbus_sd.tl.signatures()" if signatures is None else "DataFrame"
+    origin = str(Path(signatures)) if isinstance(signatures, str | Path) else origin
+    params = {"layer": layer, "min_probability": float(min_probability), "missing": missing, "signatures": origin}
     adata.uns[key_added] = {
         "tool": "cell_types",
-        "params": {
-            "layer": layer,
-            "min_probability": float(min_probability),
-            "missing": missing,
-            "signatures": str(Path(signatures)) if isinstance(signatures, str | Path) else origin,
-        },
+        "params": params,
         "types": types,
         **share[[AMBIGUOUS, UNASSIGNED]].to_dict(),
         "not_scored": int((~used).sum()),
@@ -161,8 +158,8 @@ def suggest_types(
     """Suggest a cell type for each cluster, by the types of its cells.
 
     Each cell has its type from :func:`cell_types` and those above it. The cluster gets the deepest type that more than
-    ``min_share`` of its cells have. If not even a root is that common, it is ``"ambiguous"`` if most of its cells
-    have some type, or most of those without a type are ambiguous; else ``"unassigned"``.
+    ``min_share`` of its cells have. Without one it is ``"ambiguous"`` if most of its cells have some type, or most of
+    those without a type are ambiguous; else ``"unassigned"``.
 
     Parameters
     ----------
@@ -215,7 +212,7 @@ def suggest_types(
 
     rows = [_suggestion(tree, *pair, min_share) for pair in zip(counts[1:], expected[1:], strict=True)]
     columns = ["type", "share", "probability", "cells", "reason", "others"]
-    return pd.DataFrame(rows, index=pd.Index(clusters.categories, name=groupby), columns=columns)
+    return pd.DataFrame(rows, pd.Index(clusters.categories, name=groupby), columns)
 
 
 def _suggestion(tree: Sequence[CellType], counts: NDArray, expected: NDArray, min_share: float) -> tuple[object, ...]:
@@ -258,10 +255,10 @@ def _call_types(tree: Sequence[CellType], follows: Follows, min_probability: flo
     ambiguous, unassigned = len(tree), len(tree) + 1
     code = np.full(probabilities.shape[1], unassigned, np.int16)
     probability = np.zeros(len(code), np.float32)
-    code_of = {cell_type.name: i for i, cell_type in enumerate(tree)}
+    code_of = {"": unassigned} | {cell_type.name: i for i, cell_type in enumerate(tree)}
     for i, cell_type in enumerate(tree):
         # Above one half, at most one of a type's subtypes is possible, so their order does not matter.
-        deeper = (code == code_of.get(cell_type.parent, unassigned)) & (probabilities[i] > min_probability)
+        deeper = (code == code_of[cell_type.parent]) & (probabilities[i] > min_probability)
         code[deeper] = i
         probability[deeper] = probabilities[i, deeper]
     reason = np.array([*(cell_type.signature for cell_type in tree), "", ""], object)[code]
@@ -278,8 +275,7 @@ def _call_types(tree: Sequence[CellType], follows: Follows, min_probability: flo
 def _candidates(roots: Sequence[CellType], follows: Follows) -> NDArray[np.object_]:
     """Name the root that fits best, and the second where it is at least half as probable."""
     fits = np.stack([np.prod([follows[rule] for rule in root.rules], axis=0) for root in roots])
-    order = np.argsort(-fits, axis=0, kind="stable")
-    first, second = order[0], order[min(1, len(roots) - 1)]
+    first, second = np.argsort(-fits, axis=0, kind="stable")[[0, min(1, len(roots) - 1)]]
     best, runner_up = (np.take_along_axis(fits, which[None], axis=0)[0] for which in (first, second))
     names = [f"{root.name} ({root.signature})" for root in roots]
     texts = np.array([[f"{a} or {b}" if a != b else f"perhaps {a}" for b in names] for a in names], object)

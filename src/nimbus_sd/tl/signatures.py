@@ -231,13 +231,13 @@ def _tree_problems(table: pd.DataFrame) -> Iterator[str]:
             yield f"no marker separates {cell_type.name!r} from {parent}"
     reported: list[set[str]] = []
     for first, second in permutations(tree, 2):
-        asked = set(second.rules)
+        asked, names = set(second.rules), {first.name, second.name}
         if not first.competes_with(second) or not second.added or not asked <= set(first.rules):
             continue
         # Subtypes of a type with this problem have it as well; naming the type is enough.
         inherited = first.parent != second.parent and asked <= set(by_name[first.parent].rules)
-        if not inherited and {first.name, second.name} not in reported:
-            reported.append({first.name, second.name})
+        if not inherited and names not in reported:
+            reported.append(names)
             pair = f"{first.name!r} ({first.signature}) from {second.name!r} ({second.signature})"
             yield f"no marker separates {pair}: make the first a subtype, or give the second a negative marker"
 
