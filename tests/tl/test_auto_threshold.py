@@ -53,21 +53,16 @@ def gains(draw):
     return np.array(differences)
 
 
-@pytest.mark.parametrize("draw", [calibrated, confident])
-def test_costs_next_to_nothing_where_half_is_right(draw):
-    # 0.5 is the best one can do without the truth, up to the F1's taste for positives. Where few cells are positive the
-    # valley lies on their side of 0.5 and costs some of them. Measured over 300 draws each: -0.004 on average for
-    # calibrated scores, with one draw in fifty below -0.1, and 0.012 for confident ones. We allow twice that loss.
+# Means over 300 draws each were -0.004, 0.012, 0.39 and 0.53. Where 0.5 is right, little may be lost: where few cells
+# are positive the valley lies on their side of it.
+@pytest.mark.parametrize(
+    ("draw", "mean", "worst"),
+    [(calibrated, -0.01, (0.05, -0.05)), (confident, -0.01, (0.05, -0.05)),
+     (too_low, 0.25, (0.02, -0.02)), (too_high, 0.25, (0.02, -0.02))],
+)  # fmt: skip
+def test_costs_little_where_half_is_right_and_is_worth_it_where_it_is_wrong(draw, mean, worst):
     difference = gains(draw)
-    assert difference.mean() > -0.01 and np.quantile(difference, 0.05) > -0.05
-
-
-@pytest.mark.parametrize("draw", [too_low, too_high])
-def test_is_worth_it_where_half_is_wrong(draw):
-    # 0.39 and 0.53 were measured over 300 draws each. The rest are markers with a handful of positive cells, where it
-    # stays at 0.5.
-    difference = gains(draw)
-    assert difference.mean() > 0.25 and (difference < -0.02).mean() < 0.02
+    assert difference.mean() > mean and np.quantile(difference, worst[0]) > worst[1]
 
 
 @pytest.mark.parametrize(
@@ -90,7 +85,6 @@ def test_two_groups(prevalence, negative, positive, reason, low, high):
 @pytest.mark.parametrize(
     ("score", "reason"),
     [
-        (np.random.default_rng(0).beta(1, 40, 5000), "0.5: too few cells beyond"),
         (np.random.default_rng(0).beta(40, 1, 5000), "0.5: too few cells beyond"),
         (np.random.default_rng(0).beta(5, 6, 5000), "0.5: no two separate groups"),
         (np.array([0.0] * 10 + [1.0] * 9), "0.5: too few cells"),
@@ -111,11 +105,10 @@ def test_one_kind_of_cell_is_rarely_taken_for_two():
 
 
 def test_the_interval_shrinks_with_cells_and_covers_what_many_cells_give():
-    rng = np.random.default_rng(4)
-    mixed = {"negative": (2, 30), "positive": (12, 20)}
-    truth = auto_threshold(betas(rng, 300_000, 0.2, **mixed)[0], n_boot=0).threshold
+    rng, shapes = np.random.default_rng(4), ((2, 30), (12, 20))
+    truth = auto_threshold(betas(rng, 300_000, 0.2, *shapes)[0], n_boot=0).threshold
     few, many = (
-        [auto_threshold(betas(rng, n, 0.2, **mixed)[0], n_boot=50, rng=i) for i in range(20)] for n in (300, 5000)
+        [auto_threshold(betas(rng, n, 0.2, *shapes)[0], n_boot=50, rng=i) for i in range(20)] for n in (300, 5000)
     )
     assert np.mean([cut.low - 0.02 <= truth <= cut.high + 0.02 for cut in few]) >= 0.85
     assert np.median([cut.high - cut.low for cut in many]) < np.median([cut.high - cut.low for cut in few]) / 1.5

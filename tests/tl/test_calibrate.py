@@ -41,10 +41,6 @@ def noisy(n=3000, shift=(1.5, -1.0)):
     return table(n, shift=shift, noise=1.0, regions="abc")
 
 
-def others(adata):
-    return adata[~adata.obs["region"].isin(["a", "b"])].copy()
-
-
 def test_scores_become_probabilities_in_other_regions():
     adata = noisy()
     adata.layers["nimbus"][:20, 0] = NAN
@@ -58,7 +54,9 @@ def test_scores_become_probabilities_in_other_regions():
     for before, after in zip(adata.layers["nimbus"].T, result.T, strict=True):
         finite = np.isfinite(before)
         assert (np.diff(after[finite][np.argsort(before[finite])]) >= 0).all()
-    errors = calibration_error(others(adata), ["nimbus", "nimbus_calibrated"])["ece"].unstack("layer")
+    errors = calibration_error(adata[adata.obs["region"] == "c"], ["nimbus", "nimbus_calibrated"])["ece"].unstack(
+        "layer"
+    )
     # Shifts of 1.5 and -1 in the logit cost 0.2 and 0.12. With 1000 cells to judge on, 0.03 of error are chance.
     assert errors.loc["all", "nimbus_calibrated"] < 0.05
 
@@ -75,25 +73,25 @@ def test_it_is_the_fit_of_sklearn_on_the_judged_cells_of_the_regions():
         used = inside & np.isin(gold, states)
         isotonic = IsotonicRegression(y_min=0, y_max=1, out_of_bounds="clip").fit(scores[used], gold[used] > 0.5)
         np.testing.assert_allclose(adata.layers[name].ravel(), isotonic.predict(scores.ravel()), atol=1e-5)
-    assert adata.uns["likely"] == {
-        "tool": "calibrate",
-        "params": {"layer": "nimbus", "truth": "gold", "likely": True, "region_key": "region"},
-        "fitted_on": ["a"],
-        "cells": used.sum(),
-        "positives": (gold[used] > 0.5).sum(),
-    }
+    entry = adata.uns["likely"]
+    assert entry["fitted_on"] == ["a"] and entry["params"]["likely"]
+    assert (entry["cells"], entry["positives"]) == (used.sum(), (gold[used] > 0.5).sum())
+
+
+def from_disk(adata, path):
+    adata.write_h5ad(path / "table.h5ad")
+    return anndata.read_h5ad(path / "table.h5ad")
 
 
 def test_metrics_say_when_they_are_asked_about_the_regions_used_to_fit(tmp_path, no_warning):
     adata = noisy(shift=(1.5, 1.5))
     calibrate(adata, regions=["a", "b"])
-    adata.write_h5ad(tmp_path / "table.h5ad")
-    adata = anndata.read_h5ad(tmp_path / "table.h5ad")
+    adata = from_disk(adata, tmp_path)
     for metric in (calibration_error, calibration_curve):
         with pytest.warns(UserWarning, match=r"fitted on the truth of region\(s\) 'a', 'b', and 6\d%") as caught:
             metric(adata, ["nimbus", "nimbus_calibrated"])
         assert len(caught) == 1 and caught[0].filename == __file__
-        metric(others(adata), "nimbus_calibrated")
+        metric(adata[adata.obs["region"] == "c"], "nimbus_calibrated")
         metric(adata, "nimbus")
 
 
@@ -126,7 +124,6 @@ def test_labels_move_the_line_of_their_marker_and_of_no_other(no_warning):
     assert lines.loc["CD20", ["slope", "offset"]].to_list() == [1, 0] and np.isnan(lines.loc["CD20", "f1_after"])
     adapt(adata)
     assert adata.layers["nimbus_adapted"].tobytes() == after.tobytes()
-    pd.testing.assert_frame_equal(adata.varm["nimbus_adapted"], lines, check_exact=True)
 
 
 def test_it_is_the_most_probable_line():
@@ -202,8 +199,8 @@ def test_labels_that_are_undetermined_or_too_few():
     adata = table()
     training = adata.layers["gold_training"]
     some = np.flatnonzero(np.isfinite(training[:, 0]))[::5]
-    training[some, 0] = np.where(training[some, 0] == 1, 0.75, 0.25)
     training[np.flatnonzero(np.isnan(training[:, 0]))[:100], 0] = 0.5
+    training[some, 0] = np.where(training[some, 0] == 1, 0.75, 0.25)
     training[training[:, 1] == 0, 1] = NAN
     one_class = r"'CD8' \(labels of one class: \d+ positive, 0 neg"
     for likely, labels in ((True, 20), (False, 16)):
@@ -216,18 +213,14 @@ def test_labels_that_are_undetermined_or_too_few():
         adapt(adata)
 
 
-@pytest.mark.parametrize(
-    ("tool", "settings"), [(adapt, {"labels": "gold", "regions": "a"}), (calibrate, {"regions": "a"})]
-)
-def test_labels_of_other_regions_do_not_count(tool, settings):
+def test_labels_of_other_regions_do_not_count():
     first, second = (table(shift=(1, 1, 1)) for _ in range(2))
     second.layers["gold"][(second.obs["region"] != "a").to_numpy()] = 1
     for adata in (first, second):
-        tool(adata, **settings, key_added="fitted")
+        adapt(adata, labels="gold", regions="a", key_added="fitted")
     assert first.layers["fitted"].tobytes() == second.layers["fitted"].tobytes()
-    if tool is adapt:
-        assert first.uns["fitted"]["regions"] == ["a"]
-        np.testing.assert_array_equal(first.obs["fitted_fitted"], first.obs["region"] == "a")
+    assert first.uns["fitted"]["regions"] == ["a"]
+    np.testing.assert_array_equal(first.obs["fitted_fitted"], first.obs["region"] == "a")
 
 
 def test_metrics_say_when_they_are_asked_about_the_cells_used(tmp_path, no_warning):
@@ -236,8 +229,7 @@ def test_metrics_say_when_they_are_asked_about_the_cells_used(tmp_path, no_warni
     call_positive(adata, layer="nimbus_adapted")
     adata.uns["nimbus_calibrated"] = {"params": {"layer": "nimbus_adapted"}}
     adata.layers["nimbus_calibrated"] = adata.layers["nimbus_adapted"]
-    adata.write_h5ad(tmp_path / "table.h5ad")
-    adata = anndata.read_h5ad(tmp_path / "table.h5ad")
+    adata = from_disk(adata, tmp_path)
     unused = adata[~adata.obs["nimbus_adapted_fitted"]].copy()
     match = r"Layer 'nimbus_adapted' was fitted on the cells of obs\['nimbus_adapted_fitted'\], and 1% .* other cells"
     # What was made from the adapted scores knows those cells as well.
@@ -259,23 +251,21 @@ def test_metrics_say_when_they_are_asked_about_the_cells_used(tmp_path, no_warni
             (tool, settings, error, message)
             for tool, labels in ((adapt, "labels"), (calibrate, "truth"))
             for settings, error, message in (
-                ({"layer": "x"}, KeyError, "no layer 'x'"),
                 ({"layer": "big"}, ValueError, r"outside \[0, 1\]"),
-                ({labels: "big"}, ValueError, r"they must be in \[0, 1\]"),
                 ({labels: "nobody"}, ValueError, "labels no cell"),
-                ({"regions": ["a", "x"]}, KeyError, r"no region\(s\) \['x'\]; it has \['a', 'b', 'c', 'd'\]"),
+                ({"regions": ["a", "x"]}, KeyError, r"names \['x'\], which .* has \['a', 'b', 'c', 'd'\]"),
                 ({"regions": []}, KeyError, r"`regions` names none; .* has \['a', 'b', 'c', 'd'\]"),
                 ({"region_key": "x"}, KeyError, "no column 'x'"),
-                ({"key_added": "nimbus"}, ValueError, "`key_added` is 'nimbus', a layer that is needed"),
+                ({"layer": "mine", "key_added": "mine"}, ValueError, "`key_added` is 'mine', a layer that is needed"),
                 ({"key_added": "big"}, ValueError, r"layers\['big'\], which `tl\..*` did not make"),
             )
         ),
         (adapt, {"labels": "gold", "regions": None}, ValueError, "the labels for evaluation: name the `regions`"),
         (adapt, {"labels": "elsewhere"}, ValueError, r"no cell with a score in region\(s\) \['a'\]"),
-        (adapt, {"key_added": "mine"}, ValueError, r"obs\['mine_fitted'\], which `tl.adapt` did not make"),
+        (adapt, {"key_added": "other"}, ValueError, r"obs\['other_fitted'\], which `tl.adapt` did not make"),
         (calibrate, {"truth": "ones"}, ValueError, "0 negative"),
         (calibrate, {"truth": "elsewhere"}, ValueError, "there are 0 positive and 0 negative"),
-        (calibrate, {"truth": "reverse"}, ValueError, "higher scores in the positive ones"),
+        (calibrate, {"truth": "reverse"}, ValueError, "higher scores in positive"),
     ],
 )
 def test_what_is_not_allowed_changes_nothing(tool, settings, error, message):
@@ -285,11 +275,12 @@ def test_what_is_not_allowed_changes_nothing(tool, settings, error, message):
     adata.layers["nobody"], adata.layers["ones"] = np.full_like(gold, 0.5), np.ones_like(gold)
     adata.layers["elsewhere"] = np.where((adata.obs["region"] == "a").to_numpy()[:, None], NAN, gold)
     adata.layers["reverse"] = (adata.layers["nimbus"] < 0.3).astype(np.float32)
-    adata.obs["mine_fitted"] = 1
+    adata.layers["mine"], adata.uns["mine"] = gold, {"tool": tool.__name__}
+    adata.obs["other_fitted"] = 1
     layers = set(adata.layers)
     with pytest.raises(error, match=message):
         tool(adata, **{"regions": "a"} | settings)
-    assert set(adata.layers) == layers and not adata.uns and not adata.varm and len(adata.obs.columns) == 2
+    assert set(adata.layers) == layers and set(adata.uns) == {"mine"} and not adata.varm and adata.obs.shape[1] == 2
 
 
 def test_a_large_table_is_copied_once_and_in_its_own_precision():

@@ -49,11 +49,7 @@ def test_calls_at_or_above_the_threshold_and_nothing_where_there_is_no_score(no_
     assert (cuts[["threshold", "low", "high"]] == 0.5).all(axis=None) and (cuts["reason"] == "given").all()
     np.testing.assert_allclose(cuts["share_positive"], np.nanmean(calls, axis=0))
     assert (adata.var["positive_flag"] == "").all()
-    assert adata.uns["positive"] == {
-        "tool": "call_positive",
-        "params": {"layer": "nimbus", "threshold": 0.5, "n_boot": 0},
-        "trained_range": "compared",
-    }
+    assert adata.uns["positive"]["params"] == {"layer": "nimbus", "threshold": 0.5, "n_boot": 0}
     np.testing.assert_array_equal(adata.layers["nimbus"], before)
 
 
@@ -99,17 +95,15 @@ def test_flags_are_named_with_their_reason():
     with pytest.warns(UserWarning) as caught:
         call_positive(adata)
     flags = dict(adata.var["positive_flag"])
-    assert flags["fine"] == "" and flags["rare"] == ""
-    assert flags["vague"].startswith("no separation: ") and "between 0.25 and 0.75" in flags["vague"]
-    assert flags["dark"] == "empty: no cell has any signal"
-    assert flags["unscored"] == "empty: no cell has a score"
-    assert flags["bright"] == "saturated: 2% of the cells are as bright as the normalisation factor, or brighter"
+    parts = {
+        "vague": "no separation: ", "dark": "empty: no cell has any signal", "unscored": "empty: no cell has a score",
+        "bright": "saturated: 2% of the cells", "dense": "median 0.7 is above 0.5 (1.2% of good images are)",
+    }  # fmt: skip
+    assert {name for name, flag in flags.items() if flag} == set(parts)
+    assert all(part in flags[name] for name, part in parts.items())
     assert flags["dense"].count("unlike the training: ") == 2
-    assert "median 0.7 is above 0.5 (1.2% of good images are)" in flags["dense"]
-    message = str(caught[0].message)
     assert len(caught) == 1 and caught[0].filename == __file__
-    for name, flag in flags.items():
-        assert (f"'{name}' ({flag})" in message) == bool(flag)
+    assert all(f"'{name}' ({flags[name]})" in str(caught[0].message) for name in parts)
     assert np.isnan(adata.varm["positive"].loc["unscored", "share_positive"])
     # They do not depend on where the threshold comes from.
     with pytest.warns(UserWarning, match="'vague' .no separation"):
@@ -151,19 +145,12 @@ def test_scores_are_compared_with_the_range_of_their_source(no_warning, caplog):
 @pytest.mark.parametrize(
     ("settings", "error", "message"),
     [
-        ({"layer": "x"}, KeyError, "no layer 'x'"),
         *(({"threshold": cut}, ValueError, f"`threshold` is {cut!r}") for cut in ("otsu", NAN, True, None, 50, -1)),
         ({"threshold": {"CD3": 0.5, "CD8": 5, "CD20": 0.5}}, ValueError, "`threshold` is 5, but"),
         ({"threshold": {"CD3": 0.5}}, KeyError, r"lacks the channel\(s\) \['CD8', 'CD20'\]"),
         ({"threshold": {"CD3": 0.5, "CD8": 0.5, "CD20": "auto"}}, ValueError, "`threshold` is 'auto'"),
-        (
-            {"layer": "integrated_expression", "threshold": "auto"},
-            ValueError,
-            r"scores in \[0, 1\], but .*'CD3', 'CD8",
-        ),
-        ({"key_added": "gold"}, ValueError, "`key_added` is 'gold'"),
+        ({"layer": "integrated_expression", "threshold": "auto"}, ValueError, r"scores in \[0, 1\]; .*'CD3', 'CD8"),
         ({"key_added": "nimbus_normalization"}, ValueError, r"varm\['nimbus_normalization'\], which .* did not make"),
-        ({"threshold": "auto", "key_added": "nimbus"}, ValueError, "`key_added` is 'nimbus'"),
     ],
 )
 def test_what_is_not_allowed_changes_nothing(settings, error, message):
@@ -173,20 +160,18 @@ def test_what_is_not_allowed_changes_nothing(settings, error, message):
     assert "positive" not in adata.layers and "positive" not in adata.uns and adata.var.empty
 
 
-@pytest.mark.parametrize("form", ["h5ad", "zarr"])
 @pytest.mark.filterwarnings("ignore")
-def test_results_survive_the_disk(tmp_path, form):
+def test_results_survive_the_disk(tmp_path):
     adata = table()
     adata.layers["nimbus"][:, 0] = NAN
     call_positive(adata, threshold="auto", n_boot=10)
-    getattr(adata, f"write_{form}")(tmp_path / "table")
-    back = getattr(anndata, f"read_{form}")(tmp_path / "table")
-    np.testing.assert_array_equal(back.layers["positive"], adata.layers["positive"])
-    pd.testing.assert_frame_equal(back.varm["positive"], adata.varm["positive"])
-    assert back.var["positive_flag"].to_list() == adata.var["positive_flag"].to_list()
-    assert back.uns["positive"]["params"]["threshold"] == "auto"
-    call_positive(back, threshold="auto", n_boot=10)
-    pd.testing.assert_frame_equal(back.varm["positive"], adata.varm["positive"])
+    adata.write_h5ad(tmp_path / "table.h5ad")
+    back = anndata.read_h5ad(tmp_path / "table.h5ad")
+    for _ in range(2):
+        np.testing.assert_array_equal(back.layers["positive"], adata.layers["positive"])
+        pd.testing.assert_frame_equal(back.varm["positive"], adata.varm["positive"])
+        assert back.var["positive_flag"].to_list() == adata.var["positive_flag"].to_list()
+        call_positive(back, threshold="auto", n_boot=10)
 
 
 @pytest.mark.filterwarnings("ignore")

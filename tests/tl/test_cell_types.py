@@ -1,5 +1,6 @@
 import itertools
 import logging
+import sys
 
 import anndata
 import numpy as np
@@ -8,7 +9,8 @@ import pytest
 from anndata import AnnData
 
 import nimbus_sd as ns
-from nimbus_sd.tl.type_tree import blocks, build_tree, none_of, type_probabilities
+from nimbus_sd.tl.cell_types import blocks, none_of, type_probabilities
+from nimbus_sd.tl.signatures import build_tree
 
 pytestmark = pytest.mark.filterwarnings("ignore:Channel.* are the same in every cell")
 
@@ -29,20 +31,17 @@ def table(signatures):
     return signatures(TYPES, MARKERS)
 
 
-def cells(rows, clusters=None):
+def cells(rows):
     scores = np.array(rows, np.float32).reshape(-1, len(MARKERS))
-    adata = AnnData(layers={"nimbus": scores}, obs=pd.DataFrame(index=[f"c{i}" for i in range(len(scores))]))
-    adata.var_names = MARKERS
-    if clusters is not None:
-        adata.obs["cluster"] = pd.Categorical(clusters)
-    return adata
+    obs = pd.DataFrame(index=[f"c{i}" for i in range(len(scores))])
+    return AnnData(layers={"nimbus": scores}, obs=obs, var=pd.DataFrame(index=MARKERS))
 
 
 def clustered(**members):
-    return cells(
-        [row for rows in members.values() for row in rows],
-        pd.Categorical([name for name, rows in members.items() for _ in rows], categories=list(members)),
-    )
+    adata = cells([row for rows in members.values() for row in rows])
+    names = [name for name, rows in members.items() for _ in rows]
+    adata.obs["cluster"] = pd.Categorical(names, categories=list(members))
+    return adata
 
 
 def by_hand(tree, scores):
@@ -53,15 +52,14 @@ def by_hand(tree, scores):
         seen = dict(zip(MARKERS, pattern, strict=True))
         fits = {kind.name: all(seen[marker] == sign for marker, sign in kind.rules) for kind in tree}
         for i, kind in enumerate(tree):
-            line = (*kind.parents, kind.name)
-            ancestors = [other for other in tree if other.name in line]
-            rivals = [other.name for other in tree for upper in ancestors
+            line = [other for other in tree if other.name in (*kind.parents, kind.name)]
+            rivals = [other.name for other in tree for upper in line
                       if other.parents == upper.parents and other.name != upper.name]  # fmt: skip
             expected[i] += weight * (fits[kind.name] and not any(fits[name] for name in rivals))
     return expected
 
 
-@pytest.mark.parametrize("seed", range(8))
+@pytest.mark.parametrize("seed", range(6))
 def test_probabilities_follow_their_definition(signatures, seed):
     rng = np.random.default_rng(seed)
     names = [f"t{i}" for i in range(7)]
@@ -84,7 +82,7 @@ def test_many_overlapping_patterns_are_counted_exactly():
     scores = np.random.default_rng(0).random((3, 60)).astype(np.float32)
     ((_, follows),) = blocks(scores, markers)
     patterns = [frozenset((marker, True) for marker in markers[i : i + 3]) for i in range(0, 60, 3)]
-    expected = np.prod([1 - scores[:, i : i + 3].prod(axis=1) for i in range(0, 60, 3)], axis=0)
+    expected = (1 - scores.reshape(3, 20, 3).prod(axis=2)).prod(axis=1)
     np.testing.assert_allclose(none_of(patterns, follows), expected, rtol=1e-5)
 
 
@@ -126,19 +124,19 @@ def test_what_is_kept_about_the_call(table, caplog):
     assert adata.obs["cell_type_nimbus"].cat.categories.to_list() == ["T", "ambiguous", "unassigned"]
 
 
-def test_a_limit_moves_cells_up_the_tree(table):
+@pytest.mark.parametrize("limit, name", [(0.5, "CD8 T"), (0.75, "T"), (0.85, "Immune"), (0.96, "ambiguous")])
+def test_a_limit_moves_cells_up_the_tree(table, limit, name):
     adata = cells([[0.95, 0.85, 0.9, 0, 0]])
-    for limit, name in ((0.5, "CD8 T"), (0.75, "T"), (0.85, "Immune"), (0.96, "ambiguous")):
-        ns.tl.cell_types(adata, table, min_probability=limit, key_added="t")
-        assert adata.obs["t"].to_list() == [name]
-    assert adata.obs["t_reason"].to_list() == ["perhaps Immune (CD45+)"]
+    ns.tl.cell_types(adata, table, min_probability=limit, key_added="t")
+    assert adata.obs["t"].to_list() == [name]
+    assert (adata.obs["t_reason"].to_list() == ["perhaps Immune (CD45+)"]) == (name == "ambiguous")
 
 
 def test_results_do_not_depend_on_the_other_cells(table, monkeypatch):
-    adata = cells(np.random.default_rng(1).random((100, 5)), ["a"] * 100)
+    adata = clustered(a=np.random.default_rng(1).random((100, 5)))
     ns.tl.cell_types(adata, table)
     suggested = ns.tl.suggest_types(adata, "cluster", table)
-    monkeypatch.setattr("nimbus_sd.tl.type_tree._CELLS", 7)
+    monkeypatch.setattr(sys.modules["nimbus_sd.tl.cell_types"], "_CELLS", 7)
     again = adata[::-1].copy()
     ns.tl.cell_types(again, table)
     pd.testing.assert_frame_equal(again.obs[::-1], adata.obs)
@@ -160,37 +158,32 @@ def test_cells_and_channels_without_scores(table):
 def test_bad_input(table):
     with pytest.raises(ValueError, match="values outside"):
         ns.tl.cell_types(cells([[0, 0, 0, 0, 2]]), table)
-    adata = cells([IMMUNE], ["a"])
+    adata = clustered(a=[IMMUNE])
     adata.obs["area"], adata.obs["x_reason"] = 0.5, "mine"
     for settings, error, problem in (
-        ({"layer": "other"}, KeyError, "no layer 'other'"),
         ({"signatures": None}, KeyError, "missing='skip'"),
-        ({"key_added": "area"}, ValueError, "did not make"),
         ({"key_added": "x"}, ValueError, r"obs\['x_reason'\]"),
-        ({"key_added": "nimbus"}, ValueError, "kept for"),
         *(({"min_probability": limit}, ValueError, "`min_probability`") for limit in (0.4, 1.0, np.nan, "0.5", None)),
     ):
         with pytest.raises(error, match=problem):
             ns.tl.cell_types(adata, **{"signatures": table} | settings)
     assert list(adata.obs) == ["cluster", "area", "x_reason"] and not adata.uns
-    for settings, error, problem in (
-        ({"groupby": "leiden"}, KeyError, "no column 'leiden'"),
-        ({"groupby": "area"}, ValueError, r"obs\['area'\] holds numbers such as 0\.5"),
-        ({"min_share": 0.3}, ValueError, r"`min_share` is 0\.3"),
-        ({"min_probability": "0.5"}, ValueError, "`min_probability` is '0.5'; it must be a number in"),
+    for settings, problem in (
+        ({"groupby": "area"}, r"obs\['area'\] holds numbers such as 0\.5"),
+        ({"min_share": 0.3}, r"`min_share` is 0\.3"),
+        ({"min_probability": "0.5"}, "`min_probability` is '0.5'; it must be a number in"),
     ):
-        with pytest.raises(error, match=problem):
+        with pytest.raises(ValueError, match=problem):
             ns.tl.suggest_types(adata, **{"groupby": "cluster", "signatures": table} | settings)
 
 
-@pytest.mark.parametrize("kind", ["h5ad", "zarr"])
-def test_results_survive_the_disk(signatures, tmp_path, kind):
+def test_results_survive_the_disk(signatures, tmp_path):
     rows = {"NK/T, γδ": ("", "CD3+"), "T": ("NK/T, γδ", "CD8+"), 'B "x"': ("", "CD20+")}
     adata = cells([[0, 1, 0, 0, 0], [0, 0, 0, 1, 0], [np.nan] * 5, NOTHING])
     with pytest.warns(UserWarning, match="1 of 4 cells"):
         ns.tl.cell_types(adata, signatures(rows, MARKERS))
-    getattr(adata, f"write_{kind}")(tmp_path / "table")
-    read = getattr(anndata, f"read_{kind}")(tmp_path / "table")
+    adata.write_h5ad(tmp_path / "table.h5ad")
+    read = anndata.read_h5ad(tmp_path / "table.h5ad")
     pd.testing.assert_frame_equal(read.obs, adata.obs, check_categorical=True)
     pd.testing.assert_frame_equal(read.uns["cell_type_nimbus"]["types"], adata.uns["cell_type_nimbus"]["types"])
     assert read.uns["cell_type_nimbus"]["params"] == adata.uns["cell_type_nimbus"]["params"]
@@ -203,10 +196,8 @@ def test_true_positivity_gives_the_true_types():
     adata.layers["gold"] = adata.layers["gold"].astype(bool)
     with pytest.warns(UserWarning, match="Left out"):
         ns.tl.cell_types(adata, layer="gold", missing="skip")
-    expected = {
-        "B cell": "B cell", "CD4 T cell": "T cell", "CD8 T cell": "CD8 T cell", "epithelium": "Epithelial cell",
-        "macrophage": "Macrophage", "other": "unassigned",
-    }  # fmt: skip
+    expected = {"CD4 T cell": "T cell", "epithelium": "Epithelial cell", "macrophage": "Macrophage"}
+    expected |= {"B cell": "B cell", "CD8 T cell": "CD8 T cell", "other": "unassigned"}
     assert len(adata) > 1000
     assert (adata.obs["cell_type_nimbus"].astype(str) == adata.obs["cell_type"].map(expected).astype(str)).mean() > 0.99
 
@@ -252,5 +243,4 @@ def test_suggestions_can_be_the_start_of_metaclusters(table, no_warning):
     adata.obs["number"] = [0, 0, 1, 1]
     suggested = ns.tl.suggest_types(adata, "number", table)["type"]
     assert suggested.to_dict() == {"0": "unassigned", "1": "ambiguous"}
-    for start in (suggested, suggested.to_dict()):
-        ns.tl.Metaclusters.start(start).apply(adata, "number")
+    ns.tl.Metaclusters.start(suggested).apply(adata, "number")

@@ -23,19 +23,8 @@ def consensus_labels(
 
     100 times, 90 % of the nodes are clustered hierarchically (average linkage of Euclidean distances). The share of
     times that two nodes were in one cluster, of those that had both, is their likeness for a last such clustering.
-
-    Parameters
-    ----------
-    codes
-        (nodes, channels), at least 2 nodes.
-    numbers
-        Of clusters, each from 1 to the number of nodes.
-    rng
-        Source of the resampling.
-
-    Returns
-    -------
-    Labels from 0, (numbers, nodes), each row with exactly that many clusters.
+    ``codes`` are (nodes, channels), at least 2 nodes; ``numbers`` of clusters are from 1 to the number of nodes.
+    Returns labels from 0, (numbers, nodes), each row with exactly that many clusters.
     """
     n = len(codes)
     size = max(2, int(_SHARE * n))
@@ -47,8 +36,8 @@ def consensus_labels(
         # Nodes that are not drawn are each alone.
         cuts = np.tile(np.arange(-n, 0), (len(numbers), 1))
         cuts[:, part] = _cuts(linkage(codes[part].astype(np.float64), "average"), np.minimum(numbers, size))
-        for one, cut in zip(together, cuts, strict=True):
-            one += cut[:, None] == cut
+        for i, cut in enumerate(cuts):
+            together[i] += cut[:, None] == cut
     labels = np.empty((len(numbers), n), np.int64)
     for i, number in enumerate(numbers):
         apart = 1 - together[i] / np.maximum(drawn, 1)
@@ -61,13 +50,13 @@ def _cuts(tree: NDArray[np.float64], numbers: NDArray[np.int64]) -> NDArray[np.i
     """Cut a tree to exact numbers of clusters, ties or not; labels from 0, (numbers, leaves)."""
     n = len(tree) + 1
     labels = np.arange(n)
-    found = np.empty((len(numbers), n), np.int64)
+    cuts = np.empty((len(numbers), n), np.int64)
     for merged in range(n):
         for row in np.flatnonzero(numbers == n - merged):
-            found[row] = np.unique(labels, return_inverse=True)[1]
+            cuts[row] = np.unique(labels, return_inverse=True)[1]
         if merged < n - 1:
             labels[np.isin(labels, tree[merged, :2])] = n + merged
-    return found
+    return cuts
 
 
 def mean_silhouettes(codes: NDArray[np.float32], labels: NDArray[np.int64]) -> NDArray[np.float64]:
@@ -75,4 +64,4 @@ def mean_silhouettes(codes: NDArray[np.float32], labels: NDArray[np.int64]) -> N
     from sklearn.metrics import silhouette_score
 
     distances = squareform(pdist(codes.astype(np.float64)))
-    return np.array([silhouette_score(distances, one, metric="precomputed") for one in labels])
+    return np.array([silhouette_score(distances, row, metric="precomputed") for row in labels])

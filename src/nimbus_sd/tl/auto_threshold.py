@@ -30,13 +30,8 @@ class ChannelThreshold(NamedTuple):
     threshold: float
     low: float
     high: float
-    reason: str
-    two_groups: bool
-
-    @classmethod
-    def given(cls, value: float) -> ChannelThreshold:
-        """Wrap a threshold that the user gives."""
-        return cls(value, value, value, "given", True)
+    reason: str = "given"
+    two_groups: bool = True
 
 
 def auto_threshold(scores: NDArray, *, n_boot: int = 100, rng: int | np.random.Generator = 0) -> ChannelThreshold:
@@ -58,33 +53,30 @@ def auto_threshold(scores: NDArray, *, n_boot: int = 100, rng: int | np.random.G
         position = logit(np.asarray(scores, np.float64))
     counts = np.histogram(np.clip(position, _EDGES[0], _EDGES[-1]), _EDGES)[0]
     draws = np.random.default_rng(rng).multinomial(scores.size, counts / scores.size, size=n_boot)
-    (value, reason), *resampled = _thresholds(np.concatenate([counts[None], draws]))
-    low, high = np.quantile([cut for cut, _ in resampled], [0.025, 0.975]) if resampled else (np.nan, np.nan)
-    above = (scores >= _DEFAULT).sum()
-    beyond = "too few cells beyond" if min(above, scores.size - above) < _MIN_CELLS else "no two separate groups"
+    histograms = np.concatenate([counts[None], draws])
+    valley, crossing = np.full((2, len(histograms)), np.nan)
+    sides = np.stack([histograms[:, _MIDDLE > -_FARTHEST].sum(1), histograms[:, _MIDDLE < _FARTHEST].sum(1)])
+    filled = sides.min(axis=0) >= _MIN_CELLS
+    valley[filled] = [_valley(histogram) for histogram in histograms[filled]]
+    unclear = filled & np.isnan(valley)
+    crossing[unclear] = _mixtures(histograms[unclear])
+    cuts = np.where(np.isfinite(valley), valley, np.where(np.isfinite(crossing), crossing, _DEFAULT))
+
+    value = float(cuts[0])
+    low, high = np.quantile(cuts[1:], [0.025, 0.975]) if n_boot else (np.nan, np.nan)
     # The order of arguments keeps NaN.
     low, high = float(min(low, value)), float(max(high, value))
-    return ChannelThreshold(value, low, high, reason or f"0.5: {beyond}", reason is not None)
+    if np.isfinite(valley[0]):
+        return ChannelThreshold(value, low, high, "valley between two modes")
+    if np.isfinite(crossing[0]):
+        return ChannelThreshold(value, low, high, "mixture of two beta distributions")
+    above = (scores >= _DEFAULT).sum()
+    beyond = "too few cells beyond" if min(above, scores.size - above) < _MIN_CELLS else "no two separate groups"
+    return ChannelThreshold(value, low, high, f"0.5: {beyond}", False)
 
 
-def _thresholds(histograms: NDArray[np.int64]) -> list[tuple[float, str | None]]:
-    """Threshold of each histogram (n, bins), and its reason; None for 0.5."""
-    cuts: list[tuple[float, str | None]] = [(_DEFAULT, None)] * len(histograms)
-    unclear = []
-    for i, counts in enumerate(histograms):
-        if min(counts[_MIDDLE > -_FARTHEST].sum(), counts[_MIDDLE < _FARTHEST].sum()) < _MIN_CELLS:
-            continue
-        if (valley := _valley(counts)) is not None:
-            cuts[i] = valley, "valley between two modes"
-        else:
-            unclear.append(i)
-    for i, crossing in zip(unclear, _mixtures(histograms[unclear]), strict=True):
-        if np.isfinite(crossing):
-            cuts[i] = float(crossing), "mixture of two beta distributions"
-    return cuts
-
-
-def _valley(counts: NDArray[np.int64]) -> float | None:
+def _valley(counts: NDArray[np.int64]) -> float:
+    """Threshold in the valley between two modes of a histogram; NaN without one."""
     bandwidth = _bandwidth(counts)
     density = gaussian_filter1d(counts.astype(float), bandwidth / _WIDTH, mode="reflect")
     lower_peak = np.minimum(np.maximum.accumulate(density), np.maximum.accumulate(density[::-1])[::-1])
@@ -96,12 +88,11 @@ def _valley(counts: NDArray[np.int64]) -> float | None:
     peak = lower_peak[bottom]
     fewer = min(counts[:bottom].sum(), counts[bottom:].sum())
     if prominence[bottom] < 3 or density[bottom] > 0.7 * peak or fewer < _MIN_CELLS:
-        return None
+        return np.nan
     outside = np.flatnonzero(density > density[bottom] + 0.25 * (peak - density[bottom]))
     at = np.searchsorted(outside, bottom)
-    first, last = outside[at - 1] + 1, outside[at] - 1
-    nearest = np.clip(0, *np.clip(_MIDDLE[[first, last]], -_FARTHEST, _FARTHEST))
-    return float(expit(nearest))
+    floor = _MIDDLE[[outside[at - 1] + 1, outside[at] - 1]]
+    return float(expit(np.clip(0, *np.clip(floor, -_FARTHEST, _FARTHEST))))
 
 
 def _bandwidth(counts: NDArray[np.int64]) -> float:
@@ -140,13 +131,13 @@ def _crossing(counts: NDArray, share: NDArray) -> float:
     first, last = np.searchsorted(_SCORE, np.sort(means))
     between = first + np.flatnonzero(high[first:last] >= 0.5)
     if not between.size:
-        return float("nan")
+        return np.nan
     cut = between[0]
     positive, negative = counts * high, counts * (1 - high)
     f1_positive = 2 * positive[cut:].sum() / (counts[cut:].sum() + positive.sum())
     f1_negative = 2 * negative[:cut].sum() / (counts[:cut].sum() + negative.sum())
     if min(f1_positive, f1_negative) < 0.8 or abs(_EDGES[cut]) > _FARTHEST:
-        return float("nan")
+        return np.nan
     return float(expit(_EDGES[cut]))
 
 

@@ -15,7 +15,7 @@ from scipy.special import expit, log_expit, logit
 from sklearn.isotonic import IsotonicRegression
 
 from nimbus_sd import keys
-from nimbus_sd._table import as_list, at_or_above, judged, outside_unit_interval, region_column, truth_layer
+from nimbus_sd._table import as_list, at_or_above, outside_unit_interval, region_column, truth_states
 from nimbus_sd._table import layer as read_layer
 from nimbus_sd.tl._results import check_key_added, log_overwritten
 
@@ -26,11 +26,9 @@ logger = logging.getLogger("nimbus_sd")
 
 # Standard deviations of the prior on log slope and offset, measured by benchmarks/adapt.py.
 PRIOR = (1.0, 1.0)
-# Scores of 0 and 1 have no finite logit.
-_CLOSEST = 1e-4
-_STEEPEST = 3.0
-_FOLDS, _MIN_REGIONS = 5, 3
-_MIN_LABELS = 5
+# The closest that a score gets to 0 or 1, and the largest log slope.
+_CLOSEST, _STEEPEST = 1e-4, 3.0
+_FOLDS, _MIN_REGIONS, _MIN_LABELS = 5, 3, 5
 _UNLABELLED = "no labels"
 
 
@@ -46,9 +44,8 @@ def calibrate(
 ) -> None:
     """Map scores to probabilities by the truth of some regions; judge the result on the others.
 
-    One isotonic (non-decreasing) map for all channels together, for hundreds of labels and more. :func:`adapt` fits
-    each channel by its own labels, and needs few. A warning names channels that the map makes worse, and says if no
-    judged region is left.
+    One isotonic (non-decreasing) map for all channels together, for hundreds of labels and more; :func:`adapt` fits
+    each channel by its own, and needs few. Warns of channels that get worse, and if no judged region is left.
 
     Parameters
     ----------
@@ -65,8 +62,7 @@ def calibrate(
     key_added
         Name of the results.
     region_key
-        Column of ``obs`` that names a cell's region; by default the one that the table's annotation names, else
-        ``"region"``.
+        Column of ``obs`` that names a cell's region; by default the annotated one, else ``"region"``.
 
     Returns
     -------
@@ -80,7 +76,7 @@ def calibrate(
     Raises
     ------
     ValueError
-        If the truth of these regions lacks a class, or scores are not higher in positive cells.
+        If the truth lacks a class, or scores are not higher in positive cells.
 
     Examples
     --------
@@ -91,20 +87,18 @@ def calibrate(
     >>> ns.metrics.calibration_error(adata[adata.obs["region"] == "fov2_labels"], "nimbus_calibrated").loc["all", "ece"]
     np.float64(0.0)
     """
-    scores = _read_scores(adata, layer, truth, key_added)
     earlier = check_key_added(adata, key_added, "calibrate")
-    labels = truth_layer(adata, truth, likely=likely)
+    scores, states = _scores_and_labels(adata, layer, truth, likely, key_added)
     region, named = _regions(adata, regions, region_key)
-    known = judged(labels, likely=likely) & np.isfinite(scores)
+    labelled = states >= 0
     inside = region.isin(named).to_numpy()[:, None]
-    used = known & inside
-    positive = labels[used] > 0.5
+    used = labelled & inside
+    positive = states[used] == 1
     fit = IsotonicRegression(y_min=0, y_max=1, out_of_bounds="clip")
     if not 0 < positive.sum() < positive.size or np.ptp(fit.fit(scores[used], positive).y_thresholds_) == 0:
         raise ValueError(
-            f"Layer {layer!r} cannot be calibrated by the truth of region(s) {named}: it needs positive and negative "
-            f"cells with higher scores in the positive ones; there are {positive.sum()} positive and "
-            f"{(~positive).sum()} negative ones."
+            f"Layer {layer!r} cannot be calibrated by region(s) {named}: it needs higher scores in positive than in "
+            f"negative cells; there are {positive.sum()} positive and {(~positive).sum()} negative ones."
         )
     result = np.full(scores.shape, np.nan, np.float32)
     worse = []
@@ -112,7 +106,7 @@ def calibrate(
         scored, cells = np.isfinite(scores[:, i]), used[:, i]
         if scored.any():
             result[scored, i] = fit.predict(scores[scored, i])
-        before, after = (((x[cells, i] - (labels[cells, i] > 0.5)) ** 2).sum() for x in (scores, result))
+        before, after = (((x[cells, i] - (states[cells, i] == 1)) ** 2).sum() for x in (scores, result))
         # One or two cells more do not count.
         if after > before + 1:
             worse.append(str(name))
@@ -127,12 +121,9 @@ def calibrate(
     }
     if worse:
         message = f"The fit makes {', '.join(map(repr, worse))} worse (larger Brier score in the regions used to fit)"
-        warnings.warn(
-            f"{message}: their scores err in another way. `tl.adapt` fits each by its own cells.", stacklevel=2
-        )
-    if not (known & ~inside).any():
-        message = f"All cells with a truth were used to fit {key_added!r}: none is left to judge it on."
-        warnings.warn(message, stacklevel=2)
+        warnings.warn(f"{message}: `tl.adapt` fits each marker by its own cells.", stacklevel=2)
+    if not (labelled & ~inside).any():
+        warnings.warn(f"All labels were used to fit {key_added!r}: none is left to judge it on.", stacklevel=2)
     log_overwritten(earlier, "calibrate")
     logger.info("added layers[%r]: fitted on %d cells of %d regions", key_added, used.sum(), len(named))
 
@@ -151,8 +142,8 @@ def adapt(
 
     The logit of a marker's scores gets its own slope and offset: logistic regression on the marker's labelled cells,
     with a prior at slope 1 and offset 0, the scores as they are. So a few labels move the scores cautiously, many
-    decide, and a marker without labels stays as it is. The order of cells is never reversed. A warning names markers
-    whose labels are too few or contradict the scores.
+    decide, and a marker without labels stays as it is. The order of cells is never reversed. Warns of markers whose
+    labels are too few or contradict the scores.
 
     Parameters
     ----------
@@ -161,8 +152,7 @@ def adapt(
     labels
         Layer of labels: above 0.5 positive, below negative; 0.5 (undetermined) and NaN are left out.
     regions
-        Regions whose labels may be used; None takes all. ``labels="gold"`` must name them, and the others stay for
-        evaluation.
+        Regions whose labels may be used; None takes all. With ``labels="gold"``, the others stay for evaluation.
     layer, likely, key_added, region_key
         As for :func:`calibrate`.
 
@@ -171,8 +161,7 @@ def adapt(
     None
         Sets in ``adata``:
 
-        - ``layers[key_added]``: in [0, 1], non-decreasing in the score, NaN where the score is NaN; the same as
-          ``layer`` for markers without labels
+        - ``layers[key_added]``: in [0, 1], non-decreasing in the score, NaN where that is; as before without labels
         - ``varm[key_added]``: DataFrame channels x (``slope``, ``offset``, ``labels``, ``positives``, ``f1_before``,
           ``f1_after``, ``log_loss_before``, ``log_loss_after``, ``held_out``, ``reason``). F1 (at 0.5) and log loss
           are cross-validated: of labelled cells, each adjusted by a fit without its part. Parts (at most five) are of
@@ -180,13 +169,7 @@ def adapt(
           flatter). ``reason`` is ``"no labels"``, ``"too few labels: ..."`` (under 5), ``"labels of one class: ..."``,
           ``"scores are not higher in positive cells"``, or empty
         - ``obs[f"{key_added}_fitted"]``: cells whose labels were used; metrics warn if they are judged on
-        - ``uns[key_added]``: ``params``, ``regions`` (with labels that were used), and ``held_out``, these figures
-          over all markers' labels
-
-    Raises
-    ------
-    ValueError
-        If no cell with a score has a label, or ``labels`` is ``"gold"`` and ``regions`` is None.
+        - ``uns[key_added]``: ``params``, ``regions`` (of the labels used), ``held_out``: these figures over all markers
 
     Examples
     --------
@@ -197,15 +180,14 @@ def adapt(
     >>> adata.varm["nimbus_adapted"][["f1_before", "f1_after"]].loc["CD3"].to_list()
     [0.0, 1.0]
     """
-    scores = _read_scores(adata, layer, labels, key_added)
     fitted_key = f"{key_added}_fitted"
     earlier = check_key_added(adata, key_added, "adapt", [("obs", fitted_key)])
     if labels == keys.GOLD and regions is None:
         raise ValueError(
-            f"`labels` is {labels!r}, the labels for evaluation: name the `regions` that may be used, so that the "
-            f"others are left to judge on, or put labels of cells for training into layers[{keys.GOLD_TRAINING!r}]."
+            f"`labels` is {labels!r}, the labels for evaluation: name the `regions` that may be used, to judge on the "
+            f"others, or put labels for training into layers[{keys.GOLD_TRAINING!r}]."
         )
-    truth = truth_layer(adata, labels, likely=likely)
+    scores, states = _scores_and_labels(adata, layer, labels, likely, key_added)
     region, named = _regions(adata, regions, region_key)
     codes, inside = region.cat.codes.to_numpy(), region.isin(named).to_numpy()
     # Channel by channel: a table of millions of cells is copied once, in its own precision.
@@ -213,9 +195,9 @@ def adapt(
     fitted = np.zeros(adata.n_obs, bool)
     rows, outcomes = [], []
     for i in range(adata.n_vars):
-        used = np.flatnonzero(judged(truth[:, i], likely=likely) & np.isfinite(scores[:, i]) & inside)
+        used = np.flatnonzero((states[:, i] >= 0) & inside)
         fitted[used] = True
-        before, positive = scores[used, i], truth[used, i] > 0.5
+        before, positive = scores[used, i], states[used, i] == 1
         slope, offset = fit_line(before, positive)
         if len(used):
             result[:, i] = move(scores[:, i], slope, offset)
@@ -241,19 +223,22 @@ def adapt(
         "fitted_cells": fitted_key,
     }
     if doubtful := [f"{str(name)!r} ({why})" for name, why in table["reason"].items() if why not in ("", _UNLABELLED)]:
-        message = f"Label more cells, and look at varm[{key_added!r}], before using {', '.join(doubtful)}."
-        warnings.warn(message, stacklevel=2)
+        advice = f"Label more cells, and look at varm[{key_added!r}], before using"
+        warnings.warn(f"{advice} {', '.join(doubtful)}.", stacklevel=2)
     log_overwritten(earlier, "adapt")
     logger.info("added layers[%r]: %d of %d markers adapted", key_added, (table["labels"] > 0).sum(), adata.n_vars)
 
 
-def _read_scores(adata: AnnData, layer: str, truth: str, key_added: str) -> NDArray:
+def _scores_and_labels(adata: AnnData, layer: str, truth: str, likely: bool, key_added: str) -> tuple[NDArray, NDArray]:
+    """Return scores in [0, 1], and labels: 1 positive, 0 negative, -1 without a label or a score."""
     scores = read_layer(adata, layer)
     if key_added in (layer, truth):
         raise ValueError(f"`key_added` is {key_added!r}, a layer that is needed; choose another name.")
     if outside_unit_interval(scores).any():
         raise ValueError(f"Layer {layer!r} has values outside [0, 1]; only scores can be fitted to labels.")
-    return scores
+    states = truth_states(adata, truth, likely=likely)
+    states[~np.isfinite(scores)] = -1
+    return scores, states
 
 
 def _regions(adata: AnnData, regions: str | Sequence[str] | None, key: str | None) -> tuple[pd.Series, list[str]]:
@@ -262,10 +247,10 @@ def _regions(adata: AnnData, regions: str | Sequence[str] | None, key: str | Non
     region = region.cat.remove_unused_categories().cat.rename_categories(str)
     present = list(region.cat.categories)
     named = present if regions is None else [str(name) for name in as_list(regions)]
-    if not named:
-        raise KeyError(f"`regions` names none; obs[{region.name!r}] has {present}.")
-    if unknown := [name for name in named if name not in present]:
-        raise KeyError(f"obs[{region.name!r}] has no region(s) {unknown}; it has {present}.")
+    unknown = [name for name in named if name not in present]
+    if unknown or not named:
+        fault = f"names {unknown}, which are not there" if unknown else "names none"
+        raise KeyError(f"`regions` {fault}; obs[{region.name!r}] has {present}.")
     return region, named
 
 
@@ -310,17 +295,17 @@ def _held_out(scores: NDArray, positive: NDArray[np.bool_], region: NDArray) -> 
 
 def f1_and_log_loss(before: NDArray, after: NDArray, positive: NDArray[np.bool_]) -> dict[str, float]:
     """F1 at 0.5 and log loss of scores before and after; NaN where there is nothing to compute them from."""
-    figures = {}
-    for metric in ("f1", "log_loss"):
-        for name, scores in (("before", before), ("after", after)):
-            called, wrong = at_or_above(scores, 0.5), np.abs(_clipped(scores) - positive)
-            f1 = 2 * (called & positive).sum() / (called.sum() + positive.sum()) if positive.any() else np.nan
-            log_loss = -np.log1p(-wrong).mean() if len(scores) else np.nan
-            figures[f"{metric}_{name}"] = float(f1 if metric == "f1" else log_loss)
-    return figures
+    f1, loss = {}, {}
+    for name, scores in (("before", before), ("after", after)):
+        called, wrong = at_or_above(scores, 0.5), np.abs(_clipped(scores) - positive)
+        correct = 2 * (called & positive).sum()
+        f1[f"f1_{name}"] = float(correct / (called.sum() + positive.sum())) if positive.any() else np.nan
+        loss[f"log_loss_{name}"] = float(-np.log1p(-wrong).mean()) if len(scores) else np.nan
+    return f1 | loss
 
 
 def _clipped(scores: NDArray) -> NDArray[np.float64]:
+    """Keep scores away from 0 and 1, which have no finite logit."""
     return np.clip(np.asarray(scores, np.float64), _CLOSEST, 1 - _CLOSEST)
 
 
@@ -330,7 +315,6 @@ def _fit_problem(scores: NDArray, positive: NDArray[np.bool_]) -> str:
     if not labels:
         return _UNLABELLED
     if labels < _MIN_LABELS or positives in (0, labels):
-        what = "too few labels" if labels < _MIN_LABELS else "labels of one class"
-        return f"{what}: {positives} positive, {labels - positives} negative"
-    higher = scores[positive].mean() > scores[~positive].mean()
-    return "" if higher else "scores are not higher in positive cells"
+        problem = "too few labels" if labels < _MIN_LABELS else "labels of one class"
+        return f"{problem}: {positives} positive, {labels - positives} negative"
+    return "" if scores[positive].mean() > scores[~positive].mean() else "scores are not higher in positive cells"

@@ -23,7 +23,6 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("nimbus_sd")
 
-_TOOL = "call_positive"
 # Scores between these are neither clearly negative nor clearly positive.
 _LOW, _HIGH = 0.25, 0.75
 # Shares of cells above which a channel is flagged.
@@ -39,9 +38,7 @@ def call_positive(
     n_boot: int = 100,
     rng: int | np.random.Generator = 0,
 ) -> None:
-    """Call cells positive, marker by marker, and say how far each call can be trusted.
-
-    A warning names the markers that are flagged.
+    """Call cells positive, marker by marker, and warn of markers whose images need a look first.
 
     Parameters
     ----------
@@ -70,20 +67,18 @@ def call_positive(
           ``reason``). ``reason`` is ``"given"``, ``"valley between two modes"``, ``"mixture of two beta
           distributions"``, ``"0.5: too few cells"`` (under 20), ``"0.5: too few cells beyond"`` (under 10 on one
           side) or ``"0.5: no two separate groups"``. A given threshold is its own interval.
-        - ``var[f"{key_added}_flag"]``: why a channel should not be called without a look at its image, or empty.
-          ``empty``. ``no separation``: scores in [0, 1] without two groups, of which more are between 0.25 and 0.75
-          than on the smaller side, and than 5 %. ``saturated``: over 1 % of the cells are as bright as the
-          normalisation factor. ``unlike the training``: a statistic (:func:`nimbus_sd.metrics.image_statistics`) is
-          outside the central 99 % of the images that the model was trained on. ``unstable``, for ``"auto"``: within
-          the threshold's interval the share of positive cells changes by more than 10 %
+        - ``var[f"{key_added}_flag"]``: why a channel should not be called without a look at its image, or "".
+          ``empty``: no score or no signal. ``no separation``: scores in [0, 1] without two groups, of which more are
+          between 0.25 and 0.75 than on the smaller side, and than 5 %. ``saturated``: over 1 % of the cells are as
+          bright as the normalisation factor. ``unlike the training``: a statistic of the image
+          (:func:`nimbus_sd.metrics.image_statistics`) is outside the central 99 % of the training's. ``unstable``, for
+          ``"auto"``: the share of positive cells changes by more than 10 % within the threshold's interval
         - ``uns[key_added]``: ``params``, and ``trained_range``: "compared", or "not known" without the model's ranges
 
     Raises
     ------
-    KeyError
-        If the mapping lacks a channel.
     ValueError
-        If a threshold is not a number or ``"auto"``, or scores and thresholds are not on the same scale.
+        If scores and thresholds are not on the same scale.
 
     Examples
     --------
@@ -94,20 +89,17 @@ def call_positive(
     'valley between two modes'
     """
     scores = read_layer(adata, layer)
-    names = [str(name) for name in adata.var_names]
-    earlier = check_key_added(adata, key_added, _TOOL)
+    earlier = check_key_added(adata, key_added, "call_positive")
     is_score = ~outside_unit_interval(scores)
     automatic = isinstance(threshold, str) and threshold == "auto"
     if automatic and not is_score.all():
-        others = [name for name, fits in zip(names, is_score, strict=True) if not fits]
-        raise ValueError(
-            f"threshold='auto' is for scores in [0, 1], but layers[{layer!r}] has other values in channel(s) {others}."
-        )
+        others = list(adata.var_names[~is_score])
+        raise ValueError(f"threshold='auto' is for scores in [0, 1]; layers[{layer!r}] has other values in {others}.")
     n_boot = n_boot if automatic else 0
-    draws = np.random.default_rng(rng).spawn(len(names))
+    draws = np.random.default_rng(rng).spawn(adata.n_vars)
     # Also where thresholds are given, to flag channels whose scores do not fall into two groups.
     estimates = [
-        auto_threshold(column, n_boot=n_boot, rng=draw) if fits else ChannelThreshold.given(np.nan)
+        auto_threshold(column, n_boot=n_boot, rng=draw) if fits else ChannelThreshold(np.nan, np.nan, np.nan)
         for column, fits, draw in zip(scores.T, is_score, draws, strict=True)
     ]
     cuts = estimates
@@ -115,21 +107,18 @@ def call_positive(
         given = given_thresholds(scores, layer, list(adata.var_names), threshold)  # type: ignore[arg-type]
         if is_score.all() and (beyond := [cut for cut in given if not 0 <= cut <= 1]):
             raise ValueError(f"`threshold` is {beyond[0]:g}, but all values of layers[{layer!r}] are in [0, 1].")
-        cuts = [ChannelThreshold.given(cut) for cut in given]
+        cuts = [ChannelThreshold(cut, cut, cut) for cut in given]
 
     source = source_of(adata, layer)
     entry = adata.uns.get(source, {})
     ranges = entry.get("ranges") if isinstance(entry, Mapping) else None
-    relative = np.full(scores.shape, np.nan)
-    if keys.INTEGRATED in adata.layers and f"{source}_normalization" in adata.varm:
-        relative = relative_expression(adata, source)
+    measured = keys.INTEGRATED in adata.layers and f"{source}_normalization" in adata.varm
+    relative = relative_expression(adata, source) if measured else np.full(scores.shape, np.nan)
     calls = np.full(scores.shape, np.nan, np.float32)
     flags = []
-    for i, cut in enumerate(cuts):
-        column = scores[:, i]
-        calls[:, i] = np.where(np.isfinite(column), at_or_above(column, cut.threshold), np.nan)
-        reasons = _flags(column, relative[:, i], estimates[i].two_groups, ranges or {})
-        flags.append("; ".join([*reasons, *_instability(column, cut)] if automatic else reasons))
+    for i, column in enumerate(scores.T):
+        calls[:, i] = np.where(np.isfinite(column), at_or_above(column, cuts[i].threshold), np.nan)
+        flags.append("; ".join(_flags(column, relative[:, i], estimates[i], ranges or {})))
 
     table = pd.DataFrame(cuts, adata.var_names, ChannelThreshold._fields).drop(columns="two_groups")
     with np.errstate(invalid="ignore"):
@@ -140,15 +129,15 @@ def call_positive(
     adata.var[f"{key_added}_flag"] = pd.Categorical(flags)
     stored = "one per channel, see varm" if isinstance(threshold, Mapping | pd.Series) else threshold
     adata.uns[key_added] = {
-        "tool": _TOOL,
+        "tool": "call_positive",
         "params": {"layer": layer, "threshold": stored, "n_boot": n_boot},
         "trained_range": "not known" if ranges is None else "compared",
     }
-    if flagged := [f"{name!r} ({flag})" for name, flag in zip(names, flags, strict=True) if flag]:
+    if flagged := [f"{str(name)!r} ({flag})" for name, flag in zip(adata.var_names, flags, strict=True) if flag]:
         warnings.warn(f"Look at the image before using the calls of {', '.join(flagged)}.", stacklevel=2)
     if ranges is None:
         logger.warning("no channel was compared with the training images: uns[%r] does not say which", source)
-    log_overwritten(earlier, _TOOL)
+    log_overwritten(earlier, "call_positive")
     logger.info("added layers[%r]: %d of %d markers flagged", key_added, len(flagged), adata.n_vars)
 
 
@@ -159,28 +148,22 @@ def source_of(adata: AnnData, layer: str) -> str:
     return layer if source is None else str(source)
 
 
-def _flags(scores: NDArray, relative: NDArray, two_groups: bool, ranges: Mapping[str, Any]) -> list[str]:
+def _flags(scores: NDArray, relative: NDArray, estimate: ChannelThreshold, ranges: Mapping[str, Any]) -> list[str]:
     """Say why a channel should not be called without a look at its image."""
     scores, relative = scores[np.isfinite(scores)], relative[np.isfinite(relative)]
     if not scores.size:
         return ["empty: no cell has a score"]
+    # An estimate without an interval is never unstable.
+    fewest, most = (scores >= estimate.high).mean(), (scores >= estimate.low).mean()
+    text = f"unstable: from {fewest:.0%} to {most:.0%} of the cells are positive"
+    unstable = [text] if most - fewest > _UNSTABLE else []
     if relative.size and not (relative > 0).any():
-        return ["empty: no cell has any signal"]
+        return ["empty: no cell has any signal", *unstable]
     flags = []
     low, high = (scores < _LOW).sum(), (scores > _HIGH).sum()
     unclear = scores.size - low - high
-    if not two_groups and unclear > max(min(low, high), _UNCLEAR * scores.size):
+    if not estimate.two_groups and unclear > max(min(low, high), _UNCLEAR * scores.size):
         flags.append(f"no separation: {unclear / scores.size:.0%} of the scores are between {_LOW} and {_HIGH}")
     if relative.size and (bright := (relative >= 1).mean()) > _SATURATED:
         flags.append(f"saturated: {bright:.0%} of the cells are as bright as the normalisation factor, or brighter")
-    return flags + [f"unlike the training: {text}" for text in outside(describe(relative), ranges)]
-
-
-def _instability(scores: NDArray, cut: ChannelThreshold) -> list[str]:
-    """Say whether a channel's calls depend on where in its interval the threshold is."""
-    scores = scores[np.isfinite(scores)]
-    if not scores.size or not np.isfinite(cut.low):
-        return []
-    fewest, most = ((scores >= end).mean() for end in (cut.high, cut.low))
-    unstable = most - fewest > _UNSTABLE
-    return [f"unstable: from {fewest:.0%} to {most:.0%} of the cells are positive"] if unstable else []
+    return [*flags, *(f"unlike the training: {text}" for text in outside(describe(relative), ranges)), *unstable]

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 import pandas as pd
@@ -15,18 +16,19 @@ from nimbus_sd import keys
 from nimbus_sd._table import clusters_of
 from nimbus_sd.tl._inputs import check_number, scored_matrix
 from nimbus_sd.tl._results import AMBIGUOUS, UNASSIGNED, check_key_added, log_overwritten
-from nimbus_sd.tl.signatures import Missing, Signatures, checked_table, on_panel, scored_tree
-from nimbus_sd.tl.type_tree import CellType, Rule, blocks, markers_of, none_of, rule_text, type_probabilities
+from nimbus_sd.tl.signatures import CellType, Missing, Rule, Signatures, checked_table, markers_of, on_panel, type_tree
 
 if TYPE_CHECKING:
     from anndata import AnnData
 
 logger = logging.getLogger("nimbus_sd")
 
-_TOOL = "cell_types"
+#: The probability of each cell, (cells,), that it follows a rule.
+Follows: TypeAlias = Mapping[Rule, NDArray]
+
+#: Cells at a time: arrays of this length stay in the processor's cache.
+_CELLS = 1 << 15
 _MIN_OTHERS = 0.05
-#: Codes of cells without a type, so that they index the last two names; other codes count the types of the tree.
-_UNASSIGNED, _AMBIGUOUS = -1, -2
 
 
 def cell_types(
@@ -48,14 +50,12 @@ def cell_types(
     It *is* of the type if it fits the type and none that competes with it, the siblings of the type and of its
     ancestors; that probability is exact, however the signatures overlap. The cell gets the deepest type whose
     probability is above ``min_probability``; there is one at most. If not even a root has that, the cell is
-    ``"unassigned"`` if it more probably fits none than any, else ``"ambiguous"``: it fits several that exclude each
-    other, or the scores do not say which one.
+    ``"unassigned"`` if it more probably fits none than any, else ``"ambiguous"``: several fit, or it is unsure which.
 
     Scores are probabilities as far as they are calibrated (:func:`calibrate`). Those of :func:`nimbus_sd.predict` tend
     to be too cautious, so that cells stay at a parent; the layer of :func:`call_positive` takes its thresholds as
-    certain. Errors that all markers of a cell share, as in segmentation, make the probabilities of deep types too high.
-    The paper left 5.34 % of the cells unassigned, by clustering scores and merging by hand (Rumberger et al., "Nimbus
-    improves unsupervised clustering", Fig. 5d and e).
+    certain. Errors that a cell's markers share, as in segmentation, make the probabilities of deep types too high.
+    The paper left 5.34 % of the cells unassigned, by clustering and merging by hand (Rumberger et al., Fig. 5d and e).
 
     Parameters
     ----------
@@ -63,17 +63,17 @@ def cell_types(
         Cells x channels.
     signatures
         A DataFrame or the path of a CSV file (UTF-8) with a row for each type: its name first (the index), a column
-        ``parent``, and a column for each marker: ``+`` or ``positive``, ``-`` or ``negative``, empty or ``any``. A
-        column ``source`` is ignored. A type inherits the signs of its ancestors. None takes :func:`signatures`. Markers
-        are found by their synonyms, regardless of case, blanks and hyphens.
+        ``parent``, and a column for each marker: ``+`` or ``positive``, ``-`` or ``negative``, empty or ``any``. A type
+        inherits the signs of its ancestors. None takes :func:`signatures`. Markers are found by their synonyms,
+        regardless of case, blanks and hyphens.
     layer
         Layer of scores in [0, 1]; calls (0 and 1) do as well.
     min_probability
         A type must be more probable than this, in [0.5, 1).
     missing
-        ``"error"`` refuses signatures with markers that have no channel. ``"skip"`` does without, as always without
-        channels that have no score: types that add such a positive marker are left out, and their subtypes move up
-        and no longer need it; a negative one is not asked for.
+        ``"error"`` refuses markers without a channel. ``"skip"`` does without them, as always without channels that
+        have no score: types that add such a positive marker are left out, and their subtypes move up and no longer
+        need it; a negative one is not asked for.
     key_added
         Name of the results.
 
@@ -94,9 +94,9 @@ def cell_types(
     Raises
     ------
     KeyError
-        If a marker has no channel; the nearest names are given.
+        If a marker has no channel.
     ValueError
-        If signatures contradict themselves (see :func:`check_signatures`), or scores are outside [0, 1].
+        If signatures contradict themselves (see :func:`check_signatures`).
 
     Examples
     --------
@@ -111,42 +111,38 @@ def cell_types(
     """
     _check_limit("min_probability", min_probability)
     columns = [key_added, f"{key_added}_probability", f"{key_added}_reason"]
-    earlier = check_key_added(adata, key_added, _TOOL, [("obs", column) for column in columns])
+    earlier = check_key_added(adata, key_added, "cell_types", [("obs", column) for column in columns])
     table = on_panel(checked_table(signatures), list(map(str, adata.var_names)), missing)
     scores, used, channels = scored_matrix(adata, layer, markers_of(table))
-    tree = scored_tree(table, scores, channels, layer)
+    tree = type_tree(table, scores, channels, layer)
 
-    code, reason = np.empty(len(scores), np.int16), np.empty(len(scores), object)
-    probability = np.empty(len(scores), np.float32)
+    code, reason = np.full(adata.n_obs, -1, np.int16), np.full(adata.n_obs, None)
+    probability = np.full(adata.n_obs, np.nan, np.float32)
+    rows = np.flatnonzero(used)
     for cells, follows in blocks(scores, channels):
-        code[cells], probability[cells], reason[cells], _ = _call_types(tree, follows, min_probability)
+        at = rows[cells]
+        code[at], probability[at], reason[at], _ = _call_types(tree, follows, min_probability)
 
-    names = [*(cell_type.name for cell_type in tree), AMBIGUOUS, UNASSIGNED]
-    rows = [*((cell_type.parent, cell_type.signature) for cell_type in tree), ("", ""), ("", "")]
-    types = pd.DataFrame(rows, names, ["parent", "signature"])
-    types["cells"] = np.bincount(code % len(names), minlength=len(names))
+    texts = [*((cell_type.parent, cell_type.signature) for cell_type in tree), ("", ""), ("", "")]
+    types = pd.DataFrame(texts, _names(tree), ["parent", "signature"])
+    types["cells"] = np.bincount(code[used], minlength=len(types))
     types["share"] = share = types["cells"] / len(scores)
-    present = types.index[share > 0]
-    adata.obs[columns[0]] = pd.Categorical(_spread(np.array(names, object)[code], used), categories=present)
-    adata.obs[columns[1]] = _spread(probability, used)
-    adata.obs[columns[2]] = pd.Categorical(_spread(reason, used))
+    adata.obs[columns[0]] = pd.Categorical.from_codes(code, types.index).remove_unused_categories()
+    adata.obs[columns[1]] = probability
+    adata.obs[columns[2]] = pd.Categorical(reason)
     origin = "nimbus_sd.tl.signatures()" if signatures is None else "DataFrame"
+    origin = str(Path(signatures)) if isinstance(signatures, str | Path) else origin
+    params = {"layer": layer, "min_probability": float(min_probability), "missing": missing, "signatures": origin}
     adata.uns[key_added] = {
-        "tool": _TOOL,
-        "params": {
-            "layer": layer,
-            "min_probability": float(min_probability),
-            "missing": missing,
-            "signatures": str(Path(signatures)) if isinstance(signatures, str | Path) else origin,
-        },
+        "tool": "cell_types",
+        "params": params,
         "types": types,
-        AMBIGUOUS: float(share[AMBIGUOUS]),
-        UNASSIGNED: float(share[UNASSIGNED]),
+        **share[[AMBIGUOUS, UNASSIGNED]].to_dict(),
         "not_scored": int((~used).sum()),
     }
-    log_overwritten(earlier, _TOOL)
-    shares = 100 * share[UNASSIGNED], 100 * share[AMBIGUOUS]
-    logger.info("added obs[%r]: of %d cells, %.2f %% unassigned, %.2f %% ambiguous", key_added, len(scores), *shares)
+    log_overwritten(earlier, "cell_types")
+    percent = 100 * share[[UNASSIGNED, AMBIGUOUS]]
+    logger.info("added obs[%r]: of %d cells, %.2f %% unassigned, %.2f %% ambiguous", key_added, len(scores), *percent)
 
 
 def suggest_types(
@@ -162,8 +158,8 @@ def suggest_types(
     """Suggest a cell type for each cluster, by the types of its cells.
 
     Each cell has its type from :func:`cell_types` and those above it. The cluster gets the deepest type that more than
-    ``min_share`` of its cells have. If not even a root is that common, it is ``"ambiguous"`` if most of its cells
-    have some type, or most of those without a type are ambiguous; else ``"unassigned"``.
+    ``min_share`` of its cells have. Without one it is ``"ambiguous"`` if most of its cells have some type, or most of
+    those without a type are ambiguous; else ``"unassigned"``.
 
     Parameters
     ----------
@@ -202,30 +198,26 @@ def suggest_types(
     clusters = clusters_of(adata, groupby)
     table = on_panel(checked_table(signatures), list(map(str, adata.var_names)), missing)
     scores, used, channels = scored_matrix(adata, layer, markers_of(table))
-    tree = scored_tree(table, scores, channels, layer)
+    tree = type_tree(table, scores, channels, layer)
 
-    cluster_of = clusters.codes[used]
-    counts = np.zeros((len(clusters.categories), len(tree) + 2), np.int64)
-    expected = np.zeros((len(clusters.categories), len(tree)))
+    # Row 0 is for cells without a cluster.
+    row = clusters.codes[used].astype(np.intp) + 1
+    counts = np.zeros((len(clusters.categories) + 1, len(tree) + 2), np.int64)
+    expected = np.zeros((len(counts), len(tree)))
     for cells, follows in blocks(scores, channels):
         code, *_, probabilities = _call_types(tree, follows, min_probability)
-        clustered = cluster_of[cells] >= 0
-        cluster = cluster_of[cells][clustered].astype(np.intp)
-        np.add.at(counts, (cluster, code[clustered]), 1)
+        np.add.at(counts, (row[cells], code), 1)
         for i, probability in enumerate(probabilities):
-            expected[:, i] += np.bincount(cluster, probability[clustered], len(expected))
+            expected[:, i] += np.bincount(row[cells], probability, len(counts))
 
-    rows = [_suggestion(tree, *pair, min_share) for pair in zip(counts, expected, strict=True)]
+    rows = [_suggestion(tree, *pair, min_share) for pair in zip(counts[1:], expected[1:], strict=True)]
     columns = ["type", "share", "probability", "cells", "reason", "others"]
-    return pd.DataFrame(rows, index=pd.Index(clusters.categories, name=groupby), columns=columns)
+    return pd.DataFrame(rows, pd.Index(clusters.categories, name=groupby), columns)
 
 
-def _suggestion(
-    tree: Sequence[CellType], counts: NDArray[np.int64], expected: NDArray[np.float64], min_share: float
-) -> tuple[str, float, float, int, str, str]:
+def _suggestion(tree: Sequence[CellType], counts: NDArray, expected: NDArray, min_share: float) -> tuple[object, ...]:
     """Return a cluster's row from its number of cells with each code, and its expected number of cells of each type."""
-    cells = pd.Series(counts, [*(cell_type.name for cell_type in tree), AMBIGUOUS, UNASSIGNED])
-    total = int(counts.sum())
+    cells, total = pd.Series(counts, _names(tree)), int(counts.sum())
     if not total:
         return UNASSIGNED, np.nan, np.nan, 0, "no cell has scores", ""
     within = {top.name: [sub.name for sub in tree if top.name in (*sub.parents, sub.name)] for top in tree}
@@ -252,65 +244,113 @@ def _check_limit(name: str, value: float) -> None:
     check_number(name, value, lambda limit: 0.5 <= limit < 1, "in [0.5, 1), so that one type at most has it")
 
 
-def _spread(values: NDArray, used: NDArray[np.bool_]) -> NDArray:
-    """Put values of the scored cells among all cells, the others missing."""
-    everywhere = np.full(len(used), np.nan if values.dtype.kind == "f" else None, values.dtype)
-    everywhere[used] = values
-    return everywhere
+def _names(tree: Sequence[CellType]) -> list[str]:
+    """Name what a cell can be, in the order of codes."""
+    return [*(cell_type.name for cell_type in tree), AMBIGUOUS, UNASSIGNED]
 
 
-def _call_types(
-    tree: Sequence[CellType], follows: Mapping[Rule, NDArray], min_probability: float
-) -> tuple[NDArray[np.int16], NDArray[np.float32], NDArray[np.object_], NDArray[np.float32]]:
+def _call_types(tree: Sequence[CellType], follows: Follows, min_probability: float) -> tuple[NDArray, ...]:
     """Return each cell's code, its probability and the reason (cells,), and all probabilities (types, cells)."""
     probabilities = type_probabilities(tree, follows)
-    code = np.full(probabilities.shape[1], _UNASSIGNED, np.int16)
+    ambiguous, unassigned = len(tree), len(tree) + 1
+    code = np.full(probabilities.shape[1], unassigned, np.int16)
     probability = np.zeros(len(code), np.float32)
-    position = {cell_type.name: i for i, cell_type in enumerate(tree)}
+    code_of = {"": unassigned} | {cell_type.name: i for i, cell_type in enumerate(tree)}
     for i, cell_type in enumerate(tree):
         # Above one half, at most one of a type's subtypes is possible, so their order does not matter.
-        deeper = (code == position.get(cell_type.parent, _UNASSIGNED)) & (probabilities[i] > min_probability)
+        deeper = (code == code_of[cell_type.parent]) & (probabilities[i] > min_probability)
         code[deeper] = i
         probability[deeper] = probabilities[i, deeper]
-    reason = np.array([cell_type.signature for cell_type in tree], object)[np.maximum(code, 0)]
-    if (without := np.flatnonzero(code == _UNASSIGNED)).size:
+    reason = np.array([*(cell_type.signature for cell_type in tree), "", ""], object)[code]
+    if (without := np.flatnonzero(code == unassigned)).size:
         follows = {rule: values[without] for rule, values in follows.items()}
         roots = [cell_type for cell_type in tree if not cell_type.parents]
         none = none_of([frozenset(root.rules) for root in roots], follows)
-        code[without] = np.where(none < 0.5, _AMBIGUOUS, _UNASSIGNED)
+        code[without] = np.where(none < 0.5, ambiguous, unassigned)
         probability[without] = np.maximum(none, 1 - none)
         reason[without] = np.where(none < 0.5, _candidates(roots, follows), _nearest(tree, follows))
     return code, probability, reason, probabilities
 
 
-def _candidates(roots: Sequence[CellType], follows: Mapping[Rule, NDArray]) -> NDArray[np.object_]:
+def _candidates(roots: Sequence[CellType], follows: Follows) -> NDArray[np.object_]:
     """Name the root that fits best, and the second where it is at least half as probable."""
     fits = np.stack([np.prod([follows[rule] for rule in root.rules], axis=0) for root in roots])
-    order = np.argsort(-fits, axis=0, kind="stable")
-    first, second = order[0], order[min(1, len(roots) - 1)]
+    first, second = np.argsort(-fits, axis=0, kind="stable")[[0, min(1, len(roots) - 1)]]
     best, runner_up = (np.take_along_axis(fits, which[None], axis=0)[0] for which in (first, second))
-    pairs, inverse = np.unique(first * len(roots) + np.where(runner_up >= best / 2, second, first), return_inverse=True)
-    text = [f"{root.name} ({root.signature})" for root in roots]
-    named = [(text[pair // len(roots)], text[pair % len(roots)]) for pair in pairs]
-    return np.array([f"{a} or {b}" if a != b else f"perhaps {a}" for a, b in named], object)[inverse]
+    names = [f"{root.name} ({root.signature})" for root in roots]
+    texts = np.array([[f"{a} or {b}" if a != b else f"perhaps {a}" for b in names] for a in names], object)
+    return texts[first, np.where(runner_up >= best / 2, second, first)]
 
 
-def _nearest(tree: Sequence[CellType], follows: Mapping[Rule, NDArray]) -> NDArray[np.object_]:
+def _nearest(tree: Sequence[CellType], follows: Follows) -> NDArray[np.object_]:
     """Name the type whose rules disagree least with the scores, and the rule that disagrees most."""
-    misfits = []
-    for cell_type in tree:
-        disagreement = sum(1 - follows[rule] for rule in cell_type.rules)
+    misfits = [
         # Of two types that miss as much, the one with more positive markers present says more.
-        present = sum((follows[rule] for rule in cell_type.rules if rule[1]), np.float32(0))
-        misfits.append(disagreement - present / 2)
+        sum(1 - follows[rule] for rule in rules) - sum((follows[rule] for rule in rules if rule[1]), np.float32(0)) / 2
+        for rules in (cell_type.rules for cell_type in tree)
+    ]
     closest = np.stack(misfits).argmin(axis=0)
     reason = np.empty(len(closest), object)
     for i in np.unique(closest):
         cells = np.flatnonzero(closest == i)
         values = np.stack([follows[rule][cells] for rule in tree[i].rules])
-        faults = [(rule_text((marker, not sign)), f"{marker} is unsure") for marker, sign in tree[i].rules]
+        faults = [(f"{marker}{'-' if sign else '+'}", f"{marker} is unsure") for marker, sign in tree[i].rules]
         texts = np.array([[f"nearest is {tree[i].name}, but {fault}" for fault in pair] for pair in faults], object)
         reason[cells] = texts[values.argmin(axis=0), (values.min(axis=0) >= 0.5).astype(int)]
     if positive := {rule for cell_type in tree for rule in cell_type.rules if rule[1]}:
         reason[np.all([follows[rule] < 0.5 for rule in positive], axis=0)] = "no marker is positive"
     return reason
+
+
+def blocks(scores: NDArray, channels: Sequence[str]) -> Iterator[tuple[slice, Follows]]:
+    """Yield consecutive cells of a (cells, channels) matrix, with the probability that they follow each rule."""
+    for start in range(0, len(scores), _CELLS):
+        cells = slice(start, start + _CELLS)
+        rows = list(zip(channels, np.ascontiguousarray(scores[cells].T), strict=True))
+        yield cells, {(name, True): row for name, row in rows} | {(name, False): 1 - row for name, row in rows}
+
+
+def type_probabilities(tree: Sequence[CellType], follows: Follows) -> NDArray[np.float32]:
+    """Return the probability, (types, cells), that a cell follows a type's rules and those of no competing type.
+
+    At most one of two competing types holds, and a subtype only where its parent does.
+    """
+    fits = {"": np.ones_like(next(iter(follows.values())))}
+    probabilities = []
+    for cell_type in tree:
+        fit = fits[cell_type.parent]
+        for rule in cell_type.added:
+            fit = fit * follows[rule]
+        fits[cell_type.name] = fit
+        opposite = {(marker, not positive) for marker, positive in cell_type.rules}
+        rivals = [other for other in tree if cell_type.competes_with(other) and opposite.isdisjoint(other.rules)]
+        # What both types ask for is given already, and must not count twice.
+        patterns = [frozenset(other.rules) - frozenset(cell_type.rules) for other in rivals]
+        probabilities.append(fit * none_of(patterns, follows))
+    return np.stack(probabilities)
+
+
+def none_of(patterns: Iterable[frozenset[Rule]], follows: Follows) -> NDArray:
+    """Return the probability that a cell follows none of some sets of rules.
+
+    Exact for independent markers, however the patterns overlap: it is expanded over one marker after the other, first
+    those of the shortest pattern; each intermediate set of patterns is evaluated once.
+    """
+    certain = np.ones_like(next(iter(follows.values())))
+    answers: dict[frozenset[frozenset[Rule]], NDArray] = {frozenset(): certain}
+
+    def answer(question: frozenset[frozenset[Rule]]) -> NDArray:
+        if frozenset() in question:
+            return np.zeros_like(certain)
+        if question not in answers:
+            uses = Counter(marker for pattern in question for marker, _ in pattern)
+            shortest = min(question, key=lambda pattern: (len(pattern), sorted(pattern)))
+            marker = max(sorted(marker for marker, _ in shortest), key=lambda name: uses[name])
+            positive, negative = (
+                answer(frozenset(part - {(marker, sign)} for part in question if (marker, not sign) not in part))
+                for sign in (True, False)
+            )
+            answers[question] = positive * follows[marker, True] + negative * follows[marker, False]
+        return answers[question]
+
+    return answer(frozenset(patterns))
