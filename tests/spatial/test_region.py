@@ -53,9 +53,7 @@ def test_same_channel_index_means_the_same_channel_everywhere(two, pixels):
 
 def test_images_of_different_channels_need_a_choice(two, pixels):
     sdata = two(("DAPI", "CD3", "CD8"), ("CD3", "DAPI", "CD20"))
-    with pytest.raises(
-        ValueError, match=r"\['CD8'\] only in 'a', \['CD20'\] only in 'b'.*all images have \['DAPI', 'CD3'\]"
-    ):
+    with pytest.raises(ValueError, match=r"lack \['CD8'\] of 'a'.*all images have \['DAPI', 'CD3'\]"):
         find_regions(sdata, pixel_size=0.5)
     regions = find_regions(sdata, channels=["CD3"], pixel_size=0.5)
     np.testing.assert_array_equal(regions[1].read_image([0], ALL, ALL)[0], pixels(3, seed=1)[0])
@@ -89,7 +87,6 @@ def test_something_else_than_a_spatialdata():
         (Scale([2, 2], ("y", "x")), (6, 8), r"6 x 8 .* 6 x 8, which do not fit: one pixel of the labels covers 2 x 2"),
         (Scale([0.5, 0.5], ("y", "x")), (6, 8), "one pixel of the image covers 2 x 2"),
         (Translation([1, 0], ("y", "x")), (6, 8), r"must lie on each other.*is: in 'global', y' = 1 y \+0 x \+1,"),
-        (Scale([1.5, 1.5], ("y", "x")), (4, 6), "whole factor at most.*y' = 1.5 y"),
     ],
 )
 def test_elements_that_do_not_lie_on_each_other(build, pixels, transformation, shape, message):
