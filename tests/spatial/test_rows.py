@@ -8,7 +8,7 @@ from scipy import sparse
 from spatialdata.models import TableModel
 
 from nimbus_sd.spatial import check_keys, dense, find_regions, matched, new_table, rows_of
-from nimbus_sd.spatial.rows import extend, is_extendable, written_by_us
+from nimbus_sd.spatial.rows import is_extendable
 
 
 def test_rows_of_a_labels_element():
@@ -38,22 +38,6 @@ def test_dense_is_a_writable_float_copy():
     assert values[0, 0] == 0
     assert dense(values.astype(np.float64), (2, 2)).dtype == np.float64
     assert np.isnan(dense(None, (3, 2))).all()
-
-
-def test_extended_keeps_large_ids_and_the_order():
-    table = new_table({"a": np.array([2**62 + 1, 5])}, ["CD3"])
-    assert extend(table, {"a": np.array([2])}, ["CD3"]) is table
-    grown = extend(table, {"a": np.array([1, 5]), "b": np.array([2**62 + 3])}, ["CD8", "CD3"])
-    # Region "a" has rows: cell 1, which is not among them, was taken out by the user.
-    assert grown.obs["instance_id"].tolist() == [2**62 + 1, 5, 2**62 + 3]
-    assert list(grown.obs["region"]) == ["a", "a", "b"] and list(grown.var_names) == ["CD3", "CD8"]
-    assert table.shape == (2, 1)
-
-
-def test_written_by_us_sums_up_all_entries():
-    ours = {"nimbus": {"wrote": ["X", "layers/nimbus"]}, "other": {"wrote": np.array(["obs/area", "X"])}}
-    table = AnnData(np.zeros((2, 2)), uns=ours | {"leiden": {"params": 1}, "text": "wrote"})
-    assert written_by_us(table) == {"X", "layers/nimbus", "obs/area"}
 
 
 @pytest.fixture
