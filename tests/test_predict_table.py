@@ -4,11 +4,9 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from importlib.metadata import version
 
-import dask.array as da
 import numpy as np
 import pytest
-from spatialdata import SpatialData, read_zarr
-from spatialdata.models import Image2DModel, Labels2DModel
+from spatialdata import read_zarr
 from spatialdata.transformations import Scale
 
 import nimbus_sd as ns
@@ -48,8 +46,6 @@ def test_several_regions_are_scored_as_each_alone(two, small):
         np.testing.assert_array_equal(together.obs_names, alone.obs_names)
         np.testing.assert_array_equal(together.obsm["spatial"], alone.obsm["spatial"])
         del two.tables["alone"]
-    turned = predict(two, small, ["b", "a"], ["b_cells", "a_cells"], table_key="turned")
-    assert list(turned.obs["region"].unique()) == ["b_cells", "a_cells"]
 
 
 def test_a_region_without_a_cell(two, small):
@@ -95,19 +91,6 @@ def test_a_model_with_its_card(two, deep_network, deep, tmp_path, caplog):
     assert adata.uns["tuned"]["model_description"] == PUBLISHED.description
     plain = predict(two, deep)
     np.testing.assert_array_equal(plain.layers["nimbus"], adata.layers["tuned"])
-
-
-def test_of_multiscale_elements_the_full_resolution_counts(tissue, make_sdata, small):
-    image, labels = tissue((90, 80), 3)
-    plain = predict(make_sdata(image, labels), small)
-    image, labels = (da.from_array(pixels) for pixels in (image, labels))
-    scales = SpatialData(
-        images={"fov": Image2DModel.parse(image, dims="cyx", c_coords=list(FACTORS), scale_factors=[2, 2])},
-        labels={"fov_cells": Labels2DModel.parse(labels, dims="yx", scale_factors=[2, 2])},
-    )
-    adata = predict(scales, small)
-    np.testing.assert_array_equal(adata.layers["nimbus"], plain.layers["nimbus"])
-    np.testing.assert_array_equal(adata.obs["area"], plain.obs["area"])
 
 
 @pytest.mark.parametrize("coarse", ["labels", "image"])

@@ -11,26 +11,7 @@ import numpy as np
 import pandas as pd
 from tqdm.auto import tqdm
 
-from nimbus_sd import keys
-from nimbus_sd.engine import (
-    BadPixels,
-    Checkpoint,
-    Memory,
-    Plan,
-    add_resume_hint,
-    check_cell_size,
-    check_cells,
-    check_pixels,
-    describe_inputs,
-    find_client,
-    find_factors,
-    find_runner,
-    find_tile_size,
-    map_keys,
-    provenance,
-    score,
-    score_map,
-)
+from nimbus_sd import engine, keys
 from nimbus_sd.models import Scorer, load
 from nimbus_sd.spatial import WRITING, check_keys, find_regions, write_table
 
@@ -41,6 +22,9 @@ if TYPE_CHECKING:
     from spatialdata import SpatialData
 
 logger = logging.getLogger("nimbus_sd")
+
+# Tiles are counted in tenths: a large one takes minutes.
+_BAR = "{l_bar}{bar}| {n:.1f}/{total} [{elapsed}<{remaining}]"
 
 
 def predict(
@@ -165,29 +149,34 @@ def predict(
     regions = find_regions(sdata, image_key, labels_key, channels=channels, pixel_size=pixel_size)
     channels = regions[0].channels
     check_keys(sdata, table_key, key_added, channels, regions)
-    new_images = map_keys(sdata, regions, key_added, table_key) if save_maps else []
-    client = find_client(client)
+    new_images = engine.map_keys(sdata, regions, key_added, table_key) if save_maps else []
+    client = engine.find_client(client)
     loaded = load(model)
     here = device if client is None else "auto"
     scorer = Scorer(loaded, device=here, precision=precision, tta=tta, batch_size=batch_size)
-    tile_size = find_tile_size(tile_size, scorer.card, regions)
-    check_cell_size(regions)
-    store = Memory() if checkpoint is None else Checkpoint(checkpoint)
+    tile_size = engine.find_tile_size(tile_size, scorer.card, regions)
+    engine.check_cell_size(regions)
+    store = engine.Memory() if checkpoint is None else engine.Checkpoint(checkpoint)
 
-    bad = BadPixels()
-    with add_resume_hint(store):
-        factors = find_factors(regions, normalization, scorer.card, bad, progress)
+    bad = engine.BadPixels()
+    with engine.add_resume_hint(store):
+        factors = engine.find_factors(regions, normalization, scorer.card, bad, progress)
     in_use = factors["factor"].to_numpy(np.float64)
-    plan = Plan(regions, in_use, scorer.card, tile_size, identify=checkpoint is not None)
-    run = find_runner(client, loaded, scorer, device)
+    plan = engine.Plan(regions, in_use, scorer.card, tile_size, identify=checkpoint is not None)
+    run = engine.find_runner(client, loaded, scorer, device)
     # Measuring the factors has already counted the bad pixels.
-    counted = bad if normalization is not None else BadPixels()
-    with store.opened(describe_inputs(plan, scorer)), _progress_bar(len(plan.tiles), progress) as bar:
-        results = score(plan, run, store, bad=counted, on_share=bar.update)
-    check_pixels(bad)
-    check_cells(results)
-    maps = {key: score_map(region, in_use, scorer, tile_size) for key, region in zip(new_images, regions, strict=False)}
+    counted = bad if normalization is not None else engine.BadPixels()
+    with (
+        store.opened(engine.describe_inputs(plan, scorer)),
+        tqdm(total=len(plan.tiles), desc="Scores", unit="tile", bar_format=_BAR, disable=not progress) as bar,
+    ):
+        results = engine.score(plan, run, store, bad=counted, on_share=bar.update)
+    engine.check_pixels(bad)
+    engine.check_cells(results)
+    pairs = zip(new_images, regions, strict=False)
+    maps = {key: engine.score_map(region, in_use, scorer, tile_size) for key, region in pairs}
 
+    made = engine.provenance(scorer, regions, given=normalization is not None)
     with WRITING:
         adata = write_table(
             sdata,
@@ -196,13 +185,8 @@ def predict(
             table_key=table_key,
             key_added=key_added,
             factors=factors,
-            provenance=provenance(scorer, regions, given=normalization is not None),
+            provenance=made,
         )
     sdata.images.update(maps)
     logger.info("added layers[%r]: scores of %d cells in %d channels", key_added, adata.n_obs, len(channels))
     return adata
-
-
-def _progress_bar(n_tiles: int, progress: bool) -> tqdm:
-    form = "{l_bar}{bar}| {n:.1f}/{total} [{elapsed}<{remaining}]"
-    return tqdm(total=n_tiles, desc="Scores", unit="tile", bar_format=form, disable=not progress)

@@ -36,9 +36,8 @@ def test_shapes_and_nearest_pixels(shape, scale, stride):
         np.testing.assert_array_equal(grid.nearest(np.arange(model), axis), nearest)
 
 
-@pytest.mark.parametrize("n, scale, expected", [(100, 0.29, 29), (1000, 0.29, 290), (1024, 0.5, 512), (1, 0.01, 1)])
-def test_rounding_errors_of_the_scale_do_not_add_a_pixel(n, scale, expected):
-    assert Grid((n, n), scale, 16).model_shape == (expected, expected)
+def test_rounding_errors_of_the_scale_do_not_add_a_pixel():
+    assert Grid((100, 1000), 0.29, 16).model_shape == (29, 290) and Grid((1, 1024), 0.5, 16).model_shape == (1, 512)
 
 
 @no_deadline
@@ -107,10 +106,7 @@ def test_a_window_gives_what_the_whole_gives(scale):
 
 @no_deadline
 @given(
-    shapes,
-    st.sampled_from(SCALES[:6]),
-    st.sampled_from([(4, 24), (16, 96)]),
-    st.sampled_from([1, 16, 48, 100, 1024]),
+    shapes, st.sampled_from(SCALES[:6]), st.sampled_from([(4, 24), (16, 96)]), st.sampled_from([1, 16, 48, 100, 1024])
 )
 def test_cores_cover_the_model_shape_once_and_windows_suit_the_network(shape, scale, network, tile_size):
     stride, halo = network

@@ -1,4 +1,7 @@
-"""Images and labels as arrays, and which belong together."""
+"""Images and labels as arrays, which belong together, how they lie on each other, how large pixels are."""
+
+import re
+import warnings
 
 import dask.array as da
 import numpy as np
@@ -6,10 +9,18 @@ import pandas as pd
 import pytest
 from spatialdata import SpatialData
 from spatialdata.models import Image2DModel, Image3DModel, Labels2DModel, Labels3DModel
-from spatialdata.transformations import Identity
+from spatialdata.transformations import Affine, Identity, MapAxis, Scale, Sequence, Translation
 
-from nimbus_sd.spatial import RegionResult, find_regions, not_found, plain_images, write_table
-from nimbus_sd.spatial.elements import image_element, labels_element, pair_elements
+from nimbus_sd.spatial import RegionResult, find_regions, is_micrometre, not_found, plain_images, write_table
+from nimbus_sd.spatial.elements import (
+    image_element,
+    labels_element,
+    matrices,
+    own_pixel_size,
+    pair_elements,
+    pixel_sizes,
+    relative_scale,
+)
 
 
 def test_multiscale_elements_give_their_full_resolution(pixels, cells):
@@ -18,20 +29,17 @@ def test_multiscale_elements_give_their_full_resolution(pixels, cells):
         images={"image": Image2DModel.parse(image, c_coords=["a", "b"], scale_factors=[2, 2])},
         labels={"cells": Labels2DModel.parse(labels, scale_factors=[2])},
     )
-    array, channels = image_element(sdata, "image")
-    assert channels == ["a", "b"]
-    np.testing.assert_array_equal(array, image)
+    np.testing.assert_array_equal(image_element(sdata, "image")[0], image)
     np.testing.assert_array_equal(labels_element(sdata, "cells"), labels)
 
 
 def test_unnamed_channels_other_axes_and_arrays_in_memory(pixels):
     sdata = SpatialData(images={"image": Image2DModel.parse(pixels(3).transpose(1, 2, 0), dims=("y", "x", "c"))})
-    assert image_element(sdata, "image")[1] == ["0", "1", "2"]
-    np.testing.assert_array_equal(image_element(sdata, "image")[0], pixels(3))
+    array, channels = image_element(sdata, "image")
+    assert channels == ["0", "1", "2"]
+    np.testing.assert_array_equal(array, pixels(3))
     sdata.images["image"].data = pixels(3, seed=1)
-    array, _ = image_element(sdata, "image")
-    assert isinstance(array, da.Array)
-    np.testing.assert_array_equal(array, pixels(3, seed=1))
+    assert isinstance(image_element(sdata, "image")[0], da.Array)
 
 
 def test_elements_that_cannot_be_used(build, pixels, cells):
@@ -56,7 +64,6 @@ def test_elements_that_cannot_be_used(build, pixels, cells):
 def test_not_found_names_what_is_spelled_alike():
     message = not_found("channel", ["CD-8", "qwerty"], ["CD3", "CD8"], " in image 'x'").args[0]
     assert message == "No channel 'CD-8', 'qwerty' in image 'x'; there is: 'CD3', 'CD8'. Did you mean 'CD8'?"
-    assert not_found("channel", ["qwerty"], []).args[0] == "No channel 'qwerty'; there is: none."
 
 
 @pytest.fixture
@@ -69,20 +76,11 @@ def fovs(build, pixels, cells):
     )
 
 
-@pytest.mark.parametrize(
-    ("image_key", "labels_key", "pairs"),
-    [
-        (None, None, "ab"),
-        (["b", "a"], ["b_cells", "a_cells"], "ba"),
-        (None, ["b_cells", "a_cells"], "ba"),
-        ("b", None, "b"),
-    ],
-)
-def test_pairs(fovs, image_key, labels_key, pairs):
-    assert pair_elements(fovs, image_key, labels_key) == [(name, f"{name}_cells") for name in pairs]
-
-
-def test_pairs_in_one_system(build, pixels, cells):
+def test_pairs(fovs, build, pixels, cells):
+    for keys in (["b", "a"], ["b_cells", "a_cells"]), (None, ["b_cells", "a_cells"]):
+        assert pair_elements(fovs, *keys) == [("b", "b_cells"), ("a", "a_cells")]
+    assert pair_elements(fovs) == [("a", "a_cells"), ("b", "b_cells")]
+    assert pair_elements(fovs, "b") == [("b", "b_cells")]
     sdata = build({"image": pixels()}, {"nuclei": cells(), "cells": cells()})
     assert pair_elements(sdata) == [("image", "cells"), ("image", "nuclei")]
     sdata = build({"multiplex": pixels(), "he": pixels()}, {"cells": cells()})
@@ -91,19 +89,19 @@ def test_pairs_in_one_system(build, pixels, cells):
 
 def test_unclear_pairs_list_the_candidates(build, pixels, cells):
     x, y, away = ({name: Identity()} for name in ("x", "y", "away"))
-    sdata = build({"one": (pixels(), x), "two": (pixels(), x), "far": (pixels(), away)}, {"cells": (cells(), x)})
-    with pytest.raises(ValueError, match=r"Which image belongs to labels 'cells'.*'one', 'two'\. Name the pairs"):
-        pair_elements(sdata)
-    # Each alone in a system.
-    sdata = build({"one": (pixels(), x), "two": (pixels(), y)}, {"cells": (cells(), x | y)})
-    with pytest.raises(ValueError, match="'one', 'two'"):
-        pair_elements(sdata)
-    sdata = build({"image": pixels()}, {"cells": cells(), "nuclei": cells()})
-    with pytest.raises(ValueError, match=r"Which labels element belongs to image 'image'.*'cells', 'nuclei'"):
-        pair_elements(sdata, image_key="image")
-    sdata = build({"image": (pixels(), x)}, {"cells": (cells(), y)})
-    with pytest.raises(ValueError, match=r"No image shares a coordinate system with labels 'cells'.*'y'.*'x'"):
-        pair_elements(sdata)
+    image, labels = pixels(), cells()
+    two = build({"one": (image, x), "two": (image, x), "far": (image, away)}, {"cells": (labels, x)})
+    each_alone = build({"one": (image, x), "two": (image, y)}, {"cells": (labels, x | y)})
+    for sdata, key, message in (
+        (two, None, r"Which image belongs to labels 'cells'.*: 'one', 'two'\. Name the pairs"),
+        (each_alone, None, "'one', 'two'"),
+        (build({"image": image}, {"cells": labels, "nuclei": labels}), "image", "Which labels element .*'nuclei'"),
+        (build({"image": (image, x)}, {"cells": (labels, y)}), None, "No image shares a coordinate .*'y'.*'x'"),
+        (build({"image": image}), None, r"images 'image' and labels \(none\)"),
+        (build(labels={"cells": labels}), None, r"images \(none\) and labels 'cells'"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            pair_elements(sdata, key)
 
 
 @pytest.mark.parametrize(
@@ -123,13 +121,6 @@ def test_keys_that_make_no_pairs(fovs, image_key, labels_key, error, message):
         pair_elements(fovs, image_key, labels_key)
 
 
-def test_no_images_or_no_labels_says_what_exists(build, pixels, cells):
-    with pytest.raises(ValueError, match=r"images 'image' and labels \(none\)"):
-        pair_elements(build({"image": pixels()}))
-    with pytest.raises(ValueError, match=r"images \(none\) and labels 'cells'"):
-        pair_elements(build(labels={"cells": cells()}))
-
-
 def test_score_maps_are_no_candidates(build, pixels, cells):
     sdata = build({"image": pixels(), "image_nimbus": pixels(), "image_other": pixels()}, {"cells": cells()})
     assert plain_images(sdata) == ["image", "image_other"]
@@ -141,3 +132,110 @@ def test_score_maps_are_no_candidates(build, pixels, cells):
     write_table(sdata, results, factors=factors, provenance={}, **names)
     assert plain_images(sdata) == ["image"]
     assert pair_elements(sdata) == [("image", "cells")]
+
+
+YX = ("y", "x")
+
+
+def placed(image, labels):
+    """Relative scale of labels to image, each given by its transformations."""
+    elements = [Labels2DModel.parse(np.zeros((4, 4), np.int32), transformations=t) for t in (image, labels)]
+    return relative_scale(*map(matrices, elements))
+
+
+def at_stage(size):
+    return Sequence([Scale([size, size], YX), Translation([51234.56, 7.89], YX)])
+
+
+def turned(size):
+    return Affine([[0, size, 5], [-size, 0, 9], [0, 0, 1]], YX, YX)
+
+
+@pytest.mark.parametrize(
+    ("image", "labels", "repeats"),
+    [
+        (Identity(), Identity(), (1, 1)),
+        (Scale([0.3, 0.3], YX), Scale([0.1, 0.1], ("x", "y")), (3, 1)),
+        (Identity(), Scale([1 / 3, 1 / 3], YX), (3, 1)),
+        (at_stage(0.325), at_stage(0.65), (1, 2)),
+        (turned(1), turned(4), (1, 4)),
+    ],
+)
+def test_scales_by_whole_factors(image, labels, repeats):
+    assert placed({"global": image}, {"global": labels}) == repeats
+
+
+@pytest.mark.parametrize(
+    ("labels", "misfit"),
+    [
+        (Translation([0, 1.5], YX), r"x' = \+?0 y \+1 x \+1.5"),
+        (Scale([2, 4], YX), r"y' = 2 y \+0 x \+0, x' = 0 y \+4 x"),
+        (Scale([2.0001, 2.0001], YX), r"y' = 2\.0001 y"),
+        (Affine([[0, 1, 0], [1, 0, 0], [0, 0, 1]], YX, YX), r"y' = 0 y \+1 x"),
+        (MapAxis({"x": "y"}), "x' = 1 y"),
+    ],
+)
+def test_other_transformations_are_described(labels, misfit):
+    assert re.search(misfit, placed({"global": Identity()}, {"global": labels}))
+
+
+def test_one_fitting_coordinate_system_is_enough():
+    shifted = {"stage": Translation([3, 3], YX), "pixels": Identity()}
+    assert placed({"stage": Identity(), "pixels": Identity()}, shifted) == (1, 1)
+    assert placed({"here": Identity()}, {"there": Identity()}) == "no common coordinate system"
+    assert "invertible" in placed({"global": Scale([0, 1], YX)}, {"global": Identity()})
+
+
+def test_systems_in_micrometres():
+    names = ["um", "UM", "\u00b5m", "\u03bcm", "micron", "microns", "Micrometer", "micrometres", "fov1_um", "x\n_um"]
+    assert all(map(is_micrometre, names))
+    others = ["", "global", "album", "fovum", "um_fov1", "nm", "umm", "mm", "micro", "fov1-um"]
+    assert not any(map(is_micrometre, others))
+
+
+def scaled(y, x=None):
+    return np.diag([y, y if x is None else x, 1.0])
+
+
+def test_pixel_size_is_the_scale_into_micrometres():
+    assert own_pixel_size("image", {"global": scaled(3), "um": scaled(0.377)}) == pytest.approx(0.377)
+    assert own_pixel_size("image", {"global": scaled(3)}) is None
+    moved = np.array([[0, 0.5, 100], [-0.5, 0, 30], [0, 0, 1]])
+    assert own_pixel_size("image", {"fov_um": moved}) == pytest.approx(0.5)
+    assert own_pixel_size("i", {"um": scaled(0.5), "microns": scaled(0.5001)}) == 0.5
+    with pytest.raises(ValueError, match=r"not clear: 0.5 um in 'um', 0.25 um in 'microns'"):
+        own_pixel_size("i", {"um": scaled(0.5), "microns": scaled(0.25)})
+    for matrix in (scaled(0.5, 0.6), np.array([[0.5, 0.2, 0], [0, 0.5, 0], [0, 0, 1]]), scaled(0), scaled(np.nan)):
+        with pytest.raises(ValueError, match=r"image 'i' are .* they must be square"):
+            own_pixel_size("i", {"um": matrix})
+
+
+def test_argument_wins_and_differing_metadata_is_told():
+    images = {"a": {"um": scaled(0.5)}, "b": {"global": scaled(1)}}
+    with pytest.warns(UserWarning, match="`pixel_size` is 0.6 um, but image 'a' says 0.5 um per pixel"):
+        assert pixel_sizes(images, 0.6) == {"a": 0.6, "b": 0.6}
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert pixel_sizes(images, 0.52) == {"a": 0.52, "b": 0.52}
+        assert pixel_sizes(images, {"b": 0.3}) == {"a": 0.5, "b": 0.3}
+        assert pixel_sizes({"a": {"um": scaled(1, 2)}}, np.float32(0.5)) == {"a": 0.5}
+
+
+def test_unknown_pixel_sizes_are_assumed_with_one_warning():
+    images = {"a": {"global": scaled(1)}, "b": {"um": scaled(0.25)}, "c": {}}
+    with pytest.warns(UserWarning, match="The pixel size of 'a', 'c' is not known; 0.5 um") as caught:
+        assert pixel_sizes(images) == {"a": 0.5, "b": 0.25, "c": 0.5}
+    assert len(caught) == 1
+
+
+@pytest.mark.parametrize("pixel_size", [0, -1, np.nan, np.inf, True, [0.5]])
+def test_pixel_sizes_that_are_none(pixel_size):
+    with pytest.raises(ValueError, match="it must be a number above 0"):
+        pixel_sizes({"a": {}}, pixel_size)
+
+
+@pytest.mark.parametrize("size", [325, 0.000325])
+def test_pixel_sizes_in_another_unit(size):
+    for placed, stated, source in (({}, size, "`pixel_size` is"), ({"um": scaled(size)}, None, "Image 'a' says")):
+        with pytest.raises(ValueError, match=f"{source} {size:g} um per pixel, .* Pass `pixel_size` in um, not in nm"):
+            pixel_sizes({"a": placed}, stated)

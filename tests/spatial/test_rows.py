@@ -1,13 +1,14 @@
-"""Rows of tables, and which parts of a table are from us."""
+"""Rows of tables, which parts are from us, and what is wrong with names and tables, found before the work."""
 
 import numpy as np
 import pandas as pd
 import pytest
 from anndata import AnnData
 from scipy import sparse
+from spatialdata.models import TableModel
 
-from nimbus_sd.spatial import dense, matched, new_table, rows_of
-from nimbus_sd.spatial.rows import extended, written_by_us
+from nimbus_sd.spatial import check_keys, dense, find_regions, matched, new_table, rows_of
+from nimbus_sd.spatial.rows import is_extendable
 
 
 def test_rows_of_a_labels_element():
@@ -23,7 +24,7 @@ def test_rows_of_a_labels_element():
 def test_ids_that_are_not_whole_numbers(bad):
     table = new_table({"a": np.array([1, 2])}, ["CD3"])
     table.obs["instance_id"] = bad
-    with pytest.raises(ValueError, match=r"obs\['instance_id'\] of the table must hold the labels of 'a' as whole"):
+    with pytest.raises(ValueError, match=r"obs\['instance_id'\] must hold the labels of 'a' as whole"):
         rows_of(table, "a")
 
 
@@ -39,17 +40,112 @@ def test_dense_is_a_writable_float_copy():
     assert np.isnan(dense(None, (3, 2))).all()
 
 
-def test_extended_keeps_large_ids_and_the_order():
-    table = new_table({"a": np.array([2**62 + 1, 5])}, ["CD3"])
-    assert extended(table, {"a": np.array([2])}, ["CD3"]) is table
-    grown = extended(table, {"a": np.array([1, 5]), "b": np.array([2**62 + 3])}, ["CD8", "CD3"])
-    # Region "a" has rows: cell 1, which is not among them, was taken out by the user.
-    assert grown.obs["instance_id"].tolist() == [2**62 + 1, 5, 2**62 + 3]
-    assert list(grown.obs["region"]) == ["a", "a", "b"] and list(grown.var_names) == ["CD3", "CD8"]
-    assert table.shape == (2, 1)
+@pytest.fixture
+def refused(build, pixels, cells):
+    """Check names against a SpatialData with image ``image``, labels ``cells`` and, where given, a table."""
+
+    def check(message, table=None, table_key="table", key_added="nimbus", channels=("CD3", "CD8")):
+        sdata = build({"image": pixels()}, {"cells": cells()})
+        if table is not None:
+            sdata.tables["table"] = table
+        regions = find_regions(sdata, pixel_size=1)
+        if message is None:
+            check_keys(sdata, table_key, key_added, channels, regions)
+        else:
+            with pytest.raises(ValueError, match=message):
+                check_keys(sdata, table_key, key_added, channels, regions)
+
+    return check
 
 
-def test_written_by_us_sums_up_all_entries():
-    ours = {"nimbus": {"wrote": ["X", "layers/nimbus"]}, "other": {"wrote": np.array(["obs/area", "X"])}}
-    table = AnnData(np.zeros((2, 2)), uns=ours | {"leiden": {"params": 1}, "text": "wrote"})
-    assert written_by_us(table) == {"X", "layers/nimbus", "obs/area"}
+def annotated(regions=("cells", "cells"), ids=(3, 5), var_names=("CD3", "CD8"), text_ids=None, **parts):
+    obs = pd.DataFrame(
+        {"region": pd.Categorical(regions), "instance_id": list(ids)}, index=[str(i) for i in range(len(ids))]
+    )
+    table = AnnData(np.zeros((len(ids), len(var_names))), obs=obs, var=pd.DataFrame(index=list(var_names)), **parts)
+    table = TableModel.parse(table, region=sorted(set(regions)), region_key="region", instance_key="instance_id")
+    if text_ids is not None:
+        table.obs["instance_id"] = text_ids
+    return table
+
+
+def test_usual_names_pass(refused):
+    refused(None)
+    refused(None, annotated())
+    refused(None, annotated(var_names=("CD8", "other", "CD3")))
+    refused(None, key_added="Nimbus-v2.1_x")
+    # Ids of other regions may be anything.
+    refused(None, annotated(("cells", "spots"), text_ids=["3", "AAACC-1"]))
+
+
+@pytest.mark.parametrize("name", ["", "a b", "a/b", "__a", ".", "..", "_index", "a:b", 3, None])
+def test_names_that_cannot_be_stored(refused, name):
+    for argument in ("key_added", "table_key"):
+        refused(f"`{argument}` is .*; it must consist of letters, digits", **{argument: name})
+
+
+def test_names_that_are_taken(refused):
+    for name in ("integrated_expression", "gold", "Silver", "spatialdata_attrs"):
+        refused(f"`key_added` is '{name}', which is kept for something else", key_added=name)
+    for name in ("image", "cells", "Cells", "Table"):
+        message = f"`table_key` is '{name}', but there is an element '{name.lower()}'"
+        refused(message, annotated(), table_key=name)
+
+
+NO_ANNOTATION = AnnData(np.zeros((2, 2)), var=pd.DataFrame(index=["CD3", "CD8"]))
+GENES = [f"gene{i}" for i in range(7)]
+
+
+@pytest.mark.filterwarnings("ignore:Variable names are not unique")
+@pytest.mark.parametrize(
+    ("table", "message"),
+    [
+        (NO_ANNOTATION, r"'table' does not say which cells its rows are.*another `table_key`"),
+        (annotated(var_names=GENES), r"its 7 columns \('gene0', .* 'gene4', \.\.\..* are none of 'CD3', 'CD8'"),
+        (annotated(var_names=("CD3", "CD20")), r"'table' has no columns 'CD8', and they cannot be added. Pass"),
+        (annotated(("nuclei", "nuclei")), r"no rows for 'cells'; it is about 'nuclei'. Pass another `table_key`"),
+        (annotated(text_ids=[3, 3]), "several rows for one label of 'cells'"),
+        (annotated(var_names=("CD3", "CD3")), "has several columns of the same name"),
+        (annotated(text_ids=["x1", "x2"]), "must hold the labels of 'cells' as whole numbers"),
+    ],
+)
+def test_tables_that_cannot_be_joined(refused, table, message):
+    refused(message, table)
+
+
+@pytest.mark.parametrize(
+    ("where", "key"),
+    [
+        ("layers", "nimbus"),
+        ("layers", "integrated_expression"),
+        ("uns", "NIMBUS"),
+        ("varm", "nimbus_normalization"),
+    ],
+)
+def test_keys_that_are_taken_in_the_table(refused, where, key):
+    table = annotated()
+    getattr(table, where)[key] = {"params": 1} if where == "uns" else np.zeros((2, 2))
+    refused(rf"{where}\['{key}'\] of another origin.*Pass another key", table)
+
+
+def ours():
+    values = np.array([[1, np.nan], [3, 4]])
+    uns = {"nimbus": {"wrote": ["X", "layers/nimbus"]}}
+    return AnnData(values, layers={"integrated_expression": values.copy()}, uns=uns)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda table: table.uns["nimbus"]["wrote"].remove("X"),
+        lambda table: table.X.__setitem__((1, 1), 5),
+        lambda table: table.layers.pop("integrated_expression"),
+        lambda table: setattr(table, "raw", table),
+        lambda table: setattr(table, "X", sparse.csr_matrix(np.nan_to_num(table.X))),
+    ],
+)
+def test_only_tables_that_are_as_we_made_them_are_extended(change):
+    table = ours()
+    assert is_extendable(table)
+    change(table)
+    assert not is_extendable(table)

@@ -1,34 +1,23 @@
 """Runs the work: factors first, then a plan of tiles through the network, here or on a cluster, into per-cell sums."""
 
-from nimbus_sd.engine.checkpoint import Checkpoint, Memory, add_resume_hint
-from nimbus_sd.engine.checks import BadPixels, check_cell_size, check_cells, check_pixels
-from nimbus_sd.engine.cluster import find_client, find_runner
-from nimbus_sd.engine.factors import find_factors
-from nimbus_sd.engine.maps import map_keys, score_map
-from nimbus_sd.engine.plan import Plan, describe_inputs, find_tile_size, model_grid, provenance
-from nimbus_sd.engine.run import score
-from nimbus_sd.engine.tile import TileReader, channel_groups, read_ahead
-
-__all__ = [
-    "BadPixels",
-    "Checkpoint",
-    "Memory",
-    "Plan",
-    "TileReader",
-    "add_resume_hint",
-    "channel_groups",
-    "check_cell_size",
-    "check_cells",
-    "check_pixels",
-    "describe_inputs",
-    "find_client",
-    "find_factors",
-    "find_runner",
-    "find_tile_size",
-    "map_keys",
-    "model_grid",
-    "provenance",
-    "read_ahead",
-    "score",
-    "score_map",
-]
+from nimbus_sd.engine.checkpoint import Checkpoint as Checkpoint
+from nimbus_sd.engine.checkpoint import Memory as Memory
+from nimbus_sd.engine.checkpoint import add_resume_hint as add_resume_hint
+from nimbus_sd.engine.checks import BadPixels as BadPixels
+from nimbus_sd.engine.checks import check_cell_size as check_cell_size
+from nimbus_sd.engine.checks import check_cells as check_cells
+from nimbus_sd.engine.checks import check_pixels as check_pixels
+from nimbus_sd.engine.cluster import find_client as find_client
+from nimbus_sd.engine.cluster import find_runner as find_runner
+from nimbus_sd.engine.factors import find_factors as find_factors
+from nimbus_sd.engine.maps import map_keys as map_keys
+from nimbus_sd.engine.maps import score_map as score_map
+from nimbus_sd.engine.plan import Plan as Plan
+from nimbus_sd.engine.plan import describe_inputs as describe_inputs
+from nimbus_sd.engine.plan import find_tile_size as find_tile_size
+from nimbus_sd.engine.plan import model_grid as model_grid
+from nimbus_sd.engine.plan import provenance as provenance
+from nimbus_sd.engine.run import score as score
+from nimbus_sd.engine.tile import TileReader as TileReader
+from nimbus_sd.engine.tile import channel_groups as channel_groups
+from nimbus_sd.engine.tile import read_ahead as read_ahead

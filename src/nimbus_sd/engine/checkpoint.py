@@ -24,6 +24,7 @@ logger = logging.getLogger("nimbus_sd")
 
 _INPUTS = "inputs.json"
 _LOCK = "lock"
+_TILE = "tile-{:07d}.npz"
 _TILES = f"tile-{'[0-9]' * 7}.npz"
 _UNFINISHED = ".unfinished"
 
@@ -60,12 +61,8 @@ class Memory:
 class Checkpoint:
     """A folder with the sums of finished tiles, a file for each, and a description of what they were made from.
 
-    Files are written under another name, forced to disk and renamed, so that each is complete or not there.
-
-    Parameters
-    ----------
-    folder
-        Created, once it is opened, if it does not exist. An error if it is a file or holds something else.
+    Files are written under another name, forced to disk and renamed, so that each is complete or not there. ``folder``
+    is created once it is opened; that it is a file or holds something else is an error.
     """
 
     def __init__(self, folder: str | Path) -> None:
@@ -84,7 +81,13 @@ class Checkpoint:
         self.folder.mkdir(parents=True, exist_ok=True)
         self._check_content()
         with (self.folder / _LOCK).open("ab") as file:
-            self._lock(file)
+            try:
+                lock(file.fileno(), wait=False)
+            except BlockingIOError as error:
+                used = f"Another call works with the checkpoint in {str(self.folder)!r}"
+                raise BlockingIOError(f"{used}; wait for it, or pass another `checkpoint`.") from error
+            except OSError as error:
+                logger.info("%s cannot be locked (%s); use it in one call at a time", self.folder, error.strerror)
             self._check_inputs(inputs)
             yield
 
@@ -94,18 +97,16 @@ class Checkpoint:
 
     def load(self, number: int) -> TileSums:
         """Read the sums of a tile; a ValueError if its file is damaged."""
-        path = self.folder / _name(number)
+        path = self.folder / _TILE.format(number)
         try:
             with np.load(path, allow_pickle=False) as file:
                 return TileSums(**{field.name: file[field.name] for field in fields(TileSums)})
         except (ValueError, KeyError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error) as error:
-            raise ValueError(
-                f"{str(path)!r} is damaged ({error}); delete it, and its tile is computed again."
-            ) from error
+            raise ValueError(f"{str(path)!r} is damaged ({error}); delete it, and its tile is made again.") from error
 
     def save(self, number: int, sums: TileSums) -> None:
         """Write the sums of a tile."""
-        self._write(_name(number), lambda file: np.savez(file, **vars(sums)))
+        self._write(_TILE.format(number), lambda file: np.savez(file, **vars(sums)))
 
     def resume_hint(self, total: int | None) -> str:
         """Tell a user whose run of ``total`` tiles was stopped how to go on; None: before its first tile."""
@@ -123,21 +124,8 @@ class Checkpoint:
             raise NotADirectoryError(f"The checkpoint {str(self.folder)!r} is a file; pass a new or an empty folder.")
         names = {path.name for path in self.folder.iterdir() if not path.name.endswith(_UNFINISHED)}
         if _INPUTS not in names and (others := sorted(names - {_LOCK})):
-            raise ValueError(
-                f"{str(self.folder)!r} is no checkpoint, but holds other files ({others[0]!r}); pass a new or an "
-                "empty folder."
-            )
-
-    def _lock(self, file: IO[bytes]) -> None:
-        try:
-            lock(file.fileno(), wait=False)
-        except BlockingIOError as error:
-            raise BlockingIOError(
-                f"Another call works with the checkpoint in {str(self.folder)!r}; wait for it, or pass another "
-                "`checkpoint`."
-            ) from error
-        except OSError as error:
-            logger.info("%s cannot be locked (%s); use it in one call at a time", self.folder, error.strerror)
+            content = f"{str(self.folder)!r} is no checkpoint, but holds other files ({others[0]!r})"
+            raise ValueError(f"{content}; pass a new or an empty folder.")
 
     def _check_inputs(self, inputs: dict[str, Any]) -> None:
         """Compare the inputs with those of the tiles that are there; write them into a new folder."""
@@ -152,10 +140,8 @@ class Checkpoint:
         except ValueError as error:
             raise ValueError(f"{str(path)!r} is damaged ({error}); delete the folder to begin anew.") from error
         if other := list(differences(before, inputs)):
-            raise ValueError(
-                f"The checkpoint in {str(self.folder)!r} is of other inputs: {'; '.join(other[:5])}. Repeat the call "
-                "that it was made by, or pass another `checkpoint` to begin anew."
-            )
+            changes = f"The checkpoint in {str(self.folder)!r} is of other inputs: {'; '.join(other[:5])}"
+            raise ValueError(f"{changes}. Repeat the call that made it, or pass another `checkpoint` to begin anew.")
 
     def _write(self, name: str, content: Callable[[IO[bytes]], object]) -> None:
         path = self.folder / name
@@ -170,20 +156,11 @@ class Checkpoint:
             raise OSError(error.errno, reason, str(path)) from error
 
 
-def _name(number: int) -> str:
-    return f"tile-{number:07d}.npz"
-
-
 @contextmanager
 def add_resume_hint(store: Memory | Checkpoint, total: int | None = None) -> Iterator[None]:
     """Add to an error how to go on, but not to those that refuse the input: the same call would be refused again.
 
-    Parameters
-    ----------
-    store
-        Where finished tiles are kept.
-    total
-        Number of tiles; None where the work comes before the first one.
+    ``total`` is the number of tiles, None where the work comes before the first one.
     """
     try:
         yield

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
+from nimbus_sd._text import listed
 from nimbus_sd.pixels import LARGEST, numbered
 from nimbus_sd.spatial import Region, RegionResult
 
@@ -52,26 +53,24 @@ def check_cell_size(regions: Sequence[Region], side: int = 2048, most: int = 4) 
 
     A median cell of an implausible size is warned of, of an impossible one (the unit must be another) a ValueError.
     """
-    alike: dict[float, list[Region]] = {}
+    by_size: dict[float, list[Region]] = {}
     for region in regions:
-        alike.setdefault(region.pixel_size * region.image_repeat, []).append(region)
-    for stated, some in alike.items():
-        cells = np.concatenate([_areas(region, side) for region in some[:most]])
+        by_size.setdefault(region.pixel_size * region.image_repeat, []).append(region)
+    for stated, alike in by_size.items():
+        cells = np.concatenate([_areas(region, side) for region in alike[:most]])
         if not len(cells):
             continue
         diameter = float(2 * np.sqrt(np.median(cells) / np.pi))
-        cell = f"the median cell of {some[0].labels_key!r} is {diameter:.3g} um wide"
-        found = f"With a pixel size of {stated:g} um {cell}, which is"
-        right = (
-            f"A pixel size of about {stated * _TYPICAL_DIAMETER / diameter:.2g} um would make it "
-            f"{_TYPICAL_DIAMETER:g} um: pass the right one, in um, as `pixel_size`."
-        )
+        cell = f"the median cell of {alike[0].labels_key!r} is {diameter:.3g} um wide"
+        described = f"With a pixel size of {stated:g} um {cell}, which is"
+        typical = f"{stated * _TYPICAL_DIAMETER / diameter:.2g} um would make it {_TYPICAL_DIAMETER:g} um"
+        advice = f"A pixel size of about {typical}: pass the right one, in um, as `pixel_size`."
         low, high = _POSSIBLE_DIAMETER
         if not low <= diameter <= high and len(cells) >= _SOME_CELLS:
-            raise ValueError(f"{found} no cell (below {low:g} or above {high:g}). {right}")
+            raise ValueError(f"{described} no cell (below {low:g} or above {high:g}). {advice}")
         low, high = _PLAUSIBLE_DIAMETER
         if not low <= diameter <= high:
-            _warn(f"{found} implausible (below {low:g} or above {high:g}). {right}")
+            warn(f"{described} implausible (below {low:g} or above {high:g}). {advice}")
 
 
 def _areas(region: Region, side: int) -> NDArray[np.float64]:
@@ -84,11 +83,9 @@ def _areas(region: Region, side: int) -> NDArray[np.float64]:
 
 def check_scores(maps: NDArray[np.float32], region: Region, channels: Sequence[str]) -> None:
     """Raise a ValueError, with channels and region, if score maps (c, y, x) are not finite."""
-    if wrong := [repr(name) for name, one in zip(channels, maps, strict=True) if not np.isfinite(one).all()]:
-        raise ValueError(
-            f"The model's scores of channel(s) {', '.join(wrong)} in labels {region.labels_key!r} on image "
-            f"{region.image_key!r} are not numbers: its weights are so large that it overflows. Pass another `model`."
-        )
+    if wrong := [name for name, scores in zip(channels, maps, strict=True) if not np.isfinite(scores).all()]:
+        where = f"channel(s) {listed(wrong)} in labels {region.labels_key!r} on image {region.image_key!r}"
+        raise ValueError(f"The model overflows: its scores of {where} are not numbers. Pass another `model`.")
 
 
 def check_pixels(bad: BadPixels) -> None:
@@ -99,26 +96,23 @@ def check_pixels(bad: BadPixels) -> None:
     ):
         named = ", ".join(f"{name!r} ({count} pixels)" for name, count in counts.items() if count)
         if named:
-            _warn(f"There are {what} pixels in channel(s) {named}; {done}.")
+            warn(f"There are {what} pixels in channel(s) {named}; {done}.")
 
 
 def check_cells(results: Sequence[RegionResult]) -> None:
     """Warn of regions without a cell, and of cells that the network cannot see; a ValueError if there is no cell."""
-    without = ", ".join(repr(result.region.labels_key) for result in results if not len(result.ids))
+    without = listed(result.region.labels_key for result in results if not len(result.ids))
     if not any(len(result.ids) for result in results):
         raise ValueError(f"No cell in labels {without}: all pixels are 0. Is this the right element?")
     if without:
-        _warn(f"No cell in labels {without}.")
+        warn(f"No cell in labels {without}.")
     if too_small := sum(result.too_small for result in results):
-        _warn(
-            f"{too_small} of {sum(len(result.ids) for result in results)} cells are so small that no pixel is left "
-            "inside their boundary at the model's pixel size: the network does not see them as cells, and their "
-            "scores rest on what is around them."
-        )
+        cells = f"{too_small} of {sum(len(result.ids) for result in results)} cells"
+        warn(f"{cells} are so small that no pixel is left inside them at the model's pixel size; doubt their scores.")
 
 
-def _warn(message: str) -> None:
-    # Shown at the line that calls `predict`.
+def warn(message: str) -> None:
+    """Warn at the line that calls `predict`, from a function that `predict` calls."""
     warnings.warn(message, UserWarning, stacklevel=4)
 
 

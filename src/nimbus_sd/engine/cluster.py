@@ -8,16 +8,16 @@ import socket
 import sys
 import threading
 import warnings
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
 import torch
-from numpy.typing import NDArray
 
 from nimbus_sd.engine.plan import Plan
-from nimbus_sd.engine.run import Job, Runner, run_here
+from nimbus_sd.engine.run import Computed, Job, OnShare, Runner, run_here
 from nimbus_sd.engine.tile import TileSums
 from nimbus_sd.models import Model, Scorer
 from nimbus_sd.spatial import as_os_error
@@ -50,9 +50,7 @@ def find_client(client: Client | None) -> Client | None:
     if client.status != "running":
         raise ValueError(f"`client` is {client.status}, not running; connect it to its cluster anew.")
     if client.asynchronous:
-        raise ValueError(
-            "`client` is asynchronous, but `predict` waits for it; pass one made without asynchronous=True."
-        )
+        raise ValueError("`client` is asynchronous; pass one made without asynchronous=True.")
     return client
 
 
@@ -65,14 +63,8 @@ def find_runner(client: Client | None, model: Model, scorer: Scorer, device: str
 
 
 def run_on_client(
-    plan: Plan,
-    jobs: Sequence[Job],
-    on_share: Callable[[float], object],
-    *,
-    client: Client,
-    model: Model,
-    settings: dict[str, Any],
-) -> Generator[tuple[int, TileSums | None], None, None]:
+    plan: Plan, jobs: Sequence[Job], on_share: OnShare, *, client: Client, model: Model, settings: dict[str, Any]
+) -> Computed:
     """Compute tiles on the workers of a cluster, each tile as :func:`run_here` does.
 
     The scheduler is dask's: it hands tiles out, gives those of a dead worker to others, and takes in workers that come
@@ -83,16 +75,16 @@ def run_on_client(
 
     logger.info("%d tiles run on a cluster of %d workers", len(jobs), len(client.nthreads()))
     sent = {"plan": _sent(client, (plan, *plan.sample())), "scorer": _sent(client, (model, settings))}
+    names = {kind: future.key for kind, future in sent.items()}
     futures = client.map(
         _compute,
-        [job.number for job in jobs],
-        [job.digests for job in jobs],
+        jobs,
+        plan=sent["plan"],
+        scorer=sent["scorer"],
+        names=names,
         key="nimbus-sd-tile",
         pure=False,
         retries=_RETRIES,
-        plan=sent["plan"],
-        scorer=sent["scorer"],
-        names={kind: future.key for kind, future in sent.items()},
     )
     try:
         for future in as_completed(futures, loop=client.loop):
@@ -101,10 +93,8 @@ def run_on_client(
             yield result
             future.release()
     except KilledWorker as error:
-        raise RuntimeError(
-            f"A tile took {error.allowed_failures + 1} workers down with it, one after the other; most often their "
-            "memory is too small. Give them more, or fewer threads each, or pass a smaller `tile_size`."
-        ) from error
+        lost = f"A tile took {error.allowed_failures + 1} workers down with it; most often their memory is too small"
+        raise RuntimeError(f"{lost}. Give them more, or fewer threads, or pass a smaller `tile_size`.") from error
     except CancelledError as error:
         raise ConnectionError("The cluster was closed, or cannot be reached any more, before all was done.") from error
     finally:
@@ -114,14 +104,12 @@ def run_on_client(
 
 
 def _active(distributed: Any) -> Any:
-    try:
+    with suppress(ValueError):
         distributed.get_worker()
-    except ValueError:
-        try:
-            return distributed.Client.current()
-        except ValueError:
-            return None
-    # Within a task: waiting here for other tasks would block the worker.
+        # Within a task: waiting here for other tasks would block the worker.
+        return None
+    with suppress(ValueError):
+        return distributed.Client.current()
     return None
 
 
@@ -134,12 +122,9 @@ def _sent(client: Client, content: object) -> Future:
 
     data = pickle.dumps(content)
     if len(data) > _MUCH:
-        warnings.warn(
-            f"{len(data) / 2**30:.1f} GiB travel to each worker, as the images or labels are in memory. Write the "
-            "SpatialData to a Zarr store that all machines reach, read it from there, and only its name travels.",
-            UserWarning,
-            stacklevel=6,
-        )
+        travels = f"{len(data) / 2**30:.1f} GiB travel to each worker, as the images or labels are in memory"
+        advice = "Read the SpatialData from a Zarr store that all machines reach, and only its name travels."
+        warnings.warn(f"{travels}. {advice}", UserWarning, stacklevel=6)
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Sending large graph", UserWarning)
         return client.submit(bytes, data, key=f"nimbus-sd-{hashlib.sha256(data).hexdigest()}", pure=True)
@@ -165,9 +150,7 @@ class _Bench:
 _BENCHES: WeakKeyDictionary[Any, _Bench] = WeakKeyDictionary()
 
 
-def _compute(
-    number: int, digests: NDArray | None, *, plan: bytes, scorer: bytes, names: dict[str, str]
-) -> tuple[int, TileSums | None]:
+def _compute(job: Job, *, plan: bytes, scorer: bytes, names: dict[str, str]) -> tuple[int, TileSums | None]:
     """Compute a tile, on a worker."""
     from distributed import Reschedule, get_worker
 
@@ -177,7 +160,7 @@ def _compute(
     try:
         opened = bench.opened("plan", names["plan"], lambda: _plan(plan))
         model, turn = bench.opened("scorer", names["scorer"], lambda: _scorer(scorer))
-        (result,) = run_here(opened, [Job(number, digests)], lambda share: None, scorer=model, turn=turn)
+        (result,) = run_here(opened, [job], lambda share: None, scorer=model, turn=turn)
         return result
     finally:
         bench.room.release()
@@ -195,10 +178,8 @@ def _plan(data: bytes) -> Plan:
     except OSError as error:
         raise as_os_error(error, f"{worker}: {error}") from error
     if other:
-        raise OSError(
-            f"{worker} sees other {other} than the process that called `predict`. Read the SpatialData from a store "
-            "that all machines reach under the same path or address."
-        )
+        difference = f"{worker} sees other {other} than the process that called `predict`"
+        raise OSError(f"{difference}. Read the SpatialData from a store that all reach under the same path.")
     return plan
 
 

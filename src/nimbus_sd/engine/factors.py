@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Iterator, Mapping, Sequence
+from typing import TypeAlias
 
 import numpy as np
 import pandas as pd
@@ -11,11 +11,14 @@ from numpy.typing import NDArray
 from tqdm.auto import tqdm
 
 from nimbus_sd._text import listed
-from nimbus_sd.engine.checks import BadPixels
+from nimbus_sd.engine.checks import BadPixels, warn
 from nimbus_sd.engine.tile import channel_groups
 from nimbus_sd.models import Card
 from nimbus_sd.pixels import LARGEST, OTSU_LEVELS, SQUARE_UM, Histogram, channels_in_work, square_means
-from nimbus_sd.spatial import Region
+from nimbus_sd.spatial import Region, unique_images
+
+#: Factors as a user gives them: channel -> factor, or channels x a column ``"factor"``.
+Normalization: TypeAlias = Mapping[str, float] | pd.Series | pd.DataFrame
 
 _FACTOR = "factor"
 _BLOCK = 2048
@@ -25,42 +28,23 @@ _FEW_SQUARES = 50
 
 
 def find_factors(
-    regions: Sequence[Region],
-    normalization: Mapping[str, float] | pd.Series | pd.DataFrame | None,
-    card: Card,
-    bad: BadPixels,
-    progress: bool,
+    regions: Sequence[Region], normalization: Normalization | None, card: Card, bad: BadPixels, progress: bool
 ) -> pd.DataFrame:
     """Return the level of each channel that becomes 1: as given, or measured in all images together.
 
-    Parameters
-    ----------
-    regions
-        What will be scored; all have the same channels.
-    normalization
-        Channel -> factor, or a DataFrame with channels as its index and a column ``"factor"``; then images are read up
-        to each channel's first pixel above 0. None measures factors.
-    card
-        States the rule and its quantile (:class:`~nimbus_sd.models.Card`).
-    bad
-        Where bad pixels are counted, if factors are measured.
-    progress
-        Whether to show a progress bar.
+    Given ``normalization``, images are read up to each channel's first pixel above 0. None measures factors by the
+    card's rule; then bad pixels are counted in ``bad``. Warns of channels without a positive pixel, and of those whose
+    factor is 0 or NaN or rests on a handful of pixels.
 
     Returns
     -------
     DataFrame of channels x ``"factor"``, where measured after one column per labels element, of what the rule gives for
     it alone. NaN where no pixel is positive. By quantiles, an image with several labels elements counts once.
-
-    Warns
-    -----
-    UserWarning
-        Names channels without a positive pixel, and those whose factor is 0 or NaN or rests on a handful of pixels.
     """
     if normalization is not None:
         table, concerns = _given_factors(normalization, regions)
         for concern in concerns:
-            _warn(concern)
+            warn(concern)
         return table
     groups = channels_in_work(_histogram(card, [region.dtype for region in regions]), len(regions[0].channels))
     per_group = sum(1 for region, side in _to_read(regions, card) for _ in _blocks(region, side or 1))
@@ -68,7 +52,7 @@ def find_factors(
         parts = [_measure(regions, card, group, bad, bar) for group in groups]
     levels, counts = (pd.concat(tables) for tables in zip(*parts, strict=True))
     for concern in _concerns(counts, card):
-        _warn(concern)
+        warn(concern)
     table = pd.DataFrame(
         {r.labels_key: levels[r.labels_key if r.labels_key in levels.columns else r.image_key] for r in regions}
     )
@@ -77,17 +61,13 @@ def find_factors(
     return table.set_index(pd.Index(regions[0].channels, name="channel"))
 
 
-def _given_factors(
-    normalization: Mapping[str, float] | pd.Series | pd.DataFrame, regions: Sequence[Region]
-) -> tuple[pd.DataFrame, list[str]]:
+def _given_factors(normalization: Normalization, regions: Sequence[Region]) -> tuple[pd.DataFrame, list[str]]:
     """Check factors that the user passed; also returns what to warn of."""
     channels = regions[0].channels
     if isinstance(normalization, pd.DataFrame):
         if _FACTOR not in normalization:
-            raise ValueError(
-                f"`normalization` has the columns {[str(c) for c in normalization]}; it needs one named 'factor', "
-                "with channels as the index."
-            )
+            columns = f"`normalization` has the columns {listed(map(str, normalization))}"
+            raise ValueError(f"{columns}; it needs one named 'factor', with channels as the index.")
         normalization = normalization[_FACTOR]
     given = _as_numbers(normalization)
     if missing := [name for name in channels if name not in given]:
@@ -107,10 +87,8 @@ def _given_factors(
 def _as_numbers(normalization: Mapping[str, float] | pd.Series) -> dict[str, float]:
     """Return the factor of each channel, each named once."""
     if not isinstance(normalization, Mapping | pd.Series):
-        raise TypeError(
-            f"`normalization` is {normalization!r}; pass a factor for each channel (mapping, Series, or DataFrame with "
-            "a column 'factor'), or None to measure them."
-        )
+        allowed = "a factor for each channel (mapping, Series, or DataFrame with a column 'factor'), or None"
+        raise TypeError(f"`normalization` is {normalization!r}; pass {allowed}.")
     channels = [str(name) for name in normalization.keys()]  # noqa: SIM118 - a Series iterates over its values
     if twice := sorted({name for name in channels if channels.count(name) > 1}):
         raise ValueError(f"`normalization` names channel(s) {listed(twice)} more than once.")
@@ -125,16 +103,13 @@ def _as_numbers(normalization: Mapping[str, float] | pd.Series) -> dict[str, flo
 
 def _empty_channels(regions: Sequence[Region], channels: list[int]) -> list[int]:
     """Find the channels without a positive pixel, reading no further than each channel's first one."""
-    for region in _one_per_image(regions):
+    for region in unique_images(regions):
         for rows, cols in _blocks(region):
-            found = {
-                i
-                for group, pixels in _read(region, channels, rows, cols)
-                for i, channel in zip(group, pixels, strict=True)
-                if ((channel > 0) & (channel < LARGEST)).any()
-            }
-            channels = [i for i in channels if i not in found]
-            if not channels:
+            empty: list[int] = []
+            for group, pixels in _read(region, channels, rows, cols):
+                positive = np.any((pixels > 0) & (pixels < LARGEST), axis=(1, 2))
+                empty += [i for i, occupied in zip(group, positive, strict=True) if not occupied]
+            if not (channels := empty):
                 return []
     return channels
 
@@ -169,7 +144,7 @@ def _measure(
 def _to_read(regions: Sequence[Region], card: Card) -> list[tuple[Region, int]]:
     """Regions to read, each with the side of its squares in image pixels; 0 where all pixels count."""
     if card.rule != "otsu":
-        return [(region, 0) for region in _one_per_image(regions)]
+        return [(region, 0) for region in unique_images(regions)]
     return [(r, max(1, round(SQUARE_UM / (r.pixel_size * r.image_repeat)))) for r in regions]
 
 
@@ -200,14 +175,8 @@ def _blocks(region: Region, side: int = 1) -> Iterator[tuple[slice, slice]]:
     block = max(_BLOCK // side, 1) * side
     for top in range(0, height, block):
         for left in range(0, width, block):
-            corners = (top, min(top + block, height)), (left, min(left + block, width))
-            rows, cols = (slice(start * repeat, stop * repeat) for start, stop in corners)
-            yield rows, cols
-
-
-def _one_per_image(regions: Sequence[Region]) -> list[Region]:
-    """Leave out regions whose image another one has."""
-    return list({region.image_key: region for region in reversed(regions)}.values())[::-1]
+            bottom, right = min(top + block, height), min(left + block, width)
+            yield slice(top * repeat, bottom * repeat), slice(left * repeat, right * repeat)
 
 
 def _read(region: Region, channels: list[int], rows: slice, cols: slice) -> Iterator[tuple[list[int], NDArray]]:
@@ -224,10 +193,10 @@ def _check_range(factors: pd.DataFrame) -> None:
     if (wrong := beyond[_FACTOR]).any():
         regions = [str(key) for key in factors.columns[beyond.any()] if key != _FACTOR]
         stated = [f"{name!r} ({factor:.3g})" for name, factor in factors.loc[wrong, _FACTOR].items()]
+        where = f", as measured in {listed(regions)}" if regions else ""
         raise ValueError(
-            f"The normalisation factor of channel(s) {_first(stated)} is not between 1e-30 and 1e30"
-            f"{f', as measured in {listed(regions)}' if regions else ''}: no intensity can be divided by it. "
-            "Rescale the image, pass other factors as `normalization`, or leave the channel out of `channels`."
+            f"The normalisation factor of channel(s) {_first(stated)} is not between 1e-30 and 1e30{where}. "
+            "Rescale the image, pass other factors as `normalization`, or leave the channel out."
         )
 
 
@@ -241,17 +210,9 @@ def _concerns(counts: pd.DataFrame, card: Card) -> Iterator[str]:
     few = few[(few > 0) & (few < _FEW_SQUARES if card.quantile is None else few * (1 - card.quantile) < 1)]
     if len(few):
         stated = [f"{name!r} ({count} {what} above 0 in {key!r})" for (name, key), count in few.items()]
-        yield (
-            f"The normalisation of {_first(stated)} rests on a handful of {what}, so that a hot pixel may decide it. "
-            "Check the channel, or pass `normalization`."
-        )
+        yield f"The normalisation of {_first(stated)} rests on a handful of {what}. Check it, or pass `normalization`."
 
 
 def _first(items: Sequence[str], most: int = 8) -> str:
     """List texts, the first eight of many."""
     return ", ".join(items[:most]) + (f" and {len(items) - most} more" if len(items) > most else "")
-
-
-def _warn(message: str) -> None:
-    # Shown at the line that calls `predict`.
-    warnings.warn(message, UserWarning, stacklevel=4)

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 from uuid import uuid4
 
 import dask.array as da
 import numpy as np
 from numpy.typing import NDArray
+from spatialdata import SpatialData
+from spatialdata.models import Image2DModel
+from spatialdata.transformations import Scale
+from spatialdata.transformations import Sequence as Chain
+from xarray import DataArray
 
+from nimbus_sd._text import listed
 from nimbus_sd.engine.checks import BadPixels, check_scores
 from nimbus_sd.engine.plan import model_grid
 from nimbus_sd.engine.tile import TileReader
@@ -17,20 +22,13 @@ from nimbus_sd.models import Scorer
 from nimbus_sd.pixels import tiles
 from nimbus_sd.spatial import Region, plain_images
 
-if TYPE_CHECKING:
-    from spatialdata import SpatialData
-    from xarray import DataArray
-
 
 def map_keys(sdata: SpatialData, regions: Sequence[Region], key_added: str, table_key: str) -> list[str]:
     """Name the score map of each region, ``<image>_<key_added>``; a ValueError if two are the same, or one is taken."""
     keys = [f"{region.image_key}_{key_added}" for region in regions]
     if len(set(keys)) < len(keys):
-        raise ValueError(
-            f"Score maps are named after the image, but {[region.labels_key for region in regions]} are labels of "
-            f"{[region.image_key for region in regions]}. Call `predict` once for each labels element of an image, "
-            "with a `key_added` of its own."
-        )
+        shared = f"Score maps are named after the image, but images have several labels: {listed(keys)}"
+        raise ValueError(f"{shared}. Call `predict` once for each labels element, with a `key_added` of its own.")
     old = set(sdata.images) - set(plain_images(sdata))
     elements = (sdata.images, sdata.labels, sdata.shapes, sdata.points, sdata.tables, (table_key,))
     others = {name.lower(): name for kind in elements for name in kind if name not in old & set(keys)}
@@ -45,10 +43,6 @@ def score_map(region: Region, factors: NDArray[np.float64], scorer: Scorer, tile
     Returns an image element (c, y, x), float32 in [0, 1], at the model's pixel size, placed like the region's image.
     Channels whose factor is NaN are NaN.
     """
-    from spatialdata.models import Image2DModel
-    from spatialdata.transformations import Scale
-    from spatialdata.transformations import Sequence as Chain
-
     grid = model_grid(region, scorer.card)
     cut = {(tile.core[0].start, tile.core[1].start): tile for tile in tiles(grid, tile_size, scorer.card.halo)}
     rows, cols = ({tile.core[axis].start: tile.core[axis].stop for tile in cut.values()} for axis in (0, 1))

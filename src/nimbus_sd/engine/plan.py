@@ -48,14 +48,10 @@ class Plan:
 
     Parameters
     ----------
-    regions
-        Images and labels; all have the same c channels.
-    factors
-        Normalisation factor of each channel, shape (c,); a channel whose factor is NaN is not scored (NaN).
-    card
-        The model's.
-    tile_size
-        Side of a tile's core in model pixels.
+    regions, factors
+        All regions have the same c channels; a channel whose factor, of shape (c,), is NaN is not scored (NaN).
+    card, tile_size
+        Of the model; side of a tile's core in model pixels.
     identify
         Whether to store hashes of the input pixels with each tile.
 
@@ -66,20 +62,12 @@ class Plan:
     """
 
     def __init__(
-        self,
-        regions: Sequence[Region],
-        factors: NDArray[np.float64],
-        card: Card,
-        tile_size: int,
-        *,
-        identify: bool = False,
+        self, regions: Sequence[Region], factors: NDArray, card: Card, tile_size: int, *, identify: bool = False
     ) -> None:
         self.regions, self.factors, self.card = regions, factors, card
         self.tile_size, self.identify = tile_size, identify
         self._grids = [model_grid(region, card) for region in regions]
-        self.tiles = [
-            (position, tile) for position, grid in enumerate(self._grids) for tile in tiles(grid, tile_size, card.halo)
-        ]
+        self.tiles = [(i, tile) for i, grid in enumerate(self._grids) for tile in tiles(grid, tile_size, card.halo)]
 
     def reader(self, number: int) -> TileReader:
         """Return what reads a tile; nothing is read yet."""

@@ -27,26 +27,27 @@ class Job(NamedTuple):
     digests: NDArray[np.uint8] | None = None
 
 
-#: Computes tiles, in any order (``run_here``, ``run_on_client``): yields numbers and sums, None for a completed tile.
-Runner: TypeAlias = Callable[
-    [Plan, Sequence[Job], Callable[[float], object]], Generator[tuple[int, TileSums | None], None, None]
-]
+#: Is called with the share of a tile that has been computed since the last call.
+OnShare: TypeAlias = Callable[[float], object]
+#: Is entered while the network works.
+Turn: TypeAlias = AbstractContextManager[object]
+#: Numbers of tiles and their sums, None for a completed tile.
+Computed: TypeAlias = Generator[tuple[int, TileSums | None], None, None]
+#: Computes tiles, in any order: ``run_here``, ``run_on_client``.
+Runner: TypeAlias = Callable[[Plan, Sequence[Job], OnShare], Computed]
 
 
 def score(
-    plan: Plan, run: Runner, store: Memory | Checkpoint, *, bad: BadPixels, on_share: Callable[[float], object]
+    plan: Plan, run: Runner, store: Memory | Checkpoint, *, bad: BadPixels, on_share: OnShare
 ) -> list[RegionResult]:
     """Score every cell of every region in every channel.
 
-    Finished tiles are kept in ``store``, which is open, bad pixels counted in ``bad``. ``on_share`` is called with the
-    share of a tile that has been computed since the last call.
+    Finished tiles are kept in ``store``, which is open, and bad pixels are counted in ``bad``.
     """
     completed = store.completed_tiles()
     # Completed tiles first: other pixels than theirs are found before the long work.
-    jobs = [
-        *(Job(*tile) for tile in completed.items()),
-        *(Job(i) for i in range(len(plan.tiles)) if i not in completed),
-    ]
+    jobs = [Job(*tile) for tile in completed.items()]
+    jobs += [Job(number) for number in range(len(plan.tiles)) if number not in completed]
     finished: set[int] = set()
     upcoming = 0
     results: list[RegionResult] = []
@@ -58,12 +59,12 @@ def score(
             finished.add(number)
             # In the order of the plan, whichever finishes first: the order decides on the last digits.
             while upcoming in finished:
-                position = plan.tiles[upcoming][0]
+                if (position := plan.tiles[upcoming][0]) > len(results):
+                    results.append(sums.result())
+                    sums = _RegionSums(plan.regions[position])
                 sums.add(store.load(upcoming), bad)
                 upcoming += 1
-                if upcoming == len(plan.tiles) or plan.tiles[upcoming][0] != position:
-                    results.append(sums.result())
-                    sums = _RegionSums(plan.regions[min(position + 1, len(plan.regions) - 1)])
+        results.append(sums.result())
     return results
 
 
@@ -88,52 +89,28 @@ class _RegionSums:
 
 
 def run_here(
-    plan: Plan,
-    jobs: Iterable[Job],
-    on_share: Callable[[float], object],
-    *,
-    scorer: Scorer,
-    turn: AbstractContextManager[object] | None = None,
-) -> Generator[tuple[int, TileSums | None], None, None]:
-    """Compute tiles on this machine.
+    plan: Plan, jobs: Iterable[Job], on_share: OnShare, *, scorer: Scorer, turn: Turn | None = None
+) -> Computed:
+    """Compute tiles on this machine, and yield them in the order of the jobs.
 
     While channels are in the network, a thread reads the next ones, and another sums the last ones' score maps. The
     network works in the caller's thread, where Ctrl-C stops it.
-
-    Parameters
-    ----------
-    plan, jobs, scorer
-        The tiles, which of them to compute or compare, and the model.
-    on_share
-        Called with the share of a tile that has been computed since the last call.
-    turn
-        Entered while the network works.
-
-    Yields
-    ------
-    number, sums
-        In the order of the jobs; None for a completed tile.
     """
-    n_channels = len(plan.factors)
     scores: list[Future[NDArray[np.float64]]] = []
     with ThreadPoolExecutor(1) as pool:
         for part in read_ahead(_read_tiles(plan, jobs)):
-            if part.reader is not None and part.inputs is not None:
+            if part.inputs is not None:
                 factors = plan.factors[part.group]
-                names = [part.reader.region.channels[i] for i in part.group]
-                maps, positions = _score_maps(part.inputs, names, factors, part.reader, scorer, turn or nullcontext())
+                maps, positions = _score_maps(part.inputs, part, factors, scorer, turn or nullcontext())
                 scores.append(pool.submit(_sum_maps, part.reader, maps, positions, factors > 0))
                 # Not to be kept while the next channels are in the network.
                 del maps
-            on_share(len(part.group) / n_channels)
-            if part.group.stop == n_channels:
+            on_share(len(part.group) / len(plan.factors))
+            if part.group.stop == len(plan.factors):
                 # Now, not when the next tile has been through: a stop should not lose what is done.
-                columns = [future.result() for future in scores]
-                scores = []
-                yield (
-                    part.number,
-                    part.sums and replace(part.sums, scores=np.concatenate([part.sums.scores, *columns], axis=1)),
-                )
+                columns, scores = [future.result() for future in scores], []
+                sums = part.sums
+                yield part.number, sums and replace(sums, scores=np.concatenate([sums.scores, *columns], axis=1))
 
 
 class _Part(NamedTuple):
@@ -144,7 +121,7 @@ class _Part(NamedTuple):
 
     number: int
     group: range
-    reader: TileReader | None = None
+    reader: TileReader
     inputs: NDArray[np.float32] | None = None
     sums: TileSums | None = None
 
@@ -154,41 +131,34 @@ def _read_tiles(plan: Plan, jobs: Iterable[Job]) -> Iterator[_Part]:
     n = len(plan.factors)
     for number, digests in jobs:
         reader, bad = plan.reader(number), BadPixels()
+        place = f"{number + 1} of {len(plan.tiles)}"
         try:
             if digests is not None:
                 if changed := reader.first_difference(digests):
-                    raise ValueError(
-                        f"The checkpoint was made of other {changed}: tile {number + 1} of {len(plan.tiles)} differs. "
-                        "Restore them to go on, or pass another `checkpoint` to begin anew."
-                    )
-                yield _Part(number, range(n))
+                    difference = f"The checkpoint was made of other {changed}: tile {place} differs"
+                    raise ValueError(f"{difference}. Restore them, or pass another `checkpoint` to begin anew.")
+                yield _Part(number, range(n), reader)
                 continue
             reader.read_labels()
             if not len(reader.footprint.ids):
-                yield _Part(number, range(n), sums=_without_scores(reader, np.zeros((0, n)), bad))
+                yield _Part(number, range(n), reader, sums=_without_scores(reader, [np.zeros((0, n))], bad))
                 continue
             expression: list[NDArray[np.float64]] = []
             for group in channel_groups(n, reader.n_pixels):
                 inputs, sums = reader.channels(group, plan.factors[group], bad)
                 expression.append(sums)
-                complete = group.stop == n
-                yield _Part(
-                    number,
-                    group,
-                    reader,
-                    inputs,
-                    _without_scores(reader, np.concatenate(expression, axis=1), bad) if complete else None,
-                )
+                complete = _without_scores(reader, expression, bad) if group.stop == n else None
+                yield _Part(number, group, reader, inputs, complete)
         except OSError as error:
-            raise as_os_error(error, f"Tile {number + 1} of {len(plan.tiles)}: {error}") from error
+            raise as_os_error(error, f"Tile {place}: {error}") from error
 
 
-def _without_scores(reader: TileReader, expression: NDArray[np.float64], bad: BadPixels) -> TileSums:
+def _without_scores(reader: TileReader, expression: list[NDArray[np.float64]], bad: BadPixels) -> TileSums:
     channels, footprint = reader.region.channels, reader.footprint
     return TileSums(
         ids=footprint.ids,
         geometry=footprint.geometry,
-        expression=expression,
+        expression=np.concatenate(expression, axis=1),
         scores=np.zeros((len(footprint.ids), 0)),
         visible=reader.visible,
         not_finite=np.array([bad.not_finite[name] for name in channels], np.int64),
@@ -198,12 +168,7 @@ def _without_scores(reader: TileReader, expression: NDArray[np.float64], bad: Ba
 
 
 def _score_maps(
-    images: NDArray[np.float32],
-    names: list[str],
-    factors: NDArray[np.float64],
-    reader: TileReader,
-    scorer: Scorer,
-    turn: AbstractContextManager[object],
+    images: NDArray[np.float32], part: _Part, factors: NDArray[np.float64], scorer: Scorer, turn: Turn
 ) -> tuple[NDArray[np.float32], list[int]]:
     """Score channels that have a factor; constant channels of the same value share a map.
 
@@ -215,8 +180,8 @@ def _score_maps(
     distinct = list(dict.fromkeys(keys))
     chosen = [int(channels[keys.index(key)]) for key in distinct]
     with turn:
-        maps = scorer(images[chosen], reader.interior)
-    check_scores(maps, reader.region, [names[i] for i in chosen])
+        maps = scorer(images[chosen], part.reader.interior)
+    check_scores(maps, part.reader.region, [part.reader.region.channels[part.group[i]] for i in chosen])
     return maps, [distinct.index(key) for key in keys]
 
 

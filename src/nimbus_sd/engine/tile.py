@@ -26,7 +26,7 @@ GROUP_BYTES = 2**27
 class TileSums:
     """Sums over the n cells in the core of a tile, in c channels.
 
-    Parameters
+    Attributes
     ----------
     ids, geometry
         As in :class:`~nimbus_sd.pixels.Footprint`.
@@ -52,14 +52,7 @@ class TileSums:
 
 
 class TileReader:
-    """Reads a tile: :meth:`read_labels` first, then its channels, group by group.
-
-    Parameters
-    ----------
-    region, grid, tile
-        What is read.
-    identify
-        Whether to keep hashes of the pixels read.
+    """Reads a tile: :meth:`read_labels` first, then its channels, group by group; ``identify`` keeps their hashes.
 
     Attributes
     ----------
@@ -126,13 +119,11 @@ class TileReader:
         core = labels[self.core]
         origin = self.rows.start + self.core[0].start, self.cols.start + self.core[1].start
         model_rows, model_cols = (
-            self.grid.model_index(slice(origin[axis], origin[axis] + core.shape[axis]), axis)
-            - self.tile.core[axis].start
-            for axis in (0, 1)
+            self.grid.model_index(slice(first, first + n), axis) - self.tile.core[axis].start
+            for axis, (first, n) in enumerate(zip(origin, core.shape, strict=True))
         )
-        self.footprint = Footprint.of(
-            core, model_rows, model_cols, self.tile.core[1].stop - self.tile.core[1].start, origin
-        )
+        width = self.tile.core[1].stop - self.tile.core[1].start
+        self.footprint = Footprint.of(core, model_rows, model_cols, width, origin)
         self.interior, self.cells = (
             resize_labels(mask, self.grid, self.index, (self.rows.start, self.cols.start))
             for mask in (interior(labels), labels)
@@ -143,12 +134,8 @@ class TileReader:
     ) -> tuple[NDArray[np.float32], NDArray[np.float64]]:
         """Read the channels at some positions, with their factors, and count bad pixels.
 
-        Returns
-        -------
-        inputs
-            (c, h, w) float32, normalised, on the model's grid.
-        expression
-            (n, c) float64: sum of the raw intensities over each cell of the core.
+        Returns the network's inputs (c, h, w), float32, normalised on the model's grid, and the sum of the raw
+        intensities over each cell of the core, (n, c).
         """
         image = self.region.read_image(group, self.rows, self.cols)
         if self.identify:

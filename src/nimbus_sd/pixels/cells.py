@@ -29,10 +29,8 @@ def numbered(labels: NDArray[np.integer]) -> tuple[NDArray[np.integer], NDArray[
         return ids, number.astype(np.int64, copy=False)
     occurs = np.zeros(top + 1, bool)
     occurs[labels] = True
-    ids = np.flatnonzero(occurs)
-    number = np.empty(top + 1, np.int64)
-    number[ids] = np.arange(len(ids))
-    return ids.astype(labels.dtype, copy=False), number[labels]
+    number = np.cumsum(occurs, dtype=np.int64) - 1
+    return np.flatnonzero(occurs).astype(labels.dtype, copy=False), number[labels]
 
 
 def cell_medians(cell: NDArray[np.integer], values: NDArray[np.float32], n: int) -> NDArray[np.float32]:
@@ -93,8 +91,6 @@ class Outlines:
         boxes = np.concatenate(self._boxes, axis=1)
         boxes = boxes[:, np.argsort(boxes[0], kind="stable")]
         ids, starts = np.unique(boxes[0], return_index=True)
-        if not ids.size:
-            return ids, np.zeros((0, 4), np.int64)
         low, high = np.minimum.reduceat(boxes[1:3], starts, axis=1), np.maximum.reduceat(boxes[3:], starts, axis=1)
         return ids, np.concatenate([low, high]).T
 
@@ -108,14 +104,10 @@ class Outlines:
 class Footprint:
     """The cells of a tile's core: which image pixels, and how much of which model pixels, are theirs.
 
-    Made once per tile and used for every channel.
-
-    Parameters
+    Attributes
     ----------
-    ids
-        Labels in the core, ascending, shape (n,).
-    geometry
-        Shape (n, 3): number of image pixels, and sums of their centres' y and x in the region.
+    ids, geometry
+        Labels in the core, ascending, (n,); number of image pixels and sums of their centres' y and x, (n, 3).
     pixels, pixel_cell
         Flat image pixels of the core that belong to a cell, and the cell's position in ``ids``.
     model_pixels, model_cell, model_weight

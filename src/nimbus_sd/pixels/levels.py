@@ -23,15 +23,10 @@ _COVERED = 0.25
 
 
 class Histogram:
-    """Counts of a channel's positive values, to which chunks are added in any order.
+    """Counts of a channel's positive values, of some types, to which chunks are added in any order.
 
     Integers up to 16 bit are counted by value, so quantiles are exact; other types (as float32) within 5e-5 relative.
     NaN and values from ``LARGEST`` on are left out; zero and negative ones too, but for :meth:`otsu` where asked.
-
-    Parameters
-    ----------
-    dtypes
-        Types of the values that will be added.
     """
 
     def __init__(self, *dtypes: np.dtype) -> None:
@@ -146,18 +141,9 @@ def normalize(image: NDArray, factors: NDArray) -> NDArray[np.float32]:
 def square_means(image: NDArray, inside: NDArray[np.bool_], side: int) -> NDArray[np.float32]:
     """Mean intensity of the cells' pixels in each square of a window: how bright cells are, without parting them.
 
-    Parameters
-    ----------
-    image
-        Shape (c, y, x), any real dtype, finite.
-    inside
-        Pixels of cells, shape (y, x).
-    side
-        Side of a square in pixels. Squares start at the window's corner; those at its far edges may be smaller.
-
-    Returns
-    -------
-    float32 (c, n), the squares of which cells cover at least a quarter (of the fullest one, where none is full).
+    ``image`` is (c, y, x), finite; ``inside`` (y, x) are the pixels of cells; ``side`` is that of a square in pixels.
+    Squares start at the window's corner; those at its far edges may be smaller. Returns float32 (c, n), of the squares
+    of which cells cover at least a quarter (of the fullest one, where none is full).
     """
     rows, cols = (np.arange(0, extent, side) for extent in inside.shape)
 

@@ -1,17 +1,41 @@
-"""Images and labels of a SpatialData: as plain arrays, in pairs, and the errors for what is not there."""
+"""Images and labels of a SpatialData: as arrays, in pairs, how they lie on each other, how large pixels are."""
 
 from __future__ import annotations
 
+import math
+import re
+import warnings
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from difflib import get_close_matches
+from typing import TypeAlias
 
 import dask.array as da
+import numpy as np
+from numpy.typing import NDArray
 from spatialdata import SpatialData
 from spatialdata.transformations import get_transformation
 from xarray import DataArray, DataTree
 
+from nimbus_sd._text import listed
 from nimbus_sd.keys import NIMBUS
-from nimbus_sd.spatial.rows import is_ours
+
+#: Names of elements as a user gives them; None: all, or to be found.
+Names: TypeAlias = str | Sequence[str] | None
+#: um per pixel as a user gives it: of all images, or of each; None: to be found.
+PixelSize: TypeAlias = float | Mapping[str, float] | None
+#: Matrix (y, x, 1) into each coordinate system; NaN where it is not affine.
+Matrices: TypeAlias = Mapping[str, NDArray[np.float64]]
+
+# What counts as rounding: of a scale, relative; of a shift, in pixels of the labels (um are stored with few digits).
+_SCALE_TOLERANCE = 1e-6
+_TOLERANCE = np.array([[_SCALE_TOLERANCE, _SCALE_TOLERANCE, 1e-3]] * 2 + [[0, 0, 0]])
+# Pixel size of a 20x objective, taken where neither the data nor the user says anything.
+_DEFAULT_PIXEL_SIZE = 0.5
+# What microscopes have, and more, in um: other numbers are in another unit.
+_PLAUSIBLE = (0.001, 100.0)
+# "micro" is spelled with the micro sign or with the Greek letter mu.
+_MICROMETRE = re.compile(r"(?:.*_)?(?:[u\u00b5\u03bc]m|microns?|micromet(?:er|re)s?)", re.IGNORECASE | re.DOTALL)
 
 
 def check_spatialdata(sdata: object) -> None:
@@ -24,8 +48,8 @@ def not_found(kind: str, missing: Iterable[str], existing: Iterable[str], where:
     """Build the error for names that do not exist: what exists, and which of it is spelled most alike."""
     missing, existing = list(missing), list(existing)
     near = dict.fromkeys(match for name in missing for match in get_close_matches(name, existing))
-    hint = f" Did you mean {_listed(near)}?" if near else ""
-    return KeyError(f"No {kind} {_listed(missing)}{where}; there is: {_listed(existing) or 'none'}.{hint}")
+    hint = f" Did you mean {listed(near)}?" if near else ""
+    return KeyError(f"No {kind} {listed(missing)}{where}; there is: {listed(existing, 100) or 'none'}.{hint}")
 
 
 def image_element(sdata: SpatialData, key: str) -> tuple[da.Array, list[str]]:
@@ -44,9 +68,7 @@ def labels_element(sdata: SpatialData, key: str) -> da.Array:
     """Return a labels element's full-resolution ids, shape (H, W). Coarser scales would lose cells."""
     element = _full_resolution(f"Labels {key!r}", sdata.labels[key], ("y", "x"))
     if element.dtype.kind not in "iu":
-        advice = "cast them, e.g. `Labels2DModel.parse(labels.astype('uint32'), ...)`"
-        if element.dtype.kind == "b":
-            advice = "label its connected components first, e.g. with `skimage.measure.label`"
+        advice = "label connected components (`skimage.measure.label`)" if element.dtype == bool else "cast them"
         raise ValueError(f"Labels {key!r} are of type {element.dtype}; they must be integers: {advice}.")
     return da.asarray(element.data)
 
@@ -59,6 +81,16 @@ def _full_resolution(name: str, element: DataArray | DataTree, axes: tuple[str, 
     return element.transpose(*axes)
 
 
+def same_name(names: Iterable[str], name: str) -> str | None:
+    """Find a name that is there in upper or lower case: both together could not be stored."""
+    return next((other for other in names if other.lower() == name.lower()), None)
+
+
+def is_ours(entry: object) -> bool:
+    """Whether an entry of a table's ``uns`` says what else of the table we wrote."""
+    return isinstance(entry, Mapping) and "wrote" in entry
+
+
 def plain_images(sdata: SpatialData) -> list[str]:
     """Name the images, leaving out the score maps that `predict` wrote beside them."""
     keys = {key for table in sdata.tables.values() for key, entry in table.uns.items() if is_ours(entry)} | {NIMBUS}
@@ -66,16 +98,12 @@ def plain_images(sdata: SpatialData) -> list[str]:
     return [image for image in sdata.images if image not in maps]
 
 
-def pair_elements(
-    sdata: SpatialData, image_key: str | Sequence[str] | None = None, labels_key: str | Sequence[str] | None = None
-) -> list[tuple[str, str]]:
+def pair_elements(sdata: SpatialData, image_key: Names = None, labels_key: Names = None) -> list[tuple[str, str]]:
     """Pair images with labels, as `find_regions` describes it: in the order given, or by name of the labels."""
     check_spatialdata(sdata)
     if not sdata.images or not sdata.labels:
-        raise ValueError(
-            "One image and one labels element per region are needed, but this SpatialData has images "
-            f"{_listed(sdata.images) or '(none)'} and labels {_listed(sdata.labels) or '(none)'}."
-        )
+        existing = f"images {listed(sdata.images) or '(none)'} and labels {listed(sdata.labels) or '(none)'}"
+        raise ValueError(f"One image and one labels element per region are needed, but there are {existing}.")
     images, labels = _as_list(image_key), _as_list(labels_key)
     for keys, elements, kind in ((images, sdata.images, "image"), (labels, sdata.labels, "labels element")):
         if missing := [key for key in keys or [] if key not in elements]:
@@ -88,27 +116,21 @@ def pair_elements(
         members = _by_system(sdata.labels)
         labels = [_partner(f"image {key!r}", sdata.images[key], "labels element", members) for key in images]
     if len(images) != len(labels):
-        raise ValueError(
-            f"{len(images)} images and {len(labels)} labels elements were given: name an image for each of the labels."
-        )
+        raise ValueError(f"{len(images)} images and {len(labels)} labels elements were given; name as many of both.")
     if repeated := _duplicates(labels):
         raise ValueError(f"Labels {repeated} occur more than once: they can be part of one region only.")
     return list(zip(images, labels, strict=True))
 
 
-def settle_channels(offered: Mapping[str, list[str]], channels: Sequence[str] | None) -> list[str]:
+def settle_channels(offered: Mapping[str, list[str]], channels: Names) -> list[str]:
     """Return the channels to read of images that offer these: those asked for, or those that all images have."""
     if channels is None:
-        first, names = next(iter(offered.items()))
-        for image, others in offered.items():
-            if set(others) != set(names):
-                only = [sorted(set(a) - set(b)) for a, b in ((names, others), (others, names))]
-                common = [name for name in names if all(name in theirs for theirs in offered.values())]
-                raise ValueError(
-                    f"The images have different channels: {only[0]} only in {first!r}, {only[1]} only in {image!r}. "
-                    f"Pass `channels`; all images have {common}."
-                )
-        return list(names)
+        first = next(iter(offered.values()))
+        common = [name for name in first if all(name in names for names in offered.values())]
+        for image, names in offered.items():
+            if more := sorted(set(names) - set(common)):
+                raise ValueError(f"Other images lack {more} of {image!r}. Pass `channels`; all images have {common}.")
+        return common
     channels = [channels] if isinstance(channels, str) else [str(name) for name in channels]
     if not channels:
         raise ValueError("`channels` is empty; name at least one, or pass None for all.")
@@ -138,29 +160,128 @@ def _partner(subject: str, element: object, kind: str, members: Mapping[str, lis
         return alone.pop()
     if not sharing:
         raise ValueError(
-            f"No {kind} shares a coordinate system with {subject}, which is in {_listed(systems)}; the {kind}s are in "
-            f"{_listed(members) or '(none)'}. Set a transformation of both into one coordinate system."
+            f"No {kind} shares a coordinate system with {subject}, which is in {listed(systems)}; the {kind}s are in "
+            f"{listed(members) or '(none)'}. Set a transformation of both into one."
         )
+    candidates = listed(sorted(alone or set().union(*sharing)))
     raise ValueError(
-        f"Which {kind} belongs to {subject} is not clear; these share a coordinate system with it: "
-        f"{_listed(sorted(alone or set().union(*sharing)))}. Name the pairs with `image_key` and `labels_key` (lists)."
+        f"Which {kind} belongs to {subject} is not clear: {candidates}. Name the pairs in `image_key` and `labels_key`."
     )
 
 
-def _as_list(key: str | Sequence[str] | None) -> list[str] | None:
-    if key is None or isinstance(key, str):
-        return None if key is None else [key]
-    names = list(key) if isinstance(key, Iterable) else [key]
+def _as_list(key: Names) -> list[str] | None:
+    if key is None:
+        return None
+    names = list(key) if isinstance(key, Iterable) and not isinstance(key, str) else [key]
     if not all(isinstance(name, str) for name in names):
         raise TypeError(f"`image_key` and `labels_key` are names, lists of them, or None; {key!r} was given.")
     if not names:
-        raise ValueError("An empty list of elements was given; give at least one name, or None for all.")
+        raise ValueError("An empty list of elements was given; name at least one, or pass None for all.")
     return names
 
 
-def _listed(names: Iterable[str]) -> str:
-    return ", ".join(map(repr, names))
-
-
 def _duplicates(names: Sequence[str]) -> str:
-    return _listed(sorted({name for name in names if names.count(name) > 1}))
+    return listed(sorted({name for name in names if names.count(name) > 1}))
+
+
+def matrices(element: DataArray | DataTree) -> Matrices:
+    """Look up where an element lies in each coordinate system."""
+    placed = {}
+    for system, transformation in get_transformation(element, get_all=True).items():
+        placed[system] = np.full((3, 3), np.nan)
+        with suppress(ValueError):
+            placed[system] = np.asarray(transformation.to_affine_matrix(("y", "x"), ("y", "x")), np.float64)
+    return placed
+
+
+def relative_scale(image: Matrices, labels: Matrices) -> tuple[int, int] | str:
+    """Find how many common pixels a pixel of the image and one of the labels cover, in each direction.
+
+    Returns ``(image_repeat, labels_repeat)``, one of them 1; or what was found instead.
+    """
+    misfits = []
+    for system in (system for system in labels if system in image):
+        to_image, from_labels = image[system], labels[system]
+        if not abs(np.linalg.det(to_image)) > 0 or np.isnan(from_labels).any():
+            misfits.append(f"in {system!r}, a transformation that is not affine and invertible")
+            continue
+        matrix = np.linalg.solve(to_image, from_labels)
+        ratio = matrix[0, 0]
+        if ratio > 0 and (np.abs(matrix - np.diag([ratio, ratio, 1])) <= ratio * _TOLERANCE).all():
+            size = max(ratio, 1 / ratio)
+            if abs(size - round(size)) <= _SCALE_TOLERANCE * size:
+                return (1, round(size)) if ratio >= 1 else (round(size), 1)
+        (yy, yx, y), (xy, xx, x) = matrix[:2]
+        misfits.append(f"in {system!r}, y' = {yy:.6g} y {yx:+.6g} x {y:+.6g}, x' = {xy:.6g} y {xx:+.6g} x {x:+.6g}")
+    return "; ".join(misfits) or "no common coordinate system"
+
+
+def sizes_fit(fine: tuple[int, ...], coarse: tuple[int, ...], repeat: int) -> bool:
+    """Whether a coarse grid, each pixel repeated, is a fine one but for less than a coarse pixel."""
+    return all(abs(f - c * repeat) < repeat for f, c in zip(fine, coarse, strict=True))
+
+
+def is_micrometre(system: str) -> bool:
+    """Whether a coordinate system is named as one in um: ``um``, ``microns``, ``fov1_um``, ..."""
+    return _MICROMETRE.fullmatch(system) is not None
+
+
+def own_pixel_size(key: str, placed: Matrices) -> float | None:
+    """Read image ``key``'s um per pixel off its matrices into coordinate systems in um; None where there are none.
+
+    Shift, rotation and reflection do not matter. Raises ValueError where pixels are not square, or systems disagree.
+    """
+    sizes: dict[str, float] = {}
+    for system in filter(is_micrometre, placed):
+        linear = placed[system][:2, :2]
+        height, width = np.linalg.norm(linear, axis=0)
+        if not (height > 0 and np.allclose(linear.T @ linear, np.eye(2) * height**2, rtol=0, atol=1e-3 * height**2)):
+            shape = f"{height:.6g} x {width:.6g} um (y, x) or sheared in coordinate system {system!r}"
+            raise ValueError(
+                f"Pixels of image {key!r} are {shape}; they must be square. Resample or pass `pixel_size`."
+            )
+        sizes[system] = float(height)
+    if sizes and max(sizes.values()) > min(sizes.values()) * 1.001:
+        stated = ", ".join(f"{size:.6g} um in {system!r}" for system, size in sizes.items())
+        raise ValueError(f"The pixel size of image {key!r} is not clear: {stated}. Pass `pixel_size` in um.")
+    return next(iter(sizes.values()), None)
+
+
+def pixel_sizes(images: Mapping[str, Matrices], pixel_size: PixelSize = None) -> dict[str, float]:
+    """Settle the um per pixel of every image: as the user says, else as the image says, else 0.5 with a warning.
+
+    Raises ValueError where a size is no number above 0, or far from those of microscopes.
+    """
+    sizes, unknown = {}, []
+    for key, placed in images.items():
+        stated = pixel_size.get(key) if isinstance(pixel_size, Mapping) else pixel_size
+        size = own_pixel_size(key, placed) if stated is None else _number(stated)
+        if size is None:
+            unknown.append(key)
+            size = _DEFAULT_PIXEL_SIZE
+        if not _PLAUSIBLE[0] <= size <= _PLAUSIBLE[1]:
+            claim = f"{f'Image {key!r} says' if stated is None else '`pixel_size` is'} {size:g} um per pixel"
+            raise ValueError(f"{claim}, which no microscope has. Pass `pixel_size` in um, not in nm, mm or m.")
+        sizes[key] = size
+        # Where the image's own size is not clear, `pixel_size` is what the error asks for.
+        with suppress(ValueError):
+            if stated is not None and (own := own_pixel_size(key, placed)) and abs(size - own) > 0.05 * own:
+                _warn(f"`pixel_size` is {size:.6g} um, but image {key!r} says {own:.6g} um per pixel; that is ignored.")
+    if unknown:
+        default = f"{_DEFAULT_PIXEL_SIZE} um per pixel (20x) is assumed"
+        _warn(f"The pixel size of {listed(unknown)} is not known; {default}. Pass `pixel_size`: scores depend on it.")
+    return sizes
+
+
+def _number(pixel_size: float) -> float:
+    size = math.nan
+    with suppress(TypeError):
+        size = float(pixel_size)
+    if not 0 < size < math.inf or isinstance(pixel_size, bool):
+        raise ValueError(f"`pixel_size` is {pixel_size!r}; it must be a number above 0, in um per image pixel.")
+    return size
+
+
+def _warn(message: str) -> None:
+    """Warn on behalf of the caller of `find_regions`'s caller."""
+    warnings.warn(message, UserWarning, stacklevel=5)

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from skimage.filters import threshold_otsu
 
 from nimbus_sd.pixels import LARGEST, Histogram, Outlines, cell_medians, channels_in_work, interior
-from nimbus_sd.spatial.region import Region
+from nimbus_sd.spatial.region import Region, unique_images
 
 _WINDOW = 2048
 # A window's cells reach beyond it. What holds them is read at once unless a cell is larger than a window.
@@ -23,28 +23,26 @@ Window = tuple[slice, slice]
 def count_windows(regions: Sequence[Region]) -> int:
     """Count the windows of regions in which pixel thresholds, outlines and features of all of them are read."""
     windows = {region: len(_windows(region)) for region in regions}
-    return sum(windows[region] for region in _one_per_image(regions)) + 2 * sum(windows.values())
+    return sum(windows[region] for region in unique_images(regions)) + 2 * sum(windows.values())
 
 
 def pixel_thresholds(regions: Sequence[Region], on_window: Callable[[], object]) -> NDArray[np.float64]:
     """Otsu's threshold of each channel over every pixel of all regions' images; a shared image counts once.
 
-    Pixels that are negative, NaN or infinite count as 0. Where all pixels are the same, nothing is above: infinity. Of
-    values counted in bins, it is the largest value of the lower class's last bin. ``on_window`` is called once a
-    window, when all its channels have been counted.
+    Negative, NaN and infinite pixels count as 0; where all pixels are the same, nothing is above: infinity. Of values
+    counted in bins, it is the largest value of the lower class's last bin. ``on_window`` is called once a window.
     """
     dtypes = [region.dtype for region in regions]
     thresholds = []
     for channels in channels_in_work(Histogram(*dtypes), len(regions[0].channels)):
         histograms = {channel: Histogram(*dtypes) for channel in channels}
         pixels = 0
-        for region in _one_per_image(regions):
+        for region in unique_images(regions):
             for rows, cols in _windows(region):
-                area = _area(rows, cols)
-                for group in _groups(channels, area):
+                for group in _groups(channels, _area(rows, cols)):
                     for channel, image in zip(group, region.read_image(group, rows, cols), strict=True):
                         histograms[channel].add(image)
-                pixels += area
+                pixels += _area(rows, cols)
                 if channels.stop == len(region.channels):
                     on_window()
         thresholds += [_otsu(histogram, pixels) for histogram in histograms.values()]
@@ -76,9 +74,9 @@ def read_features(
 ) -> NDArray[np.float32]:
     """Measure the pixels of each cell, in the window in which its bounding box starts.
 
-    ``ids`` (n,), ascending, and ``boxes`` (n, 4), as given by `Outlines.boxes`, say which cells; ``thresholds`` are of
-    the region's C channels. Returns (3, n, C): median, mean of the pixels that no other label touches (NaN if there is
-    none), share of the pixels above the threshold. ``on_window`` is called after each window.
+    ``ids`` (n,), ascending, and ``boxes`` (n, 4), as of `Outlines.boxes`, say which cells; ``thresholds`` (C,) are of
+    the channels. Returns (3, n, C): median, mean of the pixels that no other label touches (NaN if there is none),
+    share of the pixels above the threshold.
     """
     features = np.full((3, len(ids), len(region.channels)), np.nan, np.float32)
     for cells, around in _cells_by_window(region, boxes):
@@ -92,9 +90,8 @@ def read_features(
                 with np.errstate(over="ignore"):
                     values = np.concatenate(read, axis=1).astype(np.float32)
                 values[~(np.abs(values) < LARGEST)] = 0
-                for channel, of_channel in zip(group, values, strict=True):
-                    measured = _measured(of_channel, thresholds[channel], cell, inside, len(cells))
-                    features[:, cells, channel] = measured
+                for i, channel in enumerate(group):
+                    features[:, cells, channel] = _measured(values[i], thresholds[channel], cell, inside, len(cells))
         on_window()
     return features
 
@@ -125,15 +122,15 @@ def _measured(
 def read_polygons(region: Region, ids: NDArray[np.int64]) -> Iterator[tuple[int, shapely.Geometry]]:
     """Yield the id and outline of each of these cells that the region has, window by window.
 
-    An outline is the cell's pixels as a polygon (several where they do not hang together) in pixels of the image, x
-    before y; the image's upper left corner is (0, 0).
+    An outline is a polygon (several where pixels do not hang together) in pixels of the image, x before y; the image's
+    upper left corner is (0, 0).
     """
-    every, boxes = read_outlines(region, lambda: None).boxes()
-    wanted = np.isin(every, ids)
-    every, boxes = every[wanted], boxes[wanted]
+    all_ids, boxes = read_outlines(region, lambda: None).boxes()
+    wanted = np.isin(all_ids, ids)
+    ids, boxes = all_ids[wanted], boxes[wanted]
     for cells, (rows, cols) in _cells_by_window(region, boxes):
         labels = region.read_labels(rows, cols)
-        for cell, (top, left, bottom, right) in zip(every[cells], boxes[cells], strict=True):
+        for cell, (top, left, bottom, right) in zip(ids[cells], boxes[cells], strict=True):
             box = labels[top - rows.start : bottom - rows.start, left - cols.start : right - cols.start]
             yield int(cell), _outline(box == cell, (top, left), region.image_repeat)
 
@@ -142,7 +139,7 @@ def _outline(mask: NDArray[np.bool_], origin: tuple[int, int], repeat: int) -> s
     """Join the runs of pixels of each row; ``repeat`` pixels of the mask are one of the image."""
     steps = np.diff(np.pad(mask, ((0, 0), (1, 1))).astype(np.int8), axis=1)
     row, start = np.nonzero(steps == 1)
-    _, stop = np.nonzero(steps == -1)
+    stop = np.nonzero(steps == -1)[1]
     y, x = origin
     runs = shapely.box(*(side / repeat for side in (start + x, row + y, stop + x, row + y + 1)))
     # Corners that lie on a straight line are left out.
@@ -178,8 +175,3 @@ def _groups(channels: range, pixels: int) -> Iterator[range]:
     """Channels to read together."""
     size = max(1, _GROUP_BYTES // (4 * pixels))
     return (channels[start : start + size] for start in range(0, len(channels), size))
-
-
-def _one_per_image(regions: Sequence[Region]) -> list[Region]:
-    """Keep the first region of each image."""
-    return list({region.image_key: region for region in reversed(regions)}.values())[::-1]

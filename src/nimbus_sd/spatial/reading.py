@@ -27,9 +27,8 @@ def read_window(
 ) -> NDArray:
     """Read a window of the common grid from an element whose pixels cover ``repeat`` x ``repeat`` of it.
 
-    Where the element ends up to one of its pixels early, its edge is repeated in images (c, y, x), and no cell is put
-    in labels (y, x). Raises OSError, with what ``describe`` says cannot be read, where the element's store or graph
-    fails, for whatever reason, or the store went away.
+    Where the element ends up to one of its pixels early, images (c, y, x) repeat its edge, and labels (y, x) have no
+    cell. Raises OSError, which begins with ``describe()``, where the store or graph fails or the store went away.
     """
     if any(axis.step not in (None, 1) for axis in window):
         raise ValueError(f"Windows are read without steps, but {window} was asked for.")
@@ -46,11 +45,9 @@ def read_window(
     except Exception as error:
         # Decoders of chunks raise almost anything.
         (top, bottom), (left, right) = spans
-        raise as_os_error(
-            error,
-            f"{describe()} cannot be read in rows {top} to {bottom}, columns {left} to {right} "
-            f"({type(error).__name__}: {error}). Its data are damaged or out of reach; restore them and try again.",
-        ) from error
+        place = f"{describe()} cannot be read in rows {top} to {bottom}, columns {left} to {right}"
+        reason = f"({type(error).__name__}: {error}). Its data are damaged or out of reach; restore them and try again."
+        raise as_os_error(error, f"{place} {reason}") from error
     if repeat > 1:
         rows, cols = (i - i[:1] for i in inside)
         values = values[..., rows[:, None], cols]

@@ -12,8 +12,8 @@ from spatialdata import SpatialData
 from spatialdata.transformations import BaseTransformation, Scale, get_transformation
 from spatialdata.transformations import Sequence as Chain
 
-from nimbus_sd.spatial.elements import image_element, labels_element, not_found, pair_elements, settle_channels
-from nimbus_sd.spatial.placement import matrices, pixel_sizes, relative_scale, sizes_fit
+from nimbus_sd.spatial import elements
+from nimbus_sd.spatial.elements import Names, PixelSize
 from nimbus_sd.spatial.reading import read_window
 
 _LARGEST_ID = np.iinfo(np.int64).max
@@ -106,20 +106,23 @@ class Region:
         name = f"Labels {self.labels_key!r}"
         window = read_window(self._labels, self.labels_repeat, self.shape, (rows, cols), lambda: name)
         if window.size and (window.min() < 0 or window.max() > _LARGEST_ID):
-            raise ValueError(
-                f"{name} hold ids from {window.min()} to {window.max()}; ids must lie between 0 (no cell) and "
-                f"{_LARGEST_ID}. Renumber them, e.g. with `spatialdata.relabel_sequential`."
-            )
+            content = f"{name} hold ids from {window.min()} to {window.max()}"
+            raise ValueError(f"{content}; ids must lie between 0 (no cell) and {_LARGEST_ID}. Renumber them.")
         return np.ascontiguousarray(window, np.int64)
+
+
+def unique_images(regions: Sequence[Region]) -> list[Region]:
+    """Keep the first region of each image."""
+    return list({region.image_key: region for region in reversed(regions)}.values())[::-1]
 
 
 def find_regions(
     sdata: SpatialData,
-    image_key: str | Sequence[str] | None = None,
-    labels_key: str | Sequence[str] | None = None,
+    image_key: Names = None,
+    labels_key: Names = None,
     *,
-    channels: Sequence[str] | None = None,
-    pixel_size: float | Mapping[str, float] | None = None,
+    channels: Names = None,
+    pixel_size: PixelSize = None,
 ) -> list[Region]:
     """Find what there is to score: pairs of image and labels that lie on each other pixel by pixel.
 
@@ -158,45 +161,31 @@ def find_regions(
     >>> region.shape, region.channels, region.read_image([0], slice(10, 20), slice(0, 30)).shape
     ((60, 80), ['CD8'], (1, 10, 30))
     """
-    pairs = pair_elements(sdata, image_key, labels_key)
-    images = {image: image_element(sdata, image) for image, _ in pairs}
-    channels = settle_channels({image: names for image, (_, names) in images.items()}, channels)
-    placed = {image: matrices(sdata.images[image]) for image in images}
+    pairs = elements.pair_elements(sdata, image_key, labels_key)
+    images = {image: elements.image_element(sdata, image) for image, _ in pairs}
+    channels = elements.settle_channels({image: names for image, (_, names) in images.items()}, channels)
+    placed = {image: elements.matrices(sdata.images[image]) for image in images}
     if isinstance(pixel_size, Mapping) and (unknown := [key for key in pixel_size if key not in sdata.images]):
-        raise not_found("image", unknown, sdata.images, " (named in `pixel_size`)")
-    sizes = pixel_sizes(placed, pixel_size)
+        raise elements.not_found("image", unknown, sdata.images, " (named in `pixel_size`)")
+    sizes = elements.pixel_sizes(placed, pixel_size)
 
     regions = []
     for image, labels in pairs:
         pixels, names = images[image]
-        cells = labels_element(sdata, labels)
-        repeats = relative_scale(placed[image], matrices(sdata.labels[labels]))
+        cells = elements.labels_element(sdata, labels)
+        repeats = elements.relative_scale(placed[image], elements.matrices(sdata.labels[labels]))
         if isinstance(repeats, str):
+            pair = f"Image {image!r} and labels {labels!r} must lie on each other, scaled by a whole factor at most"
+            raise ValueError(f"{pair}, but from labels to image there is: {repeats}. Resample or place one anew.")
+        (_, *size), step = pixels.shape, max(repeats)
+        fine, coarse, kind = (size, cells.shape, "labels") if repeats[0] == 1 else (cells.shape, size, "image")
+        if not elements.sizes_fit(fine, coarse, step):
             raise ValueError(
-                f"Image {image!r} and labels {labels!r} must lie on each other, scaled by a whole factor at most, but "
-                f"from labels to image there is: {repeats}. Resample one of them, or correct its transformation."
+                f"Image {image!r} is {size[0]} x {size[1]} pixels (y, x) and labels {labels!r} are {cells.shape[0]} x "
+                f"{cells.shape[1]}, which do not fit: one pixel of the {kind} covers {step} x {step} of the other."
             )
-        image_repeat, labels_repeat = repeats
-        fine, coarse = (pixels.shape[1:], cells.shape) if image_repeat == 1 else (cells.shape, pixels.shape[1:])
-        if not sizes_fit(fine, coarse, max(repeats)):
-            raise ValueError(
-                f"Image {image!r} is {pixels.shape[1]} x {pixels.shape[2]} pixels (y, x) and labels {labels!r} are "
-                f"{cells.shape[0]} x {cells.shape[1]}, which do not fit: one pixel of the "
-                f"{'labels' if image_repeat == 1 else 'image'} covers {max(repeats)} x {max(repeats)} of the other."
-            )
-        regions.append(
-            Region(
-                image_key=image,
-                labels_key=labels,
-                channels=channels,
-                shape=(fine[0], fine[1]),
-                pixel_size=sizes[image] / image_repeat,
-                image_repeat=image_repeat,
-                labels_repeat=labels_repeat,
-                image_transformations=dict(get_transformation(sdata.images[image], get_all=True)),
-                _image=pixels,
-                _labels=cells,
-                _channel_index=tuple(names.index(channel) for channel in channels),
-            )
-        )
+        places = dict(get_transformation(sdata.images[image], get_all=True))
+        index = tuple(names.index(channel) for channel in channels)
+        grid = (fine[0], fine[1]), sizes[image] / repeats[0], *repeats
+        regions.append(Region(image, labels, channels, *grid, places, pixels, cells, index))
     return regions

@@ -1,7 +1,8 @@
-"""Rows and columns of tables that hold cells of labels elements, and which parts of a table are from us."""
+"""Rows and columns of tables of cells, and all that can be wrong with them, found before hours of computing."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -10,9 +11,17 @@ import pandas as pd
 from anndata import AnnData
 from numpy.typing import DTypeLike, NDArray
 from scipy import sparse
+from spatialdata import SpatialData
 from spatialdata.models import TableModel
 
-from nimbus_sd.keys import INSTANCE, REGION
+from nimbus_sd._table import pixel_sizes
+from nimbus_sd._text import listed
+from nimbus_sd.keys import CELL_FEATURES, ERODED, GOLD, INSTANCE, INTEGRATED, MEDIAN, POSITIVE_PIXELS, REGION, SILVER
+from nimbus_sd.spatial import elements
+from nimbus_sd.spatial.elements import Names, PixelSize
+from nimbus_sd.spatial.region import Region, find_regions
+
+_TAKEN = (INTEGRATED, GOLD, SILVER, MEDIAN, ERODED, POSITIVE_PIXELS, CELL_FEATURES, TableModel.ATTRS_KEY)
 
 
 def new_table(cells: Mapping[str, NDArray[np.int64]], channels: Sequence[str]) -> AnnData:
@@ -37,9 +46,8 @@ def rows_of(table: AnnData, labels_key: str) -> tuple[NDArray[np.intp], NDArray[
         # Through text, because numbers may be categories or strings, and 64 bit do not fit into floats.
         ids = np.asarray((column if column.dtype.kind == "i" else column.astype(str)).astype("int64"))
     except (ValueError, OverflowError) as error:
-        raise ValueError(
-            f"obs[{instance_key!r}] of the table must hold the labels of {labels_key!r} as whole numbers, but: {error}."
-        ) from error
+        message = f"obs[{instance_key!r}] must hold the labels of {labels_key!r} as whole numbers, but: {error}."
+        raise ValueError(message) from error
     return rows, ids
 
 
@@ -59,17 +67,12 @@ def dense(values: Any, shape: tuple[int, ...], dtype: DTypeLike = np.float32) ->
     return np.array(values, values.dtype if values.dtype.kind == "f" else dtype)
 
 
-def is_ours(entry: object) -> bool:
-    """Whether an entry of ``uns`` says what else of the table we wrote."""
-    return isinstance(entry, Mapping) and "wrote" in entry
-
-
 def written_by_us(table: AnnData) -> set[str]:
     """List what of a table is from us, such as ``X``, ``obs/area``, ``layers/nimbus``."""
-    return {str(item) for entry in table.uns.values() if is_ours(entry) for item in entry["wrote"]}
+    return {str(item) for entry in table.uns.values() if elements.is_ours(entry) for item in entry["wrote"]}
 
 
-def extended(table: AnnData, cells: Mapping[str, NDArray[np.int64]], channels: Sequence[str]) -> AnnData:
+def extend(table: AnnData, cells: Mapping[str, NDArray[np.int64]], channels: Sequence[str]) -> AnnData:
     """Add rows for regions and columns for channels that a table of ours lacks, NaN everywhere (empty where sparse).
 
     A region that has rows gets no more of them: the cells that are not there were taken out by the user. The table
@@ -131,3 +134,127 @@ def _cell_rows(cells: Mapping[str, NDArray[np.int64]]) -> pd.DataFrame:
     regions = [labels for labels, ids in cells.items() for _ in ids]
     ids = np.concatenate([np.zeros(0, np.int64), *cells.values()])
     return pd.DataFrame({REGION: regions, INSTANCE: ids}, index=names)
+
+
+def check_keys(
+    sdata: SpatialData, table_key: str, key_added: str, channels: Sequence[str], regions: Sequence[Region]
+) -> None:
+    """Check that results can be written under these names, in or beside what is there.
+
+    The arguments are those of `write_table`; ``regions`` will be scored. Raises ValueError where a name is not allowed
+    or taken, or where the table is not about these regions or channels.
+    """
+    for argument, key in (("table_key", table_key), ("key_added", key_added)):
+        if not (isinstance(key, str) and re.fullmatch(r"(?!__)[\w.-]+", key)) or key in (".", "..", "_index"):
+            raise ValueError(f"`{argument}` is {key!r}; it must consist of letters, digits and '_-.' (not '__...').")
+    if elements.same_name(_TAKEN, key_added):
+        raise ValueError(f"`key_added` is {key_added!r}, which is kept for something else; pass another name.")
+    others = [*sdata.images, *sdata.labels, *sdata.shapes, *sdata.points, *(set(sdata.tables) - {table_key})]
+    if taken := elements.same_name(others, table_key):
+        raise ValueError(f"`table_key` is {table_key!r}, but there is an element {taken!r}; pass another `table_key`.")
+    if table_key not in sdata.tables:
+        return
+    table, name = sdata.tables[table_key], f"Table {table_key!r}"
+    advice = "Pass another `table_key` to make a new table"
+    places = (f"layers/{key_added}", f"layers/{INTEGRATED}", f"uns/{key_added}", f"varm/{key_added}_normalization")
+    _check_joinable(table, name, places, advice)
+    extendable, was_ours = is_extendable(table), "X" in written_by_us(table)
+    missing = [channel for channel in channels if channel not in table.var_names]
+    if len(missing) == len(channels) and not was_ours:
+        columns = f"its {table.n_vars} columns ({listed(table.var_names, 5)})"
+        raise ValueError(f"{name} is of something else: {columns} are none of {listed(channels, 5)}. {advice}.")
+    if missing and not extendable:
+        why = " any more, since X was changed after we made the table" if was_ours else ""
+        lacking = f"{name} has no columns {listed(missing, 5)}, and they cannot be added{why}"
+        raise ValueError(f"{lacking}. Pass `channels` without them. Or: {advice}.")
+    check_rows(table, name, regions, advice, some=not extendable)
+
+
+def is_extendable(table: AnnData) -> bool:
+    """Whether rows and columns may be added: we made the table, and X still is what we put there."""
+    if "X" not in written_by_us(table) or INTEGRATED not in table.layers or table.X is None or table.raw is not None:
+        return False
+    return np.array_equal(np.asarray(table.X), np.asarray(table.layers[INTEGRATED]), equal_nan=True)
+
+
+def existing_table(sdata: SpatialData, table_key: str, places: Sequence[str]) -> AnnData:
+    """Find the table, and check that it can be joined and added to.
+
+    ``places`` are what will be added, such as ``"obs/area"``; it may be there already if we made it. Raises KeyError
+    where there is no such table, and ValueError where it does not say which cells its rows are, or has something else
+    in one of the places.
+    """
+    elements.check_spatialdata(sdata)
+    if table_key not in sdata.tables:
+        existing = listed(sdata.tables) or "none"
+        raise KeyError(f"There is no table {table_key!r}; there is: {existing}. `nimbus_sd.predict` makes one.")
+    table, advice = sdata.tables[table_key], "Pass the `table_key` of a table made by `nimbus_sd.predict`"
+    _check_joinable(table, f"Table {table_key!r}", places, advice)
+    return table
+
+
+def regions_of_table(
+    sdata: SpatialData, table_key: str, image_key: Names, labels_key: Names, channels: Names, pixel_size: PixelSize
+) -> list[Region]:
+    """Find the regions and channels that a table is about, with the arguments and errors of `find_regions`.
+
+    None for both keys takes the labels elements that the table names, None for ``channels`` the columns that the first
+    image has, and None for ``pixel_size`` what is noted in the table.
+    """
+    table, name = sdata.tables[table_key], f"Table {table_key!r}"
+    if image_key is None and labels_key is None:
+        labels_key = sorted(set(table.obs[annotation(table)[0]]) & set(sdata.labels)) or None
+    pairs = elements.pair_elements(sdata, image_key, labels_key)
+    if channels is None:
+        offered = elements.image_element(sdata, pairs[0][0])[1]
+        channels = [channel for channel in offered if channel in table.var_names]
+        if not channels:
+            raise ValueError(f"{name} is of something else: none of its columns is one of the channels {offered}.")
+    if pixel_size is None:
+        noted = pixel_sizes(table)
+        pixel_size = {image: noted[labels] for image, labels in pairs if labels in noted}
+    images, masks = zip(*pairs, strict=True)
+    regions = find_regions(sdata, images, masks, channels=channels, pixel_size=pixel_size)
+    if missing := [channel for channel in regions[0].channels if channel not in table.var_names]:
+        raise elements.not_found("column", missing, table.var_names, f" in table {table_key!r}")
+    check_rows(table, name, regions, "Run `nimbus_sd.predict` on these regions first", some=True)
+    return regions
+
+
+def check_rows(table: AnnData, name: str, regions: Sequence[Region], advice: str, *, some: bool) -> None:
+    """Check that no cell of the regions has two rows and, where ``some``, that some cell has one.
+
+    Raises ValueError with a message that calls the table ``name`` and ends with the advice.
+    """
+    n_rows = 0
+    for region in regions:
+        rows, ids = rows_of(table, region.labels_key)
+        n_rows += len(rows)
+        if len(np.unique(ids)) < len(ids):
+            raise ValueError(f"{name} has several rows for one label of {region.labels_key!r}. {advice}.")
+    if some and not n_rows:
+        lacking = listed([region.labels_key for region in regions], 5)
+        content = listed(table.obs[annotation(table)[0]].unique(), 5)
+        raise ValueError(f"{name} has no rows for {lacking}; it is about {content}. {advice}.")
+
+
+def _check_joinable(table: AnnData, name: str, places: Sequence[str], advice: str) -> None:
+    """Check that rows can be found by (region, instance id) and columns by name, and that the places are free."""
+    if not isinstance(table.obs, pd.DataFrame):
+        raise ValueError(f"{name} is not in memory; load it first (`to_memory()`). Or: {advice}.")
+    attrs = table.uns.get(TableModel.ATTRS_KEY) or {}
+    if not all(attrs.get(key) in table.obs for key in ("region_key", "instance_key")):
+        lacking = "does not say which cells its rows are (region and instance id, as set by `TableModel.parse`)"
+        raise ValueError(f"{name} {lacking}, so it cannot be joined. {advice}.")
+    if not table.var_names.is_unique:
+        raise ValueError(f"{name} has several columns of the same name in `var_names`. {advice}.")
+    # What we write into `uns` and `varm` is known by its form.
+    ours = written_by_us(table) | {f"uns/{key}" for key, entry in table.uns.items() if elements.is_ours(entry)}
+    ours |= {f"varm/{key}" for key, entry in table.varm.items() if isinstance(entry, pd.DataFrame)}
+    for place in places:
+        where, key = place.split("/")
+        # anndata 0.13 lists X among the layers, under the key None.
+        alike = [entry for entry in getattr(table, where) if entry is not None and entry.lower() == key.lower()]
+        if others := [entry for entry in alike if entry != key or place not in ours]:
+            clash = f"{name} has {where}[{others[0]!r}] of another origin"
+            raise ValueError(f"{clash}; {key!r} would overwrite it, or differ by case only. Pass another key.")

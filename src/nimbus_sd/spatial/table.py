@@ -16,9 +16,9 @@ from pandas.api.extensions import take
 from spatialdata import SpatialData
 
 from nimbus_sd.keys import AREA, INTEGRATED, SPATIAL
-from nimbus_sd.spatial.checks import check_keys, is_extendable, same_name
+from nimbus_sd.spatial.elements import same_name
 from nimbus_sd.spatial.region import Region
-from nimbus_sd.spatial.rows import dense, extended, new_table, rows_of, written_by_us
+from nimbus_sd.spatial.rows import check_keys, dense, extend, is_extendable, new_table, rows_of, written_by_us
 
 #: Held while a table is read, changed and put back: threads that share a SpatialData would lose each other's results.
 WRITING: Final = threading.Lock()
@@ -63,21 +63,15 @@ def write_table(
 ) -> AnnData:
     """Put results into a table of a SpatialData: a new one, or one that is there already.
 
-    A new table has one row per cell and one column per channel. An existing one is joined on (region, instance id): its
-    rows, their order and its other content stay, and of our layers only the scored channels of the scored regions are
-    replaced. Cells and channels that it lacks are added if we made the table; otherwise cells without a row are left
-    out with a warning, and lacking channels are an error (ValueError, as of `check_keys`).
-
-    All is prepared on a copy, which takes the place of the table in the end. Nothing on disk changes.
+    An existing one is joined on (region, instance id): its rows, their order and its other content stay, and of our
+    layers only the scored channels of the scored regions are replaced. Cells and channels that it lacks are added if we
+    made the table; otherwise cells without a row are left out with a warning, and lacking channels are an error, as of
+    `check_keys`. All is prepared on a copy, which takes the place of the table in the end. Nothing on disk changes.
 
     Parameters
     ----------
-    sdata, table_key
-        Where to put the table.
-    results
-        One for each region.
-    channels
-        Names of the C channels.
+    results, channels
+        One result for each region; names of the C channels.
     key_added
         Name of the layer of scores, and of the other entries below.
     factors
@@ -101,7 +95,7 @@ def write_table(
     if table_key in sdata.tables:
         table = sdata.tables[table_key].copy()
         ours = is_extendable(table)
-        table = extended(table, cells, channels) if ours else table
+        table = extend(table, cells, channels) if ours else table
     else:
         table, ours = new_table(cells, channels), True
 
@@ -110,10 +104,8 @@ def write_table(
     for place, shape in zip(places[2:], ((table.n_obs,), (table.n_obs, 2)), strict=True):
         where, key = place.split("/")
         entries = getattr(table, where)
-        if key in entries and place in written_by_us(table):
-            arrays[place] = dense(entries[key], shape, np.float64)
-        elif not same_name(entries, key):
-            arrays[place] = dense(None, shape, np.float64)
+        if not same_name(entries, key) or (key in entries and place in written_by_us(table)):
+            arrays[place] = dense(entries.get(key), shape, np.float64)
     kept = np.isfinite(arrays[places[0]])
     without_row = 0
     for result in results:
@@ -129,15 +121,11 @@ def write_table(
         kept[block] = False
         without_row += len(result.ids) - int(np.count_nonzero(source >= 0))
     if without_row:
-        _warn(
-            f"{without_row} cells of the masks have no row in table {table_key!r} and were left out. Pass another "
-            "`table_key` to get a table of all cells."
-        )
+        left_out = f"{without_row} cells of the masks have no row in table {table_key!r} and were left out"
+        _warn(f"{left_out}. Pass another `table_key` to get a table of all cells.")
     if kept.any() and (other := _other_settings(table.uns.get(key_added, {}), _storable(provenance))):
-        _warn(
-            f"layers[{key_added!r}] keeps scores made otherwise ({other}) for cells or channels not scored now, and "
-            f"uns[{key_added!r}] tells of the new ones only. Pass another `key_added` to keep them apart."
-        )
+        mixed = f"layers[{key_added!r}] keeps scores made otherwise ({other}) for cells or channels not scored now"
+        _warn(f"{mixed}, and uns[{key_added!r}] tells of the new ones only. Pass another `key_added`.")
 
     for place, values in arrays.items():
         where, key = place.split("/")
