@@ -5,7 +5,7 @@ from nimbus_sd.engine.checks import BadPixels, check_cell_size, check_cells, che
 from nimbus_sd.engine.cluster import find_client, find_runner
 from nimbus_sd.engine.factors import find_factors
 from nimbus_sd.engine.maps import map_keys, score_map
-from nimbus_sd.engine.plan import Plan, describe_inputs, find_tile_size, model_grid, provenance
+from nimbus_sd.engine.plan import Plan, describe_inputs, differences, find_tile_size, model_grid, provenance
 from nimbus_sd.engine.run import score
 from nimbus_sd.engine.tile import TileReader, channel_groups, read_ahead
 
@@ -21,6 +21,7 @@ __all__ = [
     "check_cells",
     "check_pixels",
     "describe_inputs",
+    "differences",
     "find_client",
     "find_factors",
     "find_runner",
