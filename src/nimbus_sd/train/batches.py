@@ -121,7 +121,7 @@ class Augment:
 
     def __init__(self, strength: Augmentation, seed: int, tile_size: int) -> None:
         self.seed, by = seed, strength
-        # Size of uniform noise in [-1, 1] that is smoothed by a Gaussian; kornia's unit is half a tile.
+        # Typical size of uniform noise in [-1, 1], smoothed by a Gaussian; kornia's unit is half a tile.
         typical = (1 / 3) ** 0.5 / (2 * _SIGMA * torch.pi**0.5)
         alpha = 2 * by.elastic / (typical * tile_size)
         elastic = K.RandomElasticTransform((49, 49), (_SIGMA, _SIGMA), (alpha, alpha), p=0.5)

@@ -25,7 +25,7 @@ from nimbus_sd.engine import BadPixels, check_cell_size, check_pixels, find_fact
 from nimbus_sd.labels import evaluation_regions, read_labels
 from nimbus_sd.models import PUBLISHED, Card, load
 from nimbus_sd.spatial import Region, check_rows, existing_table, find_regions, rows_of
-from nimbus_sd.train.store import SPLITS, CellLabels, Store, StoreSettings, new_data_set, open_store, write_region
+from nimbus_sd.train.store import SPLITS, Labels, Store, StoreSettings, new_data_set, open_store, write_region
 
 logger = logging.getLogger("nimbus_sd")
 
@@ -78,8 +78,8 @@ def build_store(
 ) -> Store:
     """Cut the labelled regions of a data set into tiles for training, and add them to a store on disk.
 
-    Images are read, normalised and brought to the model's grid by the code that `nimbus_sd.predict` uses, a window at
-    a time. Tiles without positive cells are kept (Rumberger et al., "Training details").
+    Images are read, normalised and brought to the model's grid by the code of `nimbus_sd.predict`, a window at a time.
+    Tiles without positive cells are kept (Rumberger et al., "Training details").
 
     No region, image or patient is in two splits of a store. A region is recognised in another data set by the pixels
     of its masks or of a channel (1024 x 1024 in its middle), and by an equal value of ``Split.by`` where both data sets
@@ -158,7 +158,7 @@ def build_store(
     if channels is None:
         regions = find(channels=list(compress(regions[0].channels, in_use)))
         for key, c in cells.items():
-            cells[key] = CellLabels(c.ids, c.training[:, in_use], c.gold[:, in_use], c.trusted[:, in_use])
+            cells[key] = Labels(c.ids, c.training[:, in_use], c.gold[:, in_use], c.trusted[:, in_use])
     check_cell_size(regions)
 
     # Also those that were drawn for evaluation and wait for an annotator.
@@ -198,7 +198,7 @@ def build_store(
 
 def _read_labels(
     sdata: SpatialData, table_key: str, labels: str, regions: Sequence[Region]
-) -> tuple[AnnData, dict[str, CellLabels]]:
+) -> tuple[AnnData, dict[str, Labels]]:
     """Read the labels of each region's cells; channels that the table lacks are not judged."""
     table = existing_table(sdata, table_key, [])
     for_evaluation = (
@@ -224,7 +224,7 @@ def _read_labels(
         rows, ids = rows_of(table, region.labels_key)
         training, proofread, gold = (np.where(columns >= 0, layer[rows][:, columns], np.nan) for layer in layers)
         trusted = np.isfinite(proofread)
-        cells[region.labels_key] = CellLabels(ids, np.where(trusted, proofread, training), gold, trusted)
+        cells[region.labels_key] = Labels(ids, np.where(trusted, proofread, training), gold, trusted)
     return table, cells
 
 

@@ -266,8 +266,7 @@ def show_left_out(
 
     Returns
     -------
-    Array of Axes. A title names marker, label and score; the cell's outline is orange, the image's scale is that of
-    the network (0 to 1).
+    Array of Axes. A title names marker, label and score; the cell's outline is orange, the image's scale is 0 to 1.
     """
     import matplotlib.pyplot as plt
 

@@ -47,7 +47,7 @@ class StoreSettings:
         check_settings(self, tile_size="[1, inf)", overlap=f"[0, {self.tile_size})")
 
 
-class CellLabels(NamedTuple):
+class Labels(NamedTuple):
     """Labels of n cells in C channels, NaN = not judged."""
 
     ids: NDArray[np.int64]  # (n,)
@@ -58,13 +58,12 @@ class CellLabels(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class StoredRegion:
-    """A region of a store; ``region`` is its labels element."""
+    """A region of a store; ``region`` is its labels element, ``group`` the image or patient that it shares."""
 
     data_set: str
     region: str
     image: str
     split: str
-    #: What it shares with other regions of its split: an image, or a patient.
     group: str
     channels: tuple[str, ...]
     #: Normalisation factor of each channel; 0 where it has none.
@@ -224,13 +223,7 @@ def new_data_set(store: Store, name: str, channels: list[str], factors: Factors)
 
 
 def write_region(
-    node: Group,
-    region: Region,
-    labels: CellLabels,
-    factors: Factors,
-    card: Card,
-    settings: StoreSettings,
-    bad: BadPixels,
+    node: Group, region: Region, labels: Labels, factors: Factors, card: Card, settings: StoreSettings, bad: BadPixels
 ) -> dict[str, Any]:
     """Write the tiles of a region, some windows at a time, count its bad pixels, and return its attributes."""
     grid, size, n = model_grid(region, card), settings.tile_size, len(factors)

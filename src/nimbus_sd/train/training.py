@@ -80,7 +80,7 @@ def train(
     Examples
     --------
     >>> import nimbus_sd as ns
-    >>> path = ns.train.train("tiles.zarr", "runs/first", recipe=ns.train.Recipe.laptop())  # doctest: +SKIP
+    >>> path = ns.train.train("tiles.zarr", "runs/first")  # doctest: +SKIP
     >>> adata = ns.predict(sdata, model=path)  # doctest: +SKIP
     """
     recipe = Recipe.laptop() if recipe is None else recipe
@@ -161,9 +161,7 @@ def fine_tune(
     Examples
     --------
     >>> import nimbus_sd as ns
-    >>> store = ns.train.build_store(
-    ...     "tiles.zarr", sdata, data_set="mine", model="compact", tile_size=256, split=(0.6, 0.2, 0.2)
-    ... )  # doctest: +SKIP
+    >>> store = ns.train.build_store("tiles.zarr", sdata, data_set="mine", model="compact")  # doctest: +SKIP
     >>> path, report = ns.train.fine_tune(store, "runs/mine")  # doctest: +SKIP
     >>> report.loc["mean", ["f1_before", "f1_after"]]  # doctest: +SKIP
     >>> adata = ns.predict(sdata, model=path)  # doctest: +SKIP
