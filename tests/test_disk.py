@@ -29,7 +29,7 @@ def full_disk(size=20):
 
 
 def _checkpoint(path, value):
-    write_checkpoint = pytest.importorskip("nimbus_sd.train.loop").write_checkpoint
+    write_checkpoint = pytest.importorskip("nimbus_sd.train.run").write_checkpoint
     write_checkpoint(path, {"weights": torch.full((500,), float(value))}, {})
 
 

@@ -24,7 +24,7 @@ PUBLIC = {
         ".models": "Card Model Scorer UNet load push save",
         ".pl": """cells check_silver cluster_gallery compare_clusterings comparison composition curve disagreement
             image merging metacluster_suggestion metrics report score_matrix score_shape som_stars""",
-        ".simulate": "Detector Marker Segmentation Tissue draw_tissue expose segment simulate stain truth",
+        ".simulate": "Detector Marker Segmentation draw_tissue expose segment simulate stain truth",
         ".tl": """Metaclusters adapt calibrate call_positive cell_features cell_types check_signatures cluster_checks
             flowsom leiden map_to_som signatures suggest_types""",
         ".train": "Augmentation Recipe Selection Split Store build_store fine_tune left_out show_left_out train",

@@ -16,16 +16,8 @@ from nimbus_sd.train import Augmentation, Recipe
 
 #: Half of the images' resolution.
 CARD = replace(ns.models.PUBLISHED, root_filters=2, depth=3, pixel_size=1.0)
-RECIPE = Recipe(
-    root_filters=2,
-    depth=3,
-    naive_steps=4,
-    robust_steps=4,
-    batch_size=2,
-    learning_rate=1e-2,
-    validate_every=2,
-    augmentation=Augmentation(elastic=0, blur=0),
-)
+SMALL = {"root_filters": 2, "depth": 3, "naive_steps": 4, "robust_steps": 4, "batch_size": 2, "validate_every": 2}
+RECIPE = Recipe(**SMALL, learning_rate=1e-2, augmentation=Augmentation(elastic=0, blur=0))
 EXACT = Augmentation(0, 0, 0, 0, 0, 0, 0)
 GIVEN = {"train": ["r0_cells", "r1_cells"], "validation": ["r2_cells"], "test": ["r3_cells"]}
 
@@ -44,7 +36,6 @@ def with_silver(sdata: SpatialData, channels: tuple[str, ...] = ("DAPI", "CD3"))
     frame.index = frame.index.astype(str)
     silver = np.concatenate(labels)
     table = AnnData(np.zeros_like(silver), obs=frame, var=pd.DataFrame(index=list(channels)), layers={"silver": silver})
-    sdata.tables["table"] = TableModel.parse(
-        table, region=list(sdata.labels), region_key="region", instance_key="instance_id"
-    )
+    annotation = {"region": list(sdata.labels), "region_key": "region", "instance_key": "instance_id"}
+    sdata.tables["table"] = TableModel.parse(table, **annotation)
     return sdata

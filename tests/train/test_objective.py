@@ -14,6 +14,7 @@ CELLS = torch.tensor([[[1, 1, 1, 0], [1, 1, 2, 2], [3, 3, 2, 2], [4, 4, 4, 4]]])
 INTERIOR = torch.tensor([[[1, 1, 0, 0], [1, 0, 0, 1], [0, 1, 1, 1], [1, 1, 0, 1]]])
 LABELS = torch.tensor([NAN, 1.0, 0.0, 0.5, NAN])
 KEEP = torch.tensor([False, True, True, False, False])
+STRATUM = torch.tensor([1, 0, 1])
 
 
 @pytest.fixture
@@ -78,7 +79,9 @@ def test_inner_boundaries_are_negative_or_part_of_their_cell(batch, logits):
     assert logits.grad[0, 0, 2, 0] == 0
 
 
-STRATUM = torch.tensor([1, 0, 1])
+def alone(values):
+    """What one device gathers."""
+    return values[None]
 
 
 def drawn(seed: int, n: int = 60):
@@ -95,7 +98,7 @@ def test_the_default_is_the_paper_rule():
     for step in range(5):
         losses, scores, labels, tile = drawn(step)
         believed = np.isin(labels.numpy(), [0, 0.25, 0.75, 1])
-        selector.update(losses, labels, tile, STRATUM, step)
+        selector.update(losses, labels, tile, STRATUM, step, alone)
         for number, stratum in enumerate(STRATUM.tolist()):
             own = losses.numpy()[(tile.numpy() == number) & believed]
             quantile, old = np.quantile(own.astype(np.float64), 0.85), thresholds[stratum]
@@ -109,26 +112,13 @@ def test_the_default_is_the_paper_rule():
     assert 0.5 < kept[believed].mean() < 1
 
 
-def test_a_sure_score_that_agrees_is_kept_whatever_its_loss_and_unjudged_cells_never():
-    selector = Selector(Selection(), 1)
-    selector.threshold[:] = 0.0
-    labels = torch.tensor([1.0, 1.0, 0.0, 0.0, 0.5, NAN])
-    scores = torch.tensor([0.95, 0.05, 0.05, 0.95, 0.99, 0.01])
-    kept = selector.keep(torch.ones(6), scores, labels, torch.zeros(6, dtype=torch.long))
-    assert kept.tolist() == [True, False, True, False, False, False]
-
-
-def test_classes_can_have_thresholds_of_their_own():
-    selector = Selector(Selection(per_class=True), 1)
+def test_classes_can_have_thresholds_of_their_own_and_the_quantile_can_rise():
     labels = torch.tensor([1.0] * 10 + [0.0] * 10)
     losses = torch.cat([torch.linspace(1, 2, 10), torch.linspace(0, 0.1, 10)])
-    selector.update(losses, labels, torch.zeros(20).long(), torch.tensor([0]), 0)
-    np.testing.assert_allclose(selector.threshold[0], [0.085, 1.85], rtol=1e-5)
-
-
-def test_the_quantile_can_rise():
-    rising = Selection(quantile=0.9, ramp=(0.5, 100))
-    assert [rising.quantile_at(step) for step in (0, 50, 100, 500)] == pytest.approx([0.5, 0.7, 0.9, 0.9])
+    for step, quantile in ((0, 0.5), (50, 0.7), (500, 0.9)):
+        selector = Selector(Selection(per_class=True, quantile=0.9, ramp=(0.5, 100)), 1)
+        selector.update(losses, labels, torch.zeros(20).long(), torch.tensor([0]), step, alone)
+        np.testing.assert_allclose(selector.threshold[0], [quantile / 10, 1 + quantile], rtol=1e-5)
 
 
 def test_a_histogram_is_not_biased_by_small_tiles():
@@ -138,7 +128,7 @@ def test_a_histogram_is_not_biased_by_small_tiles():
     for step in range(1000):
         losses = torch.tensor(rng.exponential(1, 2), dtype=torch.float32)
         for selector in (mean, histogram):
-            selector.update(losses, torch.tensor([1.0, 0.0]), torch.zeros(2).long(), torch.tensor([0]), step)
+            selector.update(losses, torch.tensor([1.0, 0.0]), torch.zeros(2).long(), torch.tensor([0]), step, alone)
     truth = -np.log(0.15)
     # The histogram remembers about a hundred tiles, so two hundred cells: a standard error of about 0.17.
     assert abs(float(histogram.threshold) - truth) < 0.5 < truth - float(mean.threshold)
@@ -147,16 +137,16 @@ def test_a_histogram_is_not_biased_by_small_tiles():
 @pytest.mark.parametrize("histogram", [False, True])
 def test_devices_agree_on_thresholds_and_the_state_survives(histogram):
     """Two devices that share what they saw are in the state of one that saw all."""
-    alone, shared, again = (Selector(Selection(histogram=histogram), 2) for _ in range(3))
+    single, shared, again = (Selector(Selection(histogram=histogram), 2) for _ in range(3))
     shares, sent = [drawn(seed) for seed in (0, 1)], []
     for losses, _, labels, tile in shares:
-        alone.update(losses, labels, tile, STRATUM, 0)
+        single.update(losses, labels, tile, STRATUM, 0, alone)
         own = []
         again.update(losses, labels, tile, STRATUM, 0, lambda values, own=own: own.append(values) or values[None])
         sent.append(own)
     received = iter(zip(*sent, strict=True))
     shared.update(*(shares[0][i] for i in (0, 2, 3)), STRATUM, 0, lambda _: torch.stack(next(received)))
     again.load_state_dict(shared.state_dict())
-    for selector in (alone, again):
-        selector.update(*(drawn(2)[i] for i in (0, 2, 3)), STRATUM, 1)
-    torch.testing.assert_close(again.threshold, alone.threshold, rtol=0, atol=0)
+    for selector in (single, again):
+        selector.update(*(drawn(2)[i] for i in (0, 2, 3)), STRATUM, 1, alone)
+    torch.testing.assert_close(again.threshold, single.threshold, rtol=0, atol=0)

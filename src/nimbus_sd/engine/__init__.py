@@ -14,6 +14,7 @@ from nimbus_sd.engine.maps import map_keys as map_keys
 from nimbus_sd.engine.maps import score_map as score_map
 from nimbus_sd.engine.plan import Plan as Plan
 from nimbus_sd.engine.plan import describe_inputs as describe_inputs
+from nimbus_sd.engine.plan import differences as differences
 from nimbus_sd.engine.plan import find_tile_size as find_tile_size
 from nimbus_sd.engine.plan import model_grid as model_grid
 from nimbus_sd.engine.plan import provenance as provenance

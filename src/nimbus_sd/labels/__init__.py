@@ -5,6 +5,7 @@ from nimbus_sd.labels.csv_files import from_csv, to_csv
 from nimbus_sd.labels.csv_files import read_label_table as read_label_table
 from nimbus_sd.labels.draw import draw_cells, draw_regions
 from nimbus_sd.labels.layers import evaluation_regions
+from nimbus_sd.labels.layers import read_labels as read_labels
 from nimbus_sd.labels.quality import agreement, check_silver, consensus, silver_noise
 from nimbus_sd.labels.qupath import from_qupath, to_qupath
 from nimbus_sd.labels.silver import silver, silver_from_gates

@@ -5,13 +5,13 @@ from nimbus_sd.simulate.marker import Marker, stain
 from nimbus_sd.simulate.marker import Stain as Stain
 from nimbus_sd.simulate.sdata import simulate
 from nimbus_sd.simulate.segmentation import Segmentation, segment, truth
-from nimbus_sd.simulate.tissue import Tissue, draw_tissue
+from nimbus_sd.simulate.tissue import Tissue as Tissue
+from nimbus_sd.simulate.tissue import draw_tissue
 
 __all__ = [
     "Detector",
     "Marker",
     "Segmentation",
-    "Tissue",
     "draw_tissue",
     "expose",
     "segment",

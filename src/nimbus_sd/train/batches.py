@@ -11,7 +11,7 @@ import kornia.augmentation as K
 import numpy as np
 import pandas as pd
 import torch
-from kornia.geometry.transform import elastic_transform2d
+from kornia.constants import DataKey, Resample
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -117,24 +117,31 @@ class Order:
 
 
 class Augment:
-    """Draws changes of tiles by seed, step and device; image, interior, cells and ``inside`` move together."""
+    """Draws changes of square tiles by seed, step and device; image, interior, cells and ``inside`` move together."""
 
-    def __init__(self, strength: Augmentation, seed: int) -> None:
+    def __init__(self, strength: Augmentation, seed: int, tile_size: int) -> None:
         self.seed, by = seed, strength
+        # Typical size of uniform noise in [-1, 1], smoothed by a Gaussian; kornia's unit is half a tile.
+        typical = (1 / 3) ** 0.5 / (2 * _SIGMA * torch.pi**0.5)
+        alpha = 2 * by.elastic / (typical * tile_size)
+        elastic = K.RandomElasticTransform((49, 49), (_SIGMA, _SIGMA), (alpha, alpha), p=0.5)
         kernel = 2 * max(1, round(3 * by.blur)) + 1
         changes = [
             K.RandomAffine(by.rotation, scale=(1 - by.scale, 1 + by.scale), p=0.5) if by.rotation or by.scale else None,
-            _Elastic(by.elastic) if by.elastic else None,
+            elastic if by.elastic else None,
             K.RandomGaussianBlur(kernel, (0.1, max(by.blur, 0.1)), p=0.5) if by.blur else None,
             K.RandomContrast((1 - by.contrast, 1 + by.contrast), p=0.5) if by.contrast else None,
             K.RandomBrightness((1 - by.brightness, 1 + by.brightness), p=0.5) if by.brightness else None,
             K.RandomGaussianNoise(0.0, by.noise, p=0.5) if by.noise else None,
         ]
         wanted = [change for change in changes if change is not None]
-        self._changes = K.AugmentationSequential(*wanted, data_keys=["input", "mask"]) if wanted else None
+        # Without kornia's own ``align_corners`` for masks, None, of which torch warns.
+        masks = {DataKey.MASK: {"resample": Resample.NEAREST}}
+        keys = ["input", "mask"]
+        self._changes = K.AugmentationSequential(*wanted, data_keys=keys, extra_args=masks) if wanted else None
 
     def __call__(self, batch: Batch, step: int, rank: int = 0) -> Batch:
-        """Change square tiles (B, 2, h, h). Pixels from outside of a tile are background, and not ``inside``."""
+        """Change a batch of tiles. Pixels from outside of a tile are background, and not ``inside``."""
         with torch.random.fork_rng([batch.inputs.device] if batch.inputs.is_cuda else []):
             torch.manual_seed(hash((self.seed, step, rank)))
             n, image = len(batch.inputs), batch.inputs[:, :1]
@@ -148,19 +155,3 @@ class Augment:
         cells = torch.where(inside, masks[:, 2].round().long(), 0)
         inputs = torch.cat([image.clamp(0, 1), masks[:, :1] * inside[:, None]], dim=1)
         return replace(batch, inputs=inputs, cells=cells, inside=inside)
-
-
-class _Elastic(K.RandomElasticTransform):
-    """kornia's elastic deformation, its strength in pixels whatever the size of the tile."""
-
-    def __init__(self, strength: float) -> None:
-        super().__init__(p=0.5)
-        self._strength = strength
-
-    def apply_transform(self, input: Tensor, params, flags, transform=None) -> Tensor:  # type: ignore[no-untyped-def]
-        # Uniform noise in [-1, 1], smoothed by a Gaussian of this width, has this typical size.
-        typical = (1 / 3) ** 0.5 / (2 * _SIGMA * torch.pi**0.5)
-        alpha = tuple(2 * self._strength / (typical * side) for side in input.shape[-2:])
-        side = 2 * int(1.5 * _SIGMA) + 1
-        noise, mode = params["noise"].to(input), flags["resample"].name.lower()
-        return elastic_transform2d(input, noise, (side, side), (_SIGMA, _SIGMA), alpha, False, mode, "zeros")

@@ -6,32 +6,30 @@ import logging
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from hashlib import sha256
+from itertools import compress
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
+from anndata import AnnData
 from scipy.cluster.hierarchy import DisjointSet
+from spatialdata import SpatialData
 from tqdm.auto import tqdm
 
 from nimbus_sd import keys
-from nimbus_sd._table import judged
+from nimbus_sd._table import judged, obs_columns, region_column
 from nimbus_sd.engine import BadPixels, check_cell_size, check_pixels, find_factors
-from nimbus_sd.labels import evaluation_regions
+from nimbus_sd.labels import evaluation_regions, read_labels
 from nimbus_sd.models import PUBLISHED, Card, load
-from nimbus_sd.spatial import Region, check_rows, dense, existing_table, find_regions, rows_of
-from nimbus_sd.train.store import SPLITS, CellLabels, Store, StoreSettings, new_data_set, open_store, write_region
-
-if TYPE_CHECKING:
-    from anndata import AnnData
-    from spatialdata import SpatialData
+from nimbus_sd.spatial import Region, check_rows, existing_table, find_regions, rows_of
+from nimbus_sd.train.store import SPLITS, Labels, Store, StoreSettings, new_data_set, open_store, write_region
 
 logger = logging.getLogger("nimbus_sd")
 
 _OVERLAP: Final = 16
-_LABELS: Final = (0.0, 0.25, 0.5, 0.75, 1.0)
 # Side of a region's middle, by whose pixels it is recognised; most images are not larger.
 _MIDDLE: Final = 1024
 
@@ -43,9 +41,8 @@ class Split:
     Parameters
     ----------
     regions
-        Shares of regions for training, validation and test; regions without a label that says positive or negative are
-        left out, and the log names them. Or a mapping from ``"train"``, ``"validation"`` and ``"test"`` to labels
-        elements, which may lack one.
+        Shares of regions for training, validation and test, not counting those without a label that says positive or
+        negative; or labels elements by ``"train"``, ``"validation"`` and ``"test"``, which may lack one.
     by
         Column of ``obs``, such as ``"patient"``: regions that share its value stay together, in all data sets of a
         store. Regions of one image always do.
@@ -81,13 +78,12 @@ def build_store(
 ) -> Store:
     """Cut the labelled regions of a data set into tiles for training, and add them to a store on disk.
 
-    Images are read, normalised and brought to the model's grid by the code that `nimbus_sd.predict` uses, a window at
-    a time. Tiles without positive cells are kept (Rumberger et al., "Training details").
+    Images are read, normalised and brought to the model's grid by the code of `nimbus_sd.predict`, a window at a time.
+    Tiles without positive cells are kept (Rumberger et al., "Training details").
 
-    No region, image or patient is in two splits of a store. A region is recognised in another data set, whatever its
-    name there, by the pixels of its masks or of a channel (1024 x 1024 in its middle), and by an equal value of
-    ``Split.by`` where both data sets gave one. It goes to the split that it has there; a mapping that says otherwise
-    is an error.
+    No region, image or patient is in two splits of a store. A region is recognised in another data set by the pixels
+    of its masks or of a channel (1024 x 1024 in its middle), and by an equal value of ``Split.by`` where both data sets
+    gave one. It goes to the split that it has there; a mapping that says otherwise is an error.
 
     Parameters
     ----------
@@ -100,17 +96,15 @@ def build_store(
         Name of the data set. Normalisation, thresholds of the noise-robust selection and averages of F1 are by it.
     image_key, labels_key, pixel_size, normalization
         As for `nimbus_sd.predict`.
-    table_key
-        The table with labels.
-    labels
-        Layer to train on. ``layers["gold_training"]`` takes precedence where it is not NaN, and is enough where
-        ``layers["silver"]`` does not exist. ``layers["gold"]`` is evaluation gold: a region with some is for testing,
-        and so is one that `labels.draw_regions` drew.
+    table_key, labels
+        The table with labels, and the layer to train on. ``layers["gold_training"]`` takes precedence where it is not
+        NaN, and is enough where ``layers["silver"]`` does not exist. ``layers["gold"]`` is evaluation gold: a region
+        with some is for testing, and so is one that `labels.draw_regions` drew.
     channels
         Channels to take. None takes those with a label that says positive or negative.
     model
-        A card, or a model as for `nimbus_sd.predict`: its pixel size and rule of normalisation are those of the tiles.
-        By default the published model's.
+        A card, or a model as for `nimbus_sd.predict`, by default the published one: the tiles have its pixel size and
+        normalisation.
     tile_size
         Side of a tile in model pixels; or side and the least overlap of neighbours, which is 16 otherwise. Smaller
         regions are mirrored, and nothing is learned from what is outside.
@@ -121,19 +115,15 @@ def build_store(
 
     Returns
     -------
-    Store
-        Also on disk. If the call is stopped, the data set is not in it, and the next call writes it anew.
+    The store, also on disk. If the call is stopped, the data set is not in it, and the next call writes it anew.
 
     Raises
     ------
     KeyError
         An element, channel, table, layer or column does not exist.
     ValueError
-        The store has other settings, or this data set already; labels are not of the values above; no cell is labelled
-        positive or negative; a split by shares would be empty; a region would be in two splits of the store; or as
-        `nimbus_sd.predict`.
-    OSError
-        Pixels cannot be read, or the store cannot be written.
+        The store has other settings, or this data set already; no cell is labelled positive or negative; a split would
+        be empty; a region would be in two splits; or as `nimbus_sd.predict`.
 
     Examples
     --------
@@ -159,17 +149,16 @@ def build_store(
         raise ValueError(f"`data_set` is {data_set!r}; give it a name.")
     if data_set in store.data_sets:
         raise ValueError(f"{path} has data set {data_set!r} already; use another name, or another path.")
-    regions = find_regions(sdata, image_key, labels_key, channels=channels, pixel_size=pixel_size)
-    table, layers = _labelled_table(sdata, table_key, labels, regions)
-    cells = {region.labels_key: _cell_labels(table, layers, region) for region in regions}
-    informative = {key: (judged(own.training) | judged(own.gold)).any(axis=0) for key, own in cells.items()}
+    find = partial(find_regions, sdata, image_key, labels_key, pixel_size=pixel_size)
+    regions = find(channels=channels)
+    table, cells = _read_labels(sdata, table_key, labels, regions)
+    informative = {key: (judged(c.training) | judged(c.gold)).any(axis=0) for key, c in cells.items()}
     if not (in_use := np.any([*informative.values()], axis=0)).any():
         raise ValueError(f"No cell is labelled positive or negative in any of the channels {regions[0].channels}.")
     if channels is None:
-        channels = [channel for channel, used in zip(regions[0].channels, in_use, strict=True) if used]
-        images, masks = zip(*((region.image_key, region.labels_key) for region in regions), strict=True)
-        regions = find_regions(sdata, list(images), list(masks), channels=channels, pixel_size=pixel_size)
-        cells = {region.labels_key: _cell_labels(table, layers, region) for region in regions}
+        regions = find(channels=list(compress(regions[0].channels, in_use)))
+        for key, c in cells.items():
+            cells[key] = Labels(c.ids, c.training[:, in_use], c.gold[:, in_use], c.trusted[:, in_use])
     check_cell_size(regions)
 
     # Also those that were drawn for evaluation and wait for an annotator.
@@ -192,8 +181,7 @@ def build_store(
 
     bad = BadPixels()
     # Of all regions, as inference measures them.
-    measured = find_factors(regions, normalization, card, bad, progress)
-    factors = measured["factor"].to_numpy(np.float64)
+    factors = find_factors(regions, normalization, card, bad, progress)["factor"].to_numpy(np.float64)
     # Measuring has counted all bad pixels once.
     counted = BadPixels() if normalization is None else bad
     with new_data_set(store, data_set, regions[0].channels, factors) as group:
@@ -208,10 +196,10 @@ def build_store(
     return Store(path)
 
 
-def _labelled_table(
+def _read_labels(
     sdata: SpatialData, table_key: str, labels: str, regions: Sequence[Region]
-) -> tuple[AnnData, list[NDArray[np.float32]]]:
-    """Find the table with the labels of these regions; return it with labels to train on, those proofread, and gold."""
+) -> tuple[AnnData, dict[str, Labels]]:
+    """Read the labels of each region's cells; channels that the table lacks are not judged."""
     table = existing_table(sdata, table_key, [])
     for_evaluation = (
         "layers['gold'] is for evaluation, and nothing is trained on it. Labels of cells that may be trained on "
@@ -221,34 +209,23 @@ def _labelled_table(
         raise ValueError(for_evaluation)
     if labels not in table.layers:
         if labels != keys.SILVER or keys.GOLD_TRAINING not in table.layers:
+            names = sorted(key for key in table.layers if key)
             hint = for_evaluation if keys.GOLD in table.layers else "Name the layer with `labels`."
             raise KeyError(
-                f"Table {table_key!r} has no layers[{labels!r}], so there are no labels to train on; it has "
-                f"{sorted(key for key in table.layers if key)}. {hint}"
+                f"Table {table_key!r} has no layers[{labels!r}], no labels to train on; it has {names}. {hint}"
             )
         logger.info("table %r has no layers[%r]: trained on layers['gold_training'] alone", table_key, labels)
     check_rows(table, f"Table {table_key!r}", regions, "Pass the table of these regions as `table_key`", some=True)
-    layers = []
-    for key in (labels, keys.GOLD_TRAINING, keys.GOLD):
-        values = dense(table.layers[key], table.shape) if key in table.layers else np.full(table.shape, np.nan)
-        if len(strange := np.unique(values[~np.isnan(values) & ~np.isin(values, _LABELS)])):
-            raise ValueError(
-                f"layers[{key!r}] holds {', '.join(f'{value:g}' for value in strange[:5])}, which are no labels. A "
-                "label is 1 (positive), 0.75 (likely positive), 0.5 (undetermined), 0.25 (likely negative), 0 "
-                "(negative) or NaN (not judged)."
-            )
-        layers.append(values.astype(np.float32))
-    return table, layers
-
-
-def _cell_labels(table: AnnData, layers: Sequence[NDArray[np.float32]], region: Region) -> CellLabels:
-    """Select the labels of a region's cells; channels that the table lacks are not judged."""
-    rows, ids = rows_of(table, region.labels_key)
-    columns = table.var_names.get_indexer(region.channels)
-    own = (np.where(columns >= 0, values[rows][:, columns], np.float32(np.nan)) for values in layers)
-    training, proofread, gold = own
-    trusted = np.isfinite(proofread)
-    return CellLabels(ids, np.where(trusted, proofread, training), gold, trusted)
+    none = np.full(table.shape, np.nan, np.float32)
+    wanted = (labels, keys.GOLD_TRAINING, keys.GOLD)
+    layers = [read_labels(table, name) if name in table.layers else none for name in wanted]
+    columns, cells = table.var_names.get_indexer(regions[0].channels), {}
+    for region in regions:
+        rows, ids = rows_of(table, region.labels_key)
+        training, proofread, gold = (np.where(columns >= 0, layer[rows][:, columns], np.nan) for layer in layers)
+        trusted = np.isfinite(proofread)
+        cells[region.labels_key] = Labels(ids, np.where(trusted, proofread, training), gold, trusted)
+    return table, cells
 
 
 def _groups(table: AnnData, regions: Sequence[Region], by: str | None) -> dict[str, str]:
@@ -256,15 +233,11 @@ def _groups(table: AnnData, regions: Sequence[Region], by: str | None) -> dict[s
     images = {region.labels_key: region.image_key for region in regions}
     if by is None:
         return images
-    if by not in table.obs:
-        raise KeyError(f"`obs` has no column {by!r} to split by; it has {list(table.obs.columns)}.")
-    region_of_cell, groups = table.obs[table.uns["spatialdata_attrs"]["region_key"]], {}
+    column, region_of_cell, groups = obs_columns(table, by)[by], region_column(table), {}
     for key in images:
-        values = table.obs.loc[region_of_cell == key, by].dropna().astype(str).unique()
+        values = column[region_of_cell == key].dropna().astype(str).unique()
         if len(values) != 1:
-            raise ValueError(
-                f"Region {key!r} has {len(values)} values of obs[{by!r}]: {sorted(values)[:5]}; one is needed."
-            )
+            raise ValueError(f"Region {key!r} has {len(values)} values of obs[{by!r}], not one: {sorted(values)[:5]}.")
         groups[key] = str(values[0])
     if len({(images[key], groups[key]) for key in images}) > len(set(images.values())):
         raise ValueError(f"An image has regions of several values of obs[{by!r}].")
@@ -306,27 +279,23 @@ def assign_splits(
         splits = _given_splits(split.regions, groups, evaluation)
     else:
         taken = {groups[region]: name for region, places in in_store.items() for name in places}
-        taken |= {groups[region]: "test" for region in evaluation}
-        splits = _drawn_splits(split.regions, split.rng, groups, taken)
-    for region, places in in_store.items():
-        for name, where in places.items():
-            if name != splits[region]:
-                raise ValueError(
-                    f"Region {region!r} would be for {splits[region]}, but it has pixels, or a value of `Split.by`, of "
-                    f"{where}, which is for {name} in this store. Put it there too, leave it out, or use another store."
-                )
+        splits = _drawn_splits(split, groups, taken | {groups[region]: "test" for region in evaluation})
+    for region, name, where in ((region, *place) for region, places in in_store.items() for place in places.items()):
+        if name != splits[region]:
+            raise ValueError(
+                f"Region {region!r} would be for {splits[region]}, but it has pixels, or a value of `Split.by`, of "
+                f"{where}, which is for {name} in this store. Put it there too, leave it out, or use another store."
+            )
     return splits
 
 
-def _drawn_splits(
-    split: Sequence[float], rng: int | np.random.Generator, groups: Mapping[str, str], taken: Mapping[str, str]
-) -> dict[str, str]:
+def _drawn_splits(split: Split, groups: Mapping[str, str], taken: Mapping[str, str]) -> dict[str, str]:
     """Draw by shares, where some groups have their split already."""
-    shares = np.asarray(split, float)
+    shares = np.asarray(split.regions, float)
     if not (shares.shape == (3,) and (shares > 0).all() and abs(shares.sum() - 1) <= 1e-6):
-        raise ValueError(f"`split` is {split!r}; give three shares above 0 that sum to 1, or a mapping to regions.")
+        raise ValueError(f"`split` is {split.regions!r}; give three shares above 0 that sum to 1, or a mapping.")
     free = sorted(set(groups.values()) - set(taken))
-    np.random.default_rng(rng).shuffle(free)
+    np.random.default_rng(split.rng).shuffle(free)
     n, places = len(taken) + len(free), list(taken.values())
     n_validation, n_test = (
         max(0, max(1, round(share * n)) - places.count(name))
@@ -335,11 +304,10 @@ def _drawn_splits(
     n_train = 0 if "train" in places else 1
     if len(free) < n_train + n_validation + n_test:
         raise ValueError(
-            f"There are {n} independent groups of regions (by image, or by `Split.by`), {len(taken)} of them with a "
-            "place: for testing, as they are drawn for evaluation or have gold, or as this store has them. Of the "
-            f"others, {n_train} is needed for training, {n_validation} for validation and {n_test} for testing. Add "
-            "regions, name those for each split with a mapping, or put labels that may be trained on into "
-            "layers['gold_training']."
+            f"Of {n} independent groups of regions (by image, or by `Split.by`), {len(taken)} have their split already "
+            f"(drawn for evaluation, with gold, or as in this store). Of the others, {n_train} is needed for training, "
+            f"{n_validation} for validation and {n_test} for testing. Add regions, name those of each split with a "
+            "mapping, or put labels that may be trained on into layers['gold_training']."
         )
     order = ["test"] * n_test + ["validation"] * n_validation + ["train"] * len(free)
     place = {**taken, **dict(zip(free, order, strict=False))}
@@ -359,9 +327,8 @@ def _given_splits(
     splits = {region: name for name, regions in split.items() for region in regions}
     if wrong := sorted(region for region in evaluation if splits[region] != "test"):
         raise ValueError(f"Region(s) {wrong} are for evaluation (drawn, or with gold); put them in 'test'.")
-    names: dict[str, set[str]] = {}
-    for region, group in groups.items():
-        names.setdefault(group, set()).add(splits[region])
-    if torn := sorted(group for group in names if len(names[group]) > 1):
+    # Of each group and split once, so that a group in several splits occurs several times.
+    times = Counter(group for group, _ in {(group, splits[region]) for region, group in groups.items()})
+    if torn := sorted(group for group, number in times.items() if number > 1):
         raise ValueError(f"`split` tears apart what belongs together (image, `Split.by`, or the same pixels): {torn}.")
     return splits

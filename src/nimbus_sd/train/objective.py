@@ -17,16 +17,10 @@ from nimbus_sd.train.batches import Batch, cut, read_batches
 from nimbus_sd.train.recipe import Selection
 from nimbus_sd.train.store import Store
 
-Network = Callable[[Tensor], Tensor]
-Gather = Callable[[Tensor], Tensor]
+OfTensor = Callable[[Tensor], Tensor]
 _THRESHOLD = 0.5
 # Losses by the upper edges of a histogram's bins; from a sure and right to a sure and wrong score.
 _EDGES = np.geomspace(1e-5, 20.0, 400)
-
-
-def alone(values: Tensor) -> Tensor:
-    """Stack a tensor of all devices where there is one, see ``gather`` of :meth:`Selector.update`."""
-    return values[None]
 
 
 def judged(labels: Tensor) -> Tensor:
@@ -42,21 +36,10 @@ def labelled_cells(batch: Batch) -> Tensor:
 
 
 def cell_scores(logits: Tensor, cells: Tensor, n_cells: int) -> tuple[Tensor, Tensor]:
-    """Mean confidence over each cell, as inference computes it.
+    """Mean confidence over each cell, as inference computes it, and the cell's area; (n_cells,) each.
 
-    Parameters
-    ----------
-    logits
-        (B, 1, h, w).
-    cells
-        (B, h, w) int64, numbered through the batch; 0 for background.
-    n_cells
-        Number of cells, background (row 0) included.
-
-    Returns
-    -------
-    scores, areas
-        (n_cells,) each; a cell without a pixel has score 0 and area 0.
+    ``logits`` are (B, 1, h, w), ``cells`` (B, h, w) int64, numbered through the batch. Row 0 is background; a cell
+    without a pixel has score 0 and area 0.
     """
     return _cell_means(torch.sigmoid(logits.float()), cells, n_cells)
 
@@ -124,49 +107,37 @@ class Selector(nn.Module):
         return judged(labels) & (sure | (losses <= threshold))
 
     def update(
-        self, losses: Tensor, labels: Tensor, tile: Tensor, stratum: Tensor, step: int, gather: Gather = alone
+        self, losses: Tensor, labels: Tensor, tile: Tensor, stratum: Tensor, step: int, gather: OfTensor
     ) -> None:
-        """Move the thresholds by the cells of a batch.
+        """Move the thresholds by the loss, label and tile of each cell of a batch, (n,), and each tile's stratum, (B,).
 
-        Parameters
-        ----------
-        losses, labels, tile
-            (n,): loss, label and tile of each cell.
-        stratum
-            (B,): data set and marker of each tile.
-        step
-            Steps of this phase so far.
-        gather
-            Stacks a tensor of all devices, so that their thresholds stay the same.
+        ``step`` counts from the start of this phase; ``gather`` stacks a tensor of all devices, so that their
+        thresholds stay the same.
         """
         used, quantile = judged(labels).cpu().numpy(), self.settings.quantile_at(step)
         group = (tile * self.n_classes + self._class(labels)).cpu().numpy()[used]
         values = losses.double().cpu().numpy()[used]
         of_groups = [values[group == number] for number in range(len(stratum) * self.n_classes)]
-        # What each tile says: the histogram of its losses, or their quantile.
-        said = [
-            np.bincount(np.searchsorted(_EDGES[:-1], own), minlength=len(_EDGES))
-            if self.settings.histogram
-            else np.array([np.quantile(own, quantile) if len(own) else np.nan])
-            for own in of_groups
-        ]
-        shared = gather(torch.from_numpy(np.array(said, np.float32)).to(losses.device)).cpu().numpy()
-        for strata, summaries in zip(gather(stratum).cpu().tolist(), shared, strict=True):
-            for number, summary in enumerate(summaries):
-                self._move((strata[number // self.n_classes], number % self.n_classes), summary, quantile)
-
-    def _move(self, place: tuple[int, int], summary: NDArray[np.float32], quantile: float) -> None:
-        rate, old = self.settings.rate, float(self.threshold[place])
-        if self.settings.histogram and summary.any():
-            self.counts[place] = (1 - rate) * self.counts[place] + torch.from_numpy(summary).to(self.counts)
-            total = np.cumsum(self.counts[place].cpu().numpy())
-            bin_ = np.searchsorted(total, quantile * total[-1])
-            self.threshold[place] = float(_EDGES[min(bin_, len(_EDGES) - 1)])
-        elif not self.settings.histogram and np.isfinite(summary[0]):
-            self.threshold[place] = float(summary[0]) if np.isnan(old) else (1 - rate) * old + rate * float(summary[0])
+        if self.settings.histogram:
+            summaries = [np.bincount(np.searchsorted(_EDGES[:-1], v), minlength=len(_EDGES)) for v in of_groups]
+        else:
+            summaries = [np.quantile(v, [quantile]) if len(v) else np.array([np.nan]) for v in of_groups]
+        shared = gather(torch.from_numpy(np.array(summaries, np.float32)).to(losses.device)).cpu().numpy()
+        rate = self.settings.rate
+        for strata, of_device in zip(gather(stratum).cpu().tolist(), shared, strict=True):
+            for number, summary in enumerate(of_device):
+                place = strata[number // self.n_classes], number % self.n_classes
+                if self.settings.histogram and summary.any():
+                    self.counts[place] = (1 - rate) * self.counts[place] + torch.from_numpy(summary).to(self.counts)
+                    total = np.cumsum(self.counts[place].cpu().numpy())
+                    above = np.searchsorted(total, quantile * total[-1])
+                    self.threshold[place] = float(_EDGES[min(above, len(_EDGES) - 1)])
+                elif not self.settings.histogram and np.isfinite(summary[0]):
+                    new, old = float(summary[0]), float(self.threshold[place])
+                    self.threshold[place] = new if np.isnan(old) else (1 - rate) * old + rate * new
 
     @torch.no_grad()
-    def select(self, logits: Tensor, batch: Batch, boundary: str, step: int, gather: Gather = alone) -> Tensor:
+    def select(self, logits: Tensor, batch: Batch, boundary: str, step: int, gather: OfTensor) -> Tensor:
         """Move the thresholds by a batch, and say which of its cells are learned from; as for :meth:`update`."""
         losses, scores, areas = cell_figures(logits, batch, boundary)
         labels = torch.where(labelled_cells(batch) & (areas > 0), batch.labels, torch.nan)
@@ -181,11 +152,11 @@ class Selector(nn.Module):
 
 @torch.no_grad()
 def region_scores(
-    network: Network, store: Store, tiles: NDArray[np.int64], batch_size: int, device: torch.device
+    network: OfTensor, store: Store, tiles: NDArray[np.int64], batch_size: int, device: torch.device
 ) -> NDArray[np.float64]:
-    """Score the cells of a region from its tiles (rows of ``store.tiles``); cells x channels, NaN where none was.
+    """Score the cells of a region from its tiles (rows of ``store.tiles``); cells x channels, NaN without a pixel.
 
-    A cell's score is the mean confidence over all of its pixels, as in inference, wherever it lies in several tiles.
+    As in inference, a score is the mean over all of a cell's pixels, here in all of its tiles.
     """
     region, first = store.regions[tiles[0, 0]], store.stratum(tiles[0, 0])
     sums, areas = np.zeros((2, len(region.ids), len(region.channels)))
@@ -199,24 +170,21 @@ def region_scores(
 
 
 def count_calls(
-    network: Network, store: Store, split: str, batch_size: int, device: torch.device, rank: int = 0, ranks: int = 1
+    network: OfTensor, store: Store, split: str, batch_size: int, device: torch.device, rank: int = 0, ranks: int = 1
 ) -> NDArray[np.int64]:
-    """Compare calls with labels, region by region; this device takes every ``ranks``-th of them.
+    """Count true negatives, false positives, false negatives and true positives of each stratum, shape (n, 4).
 
-    Regions without evaluation gold do not count for a marker that has some elsewhere in the split.
-
-    Returns
-    -------
-    True negatives, false positives, false negatives, true positives of each of the store's strata, shape (n, 4).
+    This device takes every ``ranks``-th region. Those without evaluation gold do not count for a marker that has some
+    elsewhere in the split.
     """
-    counts, gold = np.zeros((len(store.strata), 4), np.int64), store.gold_strata(split)
-    tiles = store.tiles(split)
+    counts = np.zeros((len(store.strata), 4), np.int64)
+    gold, tiles = store.gold_strata(split), store.tiles(split)
     counted = [store.regions[n].evaluation or store.stratum(n) + channel not in gold for n, _, channel in tiles]
     tiles = tiles[np.array(counted, bool)]
     for number in np.unique(tiles[:, 0])[rank::ranks]:
-        own = tiles[tiles[:, 0] == number]
-        scores = region_scores(network, store, own, batch_size, device)
-        for channel in np.unique(own[:, 2]):
+        of_region = tiles[tiles[:, 0] == number]
+        scores = region_scores(network, store, of_region, batch_size, device)
+        for channel in np.unique(of_region[:, 2]):
             labels = store.regions[number].truth(channel)
             scored = _table.judged(labels) & ~np.isnan(scores[:, channel])
             outcome = 2 * (labels[scored] > _THRESHOLD) + (scores[scored, channel] >= _THRESHOLD)
@@ -225,12 +193,10 @@ def count_calls(
 
 
 def figures(counts: NDArray[np.int64], store: Store) -> pd.DataFrame:
-    """Turn the counts of all regions into figures.
+    """Turn counts into rates at a score of 0.5, NaN as in :func:`nimbus_sd.metrics.marker_metrics`.
 
-    Returns
-    -------
-    DataFrame with a row for each data set and marker that has a judged cell: ``cells``, ``positives``, ``precision``,
-    ``recall``, ``specificity`` and ``f1`` at a score of 0.5, NaN as in :func:`nimbus_sd.metrics.marker_metrics`.
+    A row for each data set and marker that has a judged cell: ``cells``, ``positives``, ``precision``, ``recall``,
+    ``specificity`` and ``f1``.
     """
     table = pd.DataFrame(rates(*counts.T), pd.MultiIndex.from_tuples(store.strata, names=["data_set", "channel"]))
     table["cells"], table["positives"] = counts.sum(axis=1), counts[:, 2:].sum(axis=1)

@@ -16,7 +16,7 @@ _KINDS: Final[dict[str, tuple[Any, str]]] = {"int": (Integral, "a whole number")
 
 def check_settings(settings: Any, **intervals: str) -> None:
     """Validate numeric fields by their annotation and by intervals such as ``rate="(0, 1]"``; convert NumPy scalars."""
-    for name, (kind, _, optional) in {one.name: str(one.type).partition(" | ") for one in fields(settings)}.items():
+    for name, (kind, _, optional) in {f.name: str(f.type).partition(" | ") for f in fields(settings)}.items():
         value, interval = getattr(settings, name), intervals.get(name, "(-inf, inf)")
         if kind not in _KINDS or (optional and value is None):
             continue
@@ -42,10 +42,9 @@ class Selection:
 
     Parameters
     ----------
-    quantile
-        Of the losses of a tile's cells, in (0, 1).
-    ramp
-        Start and number of steps of a linear change to ``quantile``, such as ``(0.5, 100_000)``. None: it is constant.
+    quantile, ramp
+        Quantile of the losses of a tile's cells, in (0, 1); start and number of steps of a linear change to it, such as
+        ``(0.5, 100_000)``, or None.
     rate
         Weight of a new tile in the running mean.
     sure
@@ -89,18 +88,12 @@ class Augmentation:
     ----------
     elastic
         Typical shift of a pixel by elastic deformation, in model pixels.
-    rotation
-        Largest angle of the free rotation, in degrees.
-    scale
-        Largest change of size: 0.2 is from 0.8 to 1.2.
-    contrast
-        Largest change of the image's level: 0.3 multiplies it by 0.7 to 1.3.
-    brightness
-        Largest level, of the normalised image, that is added or subtracted.
-    noise
-        Standard deviation of Gaussian noise.
-    blur
-        Largest sigma of Gaussian blur, in model pixels.
+    rotation, scale
+        Largest angle of the free rotation, in degrees; largest change of size: 0.2 is from 0.8 to 1.2.
+    contrast, brightness
+        Largest change of the image's level: 0.3 multiplies it by 0.7 to 1.3; largest level that is added or subtracted.
+    noise, blur
+        Standard deviation of Gaussian noise; largest sigma of Gaussian blur, in model pixels.
     """
 
     elastic: float = 2.0
@@ -130,11 +123,9 @@ class Recipe:
         Tiles per batch, over all devices.
     learning_rate
         At the start; it falls to 0 along a cosine over both phases.
-    weight_decay
-        Of AdamW: how fast weights are drawn to 0.
-    pull
-        How fast weights are drawn to those that training started with (L2-SP; Li et al. 2018), as a share per step and
-        learning rate, like the decay.
+    weight_decay, pull
+        How fast weights are drawn to 0 (AdamW), and to those that training started with (L2-SP; Li et al. 2018): shares
+        per step and learning rate.
     clip
         Largest norm of a batch's gradient.
     boundary

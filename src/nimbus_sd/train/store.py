@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from hashlib import sha256
+from itertools import chain, product
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
@@ -14,9 +15,10 @@ import numpy as np
 import pandas as pd
 import zarr
 from numpy.typing import NDArray
+from zarr import Group
 
 from nimbus_sd._table import judged
-from nimbus_sd.engine import BadPixels, TileReader, channel_groups, model_grid
+from nimbus_sd.engine import BadPixels, TileReader, channel_groups, differences, model_grid
 from nimbus_sd.models import Card
 from nimbus_sd.pixels import overlapping_tiles
 from nimbus_sd.spatial import Region, watched
@@ -25,6 +27,8 @@ from nimbus_sd.train.recipe import check_settings
 SPLITS: Final = ("train", "validation", "test")
 TRAIN, VALIDATION, TEST = SPLITS
 _FORMAT = "nimbus_sd tiles 3"
+# Normalisation factor of each channel.
+Factors = NDArray[np.float64]
 # Windows whose masks are written together, and channels whose images are: one file each.
 _WINDOWS, _CHANNELS = 8, 32
 
@@ -43,7 +47,7 @@ class StoreSettings:
         check_settings(self, tile_size="[1, inf)", overlap=f"[0, {self.tile_size})")
 
 
-class CellLabels(NamedTuple):
+class Labels(NamedTuple):
     """Labels of n cells in C channels, NaN = not judged."""
 
     ids: NDArray[np.int64]  # (n,)
@@ -54,13 +58,12 @@ class CellLabels(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class StoredRegion:
-    """A region of a store; ``region`` is its labels element."""
+    """A region of a store; ``region`` is its labels element, ``group`` the image or patient that it shares."""
 
     data_set: str
     region: str
     image: str
     split: str
-    #: What it shares with other regions of its split: an image, or a patient.
     group: str
     channels: tuple[str, ...]
     #: Normalisation factor of each channel; 0 where it has none.
@@ -77,16 +80,15 @@ class StoredRegion:
     sha256: str
     pixels: str
     marks: tuple[str, ...]
-    node: zarr.Group
+    node: Group
 
     @cached_property
     def arrays(self) -> dict[str, zarr.Array]:
         """Its arrays on disk.
 
         ``image`` (windows, channels, y, x) float32 in [0, 1]; ``interior`` (windows, y, x) bool; ``cells`` (windows, y,
-        x), numbers from 1 that say which row of ``ids`` the cell is, 0 = background; ``labels`` and ``gold`` (cells,
-        channels) float32; ``trusted`` (cells, channels) bool, labels that somebody proofread; ``corner`` (windows, 2),
-        model row and column.
+        x): row of ``ids`` from 1, 0 = background; ``labels`` and ``gold`` (cells, channels) float32; ``trusted``
+        (cells, channels) bool, labels that somebody proofread; ``corner`` (windows, 2), model row and column.
         """
         return {name: watched(array) for name, array in self.node.arrays()}
 
@@ -121,10 +123,8 @@ class Store:
     ----------
     settings
         What all tiles have in common: ``tile_size``, ``overlap``, ``pixel_size``, ``rule``, ``quantile``.
-    regions
-        All regions, data set by data set.
-    strata
-        Data set and marker, one for each pair that there is.
+    regions, strata
+        All regions, data set by data set; and all pairs of data set and marker.
     """
 
     def __init__(self, path: str | Path) -> None:
@@ -137,40 +137,32 @@ class Store:
         self.settings = StoreSettings(**root.attrs["settings"])  # type: ignore[arg-type]
         self.regions: list[StoredRegion] = []
         self.strata: list[tuple[str, str]] = []
-        self._first: dict[str, int] = {}
         for group in _numbered(root):
             # A call that was stopped leaves a data set without attributes.
             if attrs := _attributes(group):
-                self._first[attrs["data_set"]] = len(self.strata)
                 self.strata += [(attrs["data_set"], channel) for channel in attrs["channels"]]
                 self.regions += [StoredRegion(node=node, **attrs, **_attributes(node)) for node in _numbered(group)]
 
     @property
     def data_sets(self) -> list[str]:
         """Names of the data sets."""
-        return list(self._first)
+        return list(dict.fromkeys(data_set for data_set, _ in self.strata))
 
     def stratum(self, region: int) -> int:
         """Position in ``strata`` of a region's first channel; the others follow."""
-        return self._first[self.regions[region].data_set]
+        return self.strata.index((self.regions[region].data_set, self.regions[region].channels[0]))
 
     def gold_strata(self, split: str) -> set[int]:
         """Positions in ``strata`` of the markers that evaluation gold judges in a split."""
-        regions = [(n, region) for n, region in enumerate(self.regions) if region.split == split and region.evaluation]
-        return {self.stratum(n) + int(channel) for n, region in regions for channel in np.flatnonzero(region.judged)}
+        return {self.stratum(n) + channel for n, _, channel in self.tiles(split).tolist() if self.regions[n].evaluation}
 
     def tiles(self, split: str) -> NDArray[np.int64]:
         """List tiles of the channels that have labels: region, window and channel, shape (n, 3)."""
         if split not in SPLITS:
             raise ValueError(f"`split` is {split!r}; it must be one of {', '.join(SPLITS)}.")
-        tiles = [
-            (number, window, channel)
-            for number, region in enumerate(self.regions)
-            if region.split == split
-            for window in range(region.windows)
-            for channel in np.flatnonzero(region.judged)
-        ]
-        return np.array(tiles, np.int64).reshape(-1, 3)
+        regions = [(number, region) for number, region in enumerate(self.regions) if region.split == split]
+        tiles = (product([n], range(r.windows), np.flatnonzero(r.judged)) for n, r in regions)
+        return np.array([*chain(*tiles)], np.int64).reshape(-1, 3)
 
     def to_frame(self) -> pd.DataFrame:
         """Return what there is, one row per region and marker."""
@@ -188,11 +180,14 @@ class Store:
         return {**asdict(self.settings), "content": [[getattr(r, name) for name in names] for r in self.regions]}
 
 
-def _numbered(group: zarr.Group) -> list[zarr.Group]:
+StoreOrPath = Store | str | Path
+
+
+def _numbered(group: Group) -> list[Group]:
     return [inner for _, inner in sorted(group.groups(), key=lambda item: int(item[0]))]
 
 
-def _attributes(group: zarr.Group) -> dict[str, Any]:
+def _attributes(group: Group) -> dict[str, Any]:
     return {key: tuple(value) if isinstance(value, list) else value for key, value in group.attrs.asdict().items()}
 
 
@@ -208,17 +203,14 @@ def open_store(path: str | Path, settings: StoreSettings) -> Store:
         # A build that failed leaves its settings, and no tile that has them.
         zarr.open_group(path, mode="r+").attrs["settings"] = asdict(settings)
         store = Store(path)
-    old, new = asdict(store.settings), asdict(settings)
-    if differing := [f"{key} {old[key]!r}, now {new[key]!r}" for key in old if old[key] != new[key]]:
-        raise ValueError(
-            f"The store {path} was built with other settings: {'; '.join(differing)}. Use the same `model` and "
-            "`tile_size`, or another path."
-        )
+    if store.settings != settings:
+        changed = "; ".join(differences(asdict(store.settings), asdict(settings)))
+        raise ValueError(f"{path} has other settings: {changed}. Use its `model` and `tile_size`, or another path.")
     return store
 
 
 @contextmanager
-def new_data_set(store: Store, name: str, channels: list[str], factors: NDArray[np.float64]) -> Iterator[zarr.Group]:
+def new_data_set(store: Store, name: str, channels: list[str], factors: Factors) -> Iterator[Group]:
     """Add a data set, whose regions the caller writes; it is part of the store if no error occurs."""
     root = zarr.open_group(store.path, mode="r+")
     for key, group in list(root.groups()):
@@ -231,28 +223,22 @@ def new_data_set(store: Store, name: str, channels: list[str], factors: NDArray[
 
 
 def write_region(
-    node: zarr.Group,
-    region: Region,
-    labels: CellLabels,
-    factors: NDArray[np.float64],
-    card: Card,
-    settings: StoreSettings,
-    bad: BadPixels,
+    node: Group, region: Region, labels: Labels, factors: Factors, card: Card, settings: StoreSettings, bad: BadPixels
 ) -> dict[str, Any]:
     """Write the tiles of a region, some windows at a time, count its bad pixels, and return its attributes."""
     grid, size, n = model_grid(region, card), settings.tile_size, len(factors)
-    windows = list(overlapping_tiles(grid.model_shape, size, settings.overlap))
+    tiles = list(overlapping_tiles(grid.model_shape, size, settings.overlap))
 
-    def create(name: str, dtype: str, per_file: int, *channels: int) -> zarr.Array:
+    def create(name: str, dtype: str, per_file: tuple[int, ...], *channels: int) -> zarr.Array:
         # A chunk is a tile, or its mask; a file has several.
-        shape, chunk = (len(windows), *channels, size, size), (1, *(1 for _ in channels), size, size)
-        shard = (1, min(per_file, *channels), size, size) if channels else (min(per_file, len(windows)), size, size)
-        return node.create_array(name, shape=shape, chunks=chunk, shards=shard, dtype=dtype)
+        shape, chunk = (len(tiles), *channels, size, size), (*(1 for _ in per_file), size, size)
+        return node.create_array(name, shape=shape, chunks=chunk, shards=(*per_file, size, size), dtype=dtype)
 
-    interior, cells = create("interior", "bool", _WINDOWS), create("cells", "uint32", _WINDOWS)
-    images, ids, pixels = create("image", "float32", _CHANNELS, n), labels.ids, sha256()
-    for first in range(0, len(windows), _WINDOWS):
-        readers = [TileReader.open(region, grid, window) for window in windows[first : first + _WINDOWS]]
+    masks_per_file = (min(_WINDOWS, len(tiles)),)
+    interior, cells = create("interior", "bool", masks_per_file), create("cells", "uint32", masks_per_file)
+    images, ids, pixels = create("image", "float32", (1, min(_CHANNELS, n)), n), labels.ids, sha256()
+    for first in range(0, len(tiles), _WINDOWS):
+        readers = [TileReader.open(region, grid, tile) for tile in tiles[first : first + _WINDOWS]]
         # Cells that the table does not have follow those that it has.
         seen = np.unique(np.concatenate([pd.unique(reader.cells.ravel()) for reader in readers]))
         ids = np.concatenate([ids, np.setdiff1d(seen[seen > 0], ids)])
@@ -276,12 +262,12 @@ def write_region(
         padded = np.pad(values, ((0, len(ids) - len(labels.ids)), (0, 0)), constant_values=missing)
         # Read marker by marker.
         node.create_array(name, data=padded, chunks=(max(1, len(ids)), 1), shards=(max(1, len(ids)), n))
-    node.create_array("corner", data=np.array([[axis.start for axis in tile.window] for tile in windows], np.int64))
+    node.create_array("corner", data=np.array([[axis.start for axis in tile.window] for tile in tiles], np.int64))
     evaluation = bool(np.isfinite(labels.gold).any())
     truth = labels.gold if evaluation else labels.training
     return {
         "shape": list(grid.model_shape),
-        "windows": len(windows),
+        "windows": len(tiles),
         "evaluation": evaluation,
         "judged": judged(truth).sum(axis=0).tolist(),
         "positive": (truth > 0.5).sum(axis=0).tolist(),
@@ -291,7 +277,7 @@ def write_region(
 
 
 def _rows_from_1(cells: NDArray[np.int64], ids: NDArray[np.int64]) -> NDArray[np.uint32]:
-    """Replace ids by their place among the region's cells, from 1."""
+    """Replace ids by their place among the region's cells, from 1; 0 for background."""
     seen, code = np.unique(cells, return_inverse=True)
     rows = np.where(seen > 0, pd.Index(ids).get_indexer(pd.Index(seen)) + 1, 0)
     return rows[code.reshape(cells.shape)].astype(np.uint32)

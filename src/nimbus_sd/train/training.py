@@ -12,17 +12,17 @@ import torch
 from lightning.fabric import Fabric
 
 from nimbus_sd.models import Card, Model, UNet, load
-from nimbus_sd.train.loop import fit
 from nimbus_sd.train.objective import count_calls, figures
 from nimbus_sd.train.recipe import Recipe
-from nimbus_sd.train.store import TEST, TRAIN, VALIDATION, Store
+from nimbus_sd.train.run import fit
+from nimbus_sd.train.store import TEST, TRAIN, VALIDATION, Store, StoreOrPath
 
 _FORM = ("root_filters", "depth", "padding", "patch")
 _NORMALIZATION = ("pixel_size", "rule", "quantile")
 
 
 def train(
-    store: Store | str | Path,
+    store: StoreOrPath,
     folder: str | Path,
     *,
     recipe: Recipe | None = None,
@@ -46,22 +46,20 @@ def train(
     store
         Tiles of one or many data sets, from :func:`build_store`, or the store's path.
     folder
-        Of the run: ``last.ckpt`` (all of its state, at the last validation), ``model.safetensors`` and ``model.json``
-        (the best model so far and its card), ``metrics.csv``, and ``tensorboard/``.
+        Of the run: ``last.ckpt`` (its state at the last validation), ``model.safetensors`` and ``model.json`` (the best
+        model so far and its card), ``metrics.csv``, and ``tensorboard/``.
     recipe
         All settings. None takes ``Recipe.laptop()``.
     model
         Start with the weights of this model, as for `nimbus_sd.predict`; the store must be built for it. None starts
         with random weights.
     license, description
-        For the card, also of a run that goes on or is finished. The licence is that of the start by default, else not
-        stated.
+        For the card, also of a finished run. The licence is that of the start by default, else not stated.
     rng
         Seed of the first weights, the order of tiles and their augmentation: an integer, as resuming needs it.
     accelerator, devices, precision
-        As for :class:`lightning.fabric.Fabric`. By default one GPU if there is one, in ``"bf16-mixed"``, else the CPU,
-        in ``"32-true"``. Several devices share a batch; Lightning runs the calling script once for each of them, so
-        build the store in another script.
+        As for :class:`lightning.fabric.Fabric`; by default one GPU in ``"bf16-mixed"``, else the CPU in ``"32-true"``.
+        Several devices share a batch; Lightning runs the calling script once for each, so build the store in another.
     progress
         Show a progress bar.
 
@@ -72,18 +70,17 @@ def train(
     Raises
     ------
     ValueError
-        The store has no tiles to train on or to validate with, was built for another pixel size or normalisation than
-        the start's, or has tiles that do not fit the network; the folder is of a run of other inputs.
+        The store has no tiles to train on or to validate with, or was built for another model or size of tiles; the
+        folder is of a run of other inputs.
     FloatingPointError
-        The loss or its gradient is not finite; the message names the tiles. The weights of that step are not used, and
-        the checkpoint before it stays.
+        The loss or its gradient is not finite; the message names the tiles. The last checkpoint stays.
     ImportError
         Lightning, kornia or TensorBoard is not installed.
 
     Examples
     --------
     >>> import nimbus_sd as ns
-    >>> path = ns.train.train("tiles.zarr", "runs/first", recipe=ns.train.Recipe.laptop())  # doctest: +SKIP
+    >>> path = ns.train.train("tiles.zarr", "runs/first")  # doctest: +SKIP
     >>> adata = ns.predict(sdata, model=path)  # doctest: +SKIP
     """
     recipe = Recipe.laptop() if recipe is None else recipe
@@ -116,7 +113,7 @@ def train(
 
 
 def fine_tune(
-    store: Store | str | Path,
+    store: StoreOrPath,
     folder: str | Path,
     *,
     model: str | Path = "compact",
@@ -144,11 +141,7 @@ def fine_tune(
         The start: ``"compact"``, ``"nimbus"``, or a path.
     recipe
         All settings. None takes ``Recipe.fine_tune()``.
-    license
-        Of the new model; that of the start by default.
-    description
-        For the new model's card. By default it says of which model it is.
-    rng, accelerator, devices, precision, progress
+    license, description, rng, accelerator, devices, precision, progress
         As for :func:`train`.
 
     Returns
@@ -157,8 +150,8 @@ def fine_tune(
         Path for ``nimbus_sd.predict(sdata, model=...)``; its card holds data, settings, figures and the licence.
     report
         DataFrame with a row per marker and ``"mean"``, on the held-out regions: ``truth``, ``cells``, ``positives``,
-        and ``precision``, ``recall``, ``f1``, each ``_before`` and ``_after``. Where a marker has evaluation gold,
-        ``truth`` is ``"gold"`` and only regions with some count; else it is ``"silver"``, the labels for training.
+        and ``precision``, ``recall``, ``f1``, each ``_before`` and ``_after``. ``truth`` is ``"gold"`` where a marker
+        has evaluation gold, and only regions with some count; else ``"silver"``, the labels for training.
 
     Raises
     ------
@@ -168,39 +161,26 @@ def fine_tune(
     Examples
     --------
     >>> import nimbus_sd as ns
-    >>> store = ns.train.build_store(
-    ...     "tiles.zarr", sdata, data_set="mine", model="compact", tile_size=256, split=(0.6, 0.2, 0.2)
-    ... )  # doctest: +SKIP
+    >>> store = ns.train.build_store("tiles.zarr", sdata, data_set="mine", model="compact")  # doctest: +SKIP
     >>> path, report = ns.train.fine_tune(store, "runs/mine")  # doctest: +SKIP
     >>> report.loc["mean", ["f1_before", "f1_after"]]  # doctest: +SKIP
     >>> adata = ns.predict(sdata, model=path)  # doctest: +SKIP
     """
-    store = store if isinstance(store, Store) else Store(store)
-    start = load(model)
+    store, start = store if isinstance(store, Store) else Store(store), load(model)
     recipe = Recipe.fine_tune() if recipe is None else recipe
     if not len(store.tiles(TEST)):
         held_out = sorted(region.region for region in store.regions if region.split == TEST)
         raise ValueError(
-            f"No cell is judged in the held-out regions {held_out} of {store.path}, so nobody could say whether "
-            "fine-tuning helped. Label cells of them, or build the store with labelled regions for 'test' in `split`."
+            f"No cell is judged in the held-out regions {held_out} of {store.path}, to say whether fine-tuning helped. "
+            "Label cells of them, or build the store with labelled regions for 'test' in `split`."
         )
-    path = train(
-        store,
-        folder,
-        recipe=recipe,
-        model=model,
-        license=license,
-        description=description or f"{start.card.name}, fine-tuned by nimbus_sd.",
-        rng=rng,
-        accelerator=accelerator,
-        devices=devices,
-        precision=precision,
-        progress=progress,
-    )
-    report = _compare(start, load(path), store, recipe.batch_size, accelerator)
-    means = report.loc["mean", ["f1_before", "f1_after"]].astype(float).round(6).dropna()
-    card = Card.read(path.with_suffix(".json"))
-    replace(card, figures={**card.figures, **means.add_prefix("held_out_")}).write(path.with_suffix(".json"))
+    run: Any = {"accelerator": accelerator, "devices": devices, "precision": precision, "progress": progress}
+    text = description or f"{start.card.name}, fine-tuned by nimbus_sd."
+    path = train(store, folder, recipe=recipe, model=model, license=license, description=text, rng=rng, **run)
+    tuned = load(path)
+    report = _compare(start, tuned, store, recipe.batch_size, accelerator)
+    means = report.loc["mean", ["f1_before", "f1_after"]].astype(float).round(6).dropna().add_prefix("held_out_")
+    replace(tuned.card, figures={**tuned.card.figures, **means}).write(path.with_suffix(".json"))
     return path, report
 
 
@@ -220,8 +200,8 @@ def _compare(start: Model, tuned: Model, store: Store, batch_size: int, accelera
     mean[["cells", "positives"]] = report[["cells", "positives"]].sum()
     # Data sets may have markers of one name.
     names = [name if len(store.data_sets) == 1 else f"{data_set}: {name}" for data_set, name in report.index]
-    report = pd.concat([report.set_axis(pd.Index(names, name="channel")), mean.to_frame("mean").T])
-    report = report.rename_axis("channel").astype({"cells": int, "positives": int})
+    report = pd.concat([report.set_axis(names), mean.to_frame("mean").T]).rename_axis("channel")
+    report = report.astype({"cells": int, "positives": int})
     report.insert(0, "truth", [*truth, " and ".join(sorted(set(truth)))])
     return report
 
@@ -233,8 +213,8 @@ def _new_model(store: Store, recipe: Recipe, seed: int) -> Model:
         torch.manual_seed(seed)
         network = UNet(**values)
     values |= {name: getattr(store.settings, name) for name in _NORMALIZATION}
-    values |= {"name": "new", "tta": True, "license": "not stated", "description": "", "trained_on": "", "source": ""}
-    return Model(Card(**values), network)
+    values |= dict.fromkeys(("description", "trained_on", "source"), "")
+    return Model(Card(name="new", tta=True, license="not stated", **values), network)
 
 
 def _launch(accelerator: str, devices: int | str, precision: str, batch_size: int) -> Fabric:
@@ -256,10 +236,8 @@ def _check(store: Store, start: Model) -> None:
     size, stride, content = store.settings.tile_size, start.network.stride, store.to_frame()
     for name in _NORMALIZATION:
         if (stored := getattr(store.settings, name)) != (needed := getattr(start.card, name)):
-            raise ValueError(
-                f"The store {store.path} was built for a {name} of {stored!r}, and model {start.card.name!r} takes "
-                f"{needed!r}. Build a store with `model=` the model that you start with."
-            )
+            built = f"The store {store.path} was built for a {name} of {stored!r}"
+            raise ValueError(f"{built}, and model {start.card.name!r} takes {needed!r}; build one with it as `model`.")
     if size % stride or size < 2 * stride:
         raise ValueError(
             f"The store's tiles are {size} pixels wide; this network takes multiples of {stride} of at least "
@@ -268,11 +246,10 @@ def _check(store: Store, start: Model) -> None:
     for split in (TRAIN, VALIDATION):
         n_judged, n_positive = content.loc[content["split"] == split, ["judged", "positive"]].sum()
         if not n_positive:
-            what = f"no {'positive' if n_judged else 'judged'} cell"
+            what, regions = "positive" if n_judged else "judged", content.groupby("split")["region"].nunique().to_dict()
             raise ValueError(
-                f"The store {store.path} has {what} in a region for {split}; its regions by split are "
-                f"{content.groupby('split')['region'].nunique().to_dict()}. Add a data set, or build it with another "
-                "`split`."
+                f"The store {store.path} has no {what} cell in a region for {split}; there are regions for {regions}. "
+                "Add a data set, or build it with another `split`."
             )
 
 
