@@ -109,8 +109,9 @@ def factor_of(adata: AnnData, channel: str) -> float | None:
     """Return the normalisation factor of a channel; None where there is none above 0."""
     tables = {key: table for key, table in adata.varm.items() if str(key).endswith("_normalization")}
     table = tables.get(f"{keys.NIMBUS}_normalization", next(iter(tables.values()), None))
-    known = table is not None and channel in table.index and table.loc[channel, "factor"] > 0
-    return float(table.loc[channel, "factor"]) if known else None
+    if table is None or channel not in table.index or not table.loc[channel, "factor"] > 0:
+        return None
+    return float(table.loc[channel, "factor"])
 
 
 def high_end(values: NDArray) -> float:
