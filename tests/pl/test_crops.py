@@ -48,17 +48,15 @@ def test_the_most_extreme_cell_comes_first(uneven):
     # The median negative is (10 + 80) / 2 now.
     assert [text.split()[-1] for text in titles(axes)] == [f"{(95 - 45) / 45:.2f}", f"{(80 - 45) / 45:.2f}"]
     assert len(ns.pl.disagreement(uneven, "bright", n_cells=1, width=20)) == 1
+    uneven["table"].layers["nimbus"][7] = 0.497
+    # Not shown as 0.50, which would be called positive.
+    assert titles(ns.pl.disagreement(uneven, "bright"))[0].startswith("CD3: score 0.497\n")
     # As many cells as there are axes, and as many axes as there are cells.
     for n in (1, 3):
         axes = plt.subplots(1, n, squeeze=False)[1].ravel()
         drawn = ns.pl.disagreement(uneven, "bright", width=10, ax=axes)
         assert len(drawn) == min(n, 2) and all(a is b for a, b in zip(drawn, axes, strict=False))
         assert [ax.get_visible() for ax in axes] == [i < 2 for i in range(n)]
-
-
-def test_a_score_near_one_half_has_three_digits(uneven):
-    uneven["table"].layers["nimbus"][7] = 0.497
-    assert titles(ns.pl.disagreement(uneven, "bright"))[0].startswith("CD3: score 0.497\n")
 
 
 def test_slivers_are_left_out(uneven):
@@ -106,7 +104,6 @@ def test_what_is_not_there_is_named(uneven):
         ({"kind": "wrong"}, ValueError, "'dim' or 'bright'"),
         ({"channels": ["CD4"]}, KeyError, r"no channel 'CD4'; there are \['CD3'\]"),
         ({"n_cells": 0}, ValueError, "`n_cells`"),
-        ({"layer": "other"}, KeyError, "no layer 'other'"),
     ):
         with pytest.raises(error, match=words):
             ns.pl.disagreement(uneven, **what)
@@ -217,9 +214,7 @@ def test_gallery_is_as_bright_as_what_is_shown(row):
         ({"clusters": "z"}, KeyError, "no cluster 'z'"),
         ({"n_cells": 0}, ValueError, "`n_cells` is 0"),
         ({"width": 0.5}, ValueError, "`width` is 0.5"),
-        ({"channels": ["CD4"]}, KeyError, r"no channel 'CD4'"),
         ({"channels": ["CD3"] * 4}, ValueError, "one to three"),
-        ({"layer": "other"}, KeyError, "no layer 'other'"),
     ],
 )
 def test_gallery_says_what_is_wrong(row, what, error, words):
@@ -227,10 +222,7 @@ def test_gallery_says_what_is_wrong(row, what, error, words):
         ns.pl.cluster_gallery(row, "cluster", **what)
 
 
-def test_gallery_needs_scores_and_places(row):
+def test_gallery_needs_cells_with_all_scores(row):
     row["table"].layers["nimbus"][:, 0] = [np.nan] * 8 + [0.5]
     with pytest.raises(ValueError, match=r"No cell .* has a score in every channel"):
         ns.pl.cluster_gallery(row, "cluster", "b")
-    del row["table"].obsm["spatial"]
-    with pytest.raises(KeyError, match=r"no obsm\['spatial'\]"):
-        ns.pl.cluster_gallery(row, "cluster")

@@ -169,11 +169,6 @@ def cluster_gallery(
     to their normalisation factor or to the 99.9 % quantile of what is shown, whichever is less; the cell's outline is
     white.
 
-    Raises
-    ------
-    ValueError
-        If no cell has all scores, or a cell is not where ``obsm["spatial"]`` says.
-
     Examples
     --------
     >>> import nimbus_sd as ns

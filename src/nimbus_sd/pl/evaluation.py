@@ -55,11 +55,6 @@ def curve(
         goes with its number of cells, dots of fewer than 10 cells are faded, and on the dotted line a score is the
         share of positive cells.
 
-    Raises
-    ------
-    ValueError
-        If it is another table, or its layers have different units: thresholds of one in [0, 1], of another not.
-
     Examples
     --------
     >>> import nimbus_sd as ns
