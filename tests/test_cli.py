@@ -253,7 +253,7 @@ def test_no_table_is_lost_where_writing_fails(scored_store, small, monkeypatch):
     assert {"nimbus", "again"} <= set(read_zarr(scored_store)["table"].layers)
 
 
-@pytest.mark.parametrize("step", ["put_folder", "_consolidate"])
+@pytest.mark.parametrize("step", ["put_folder", "sync"])
 def test_the_same_command_goes_through_after_a_kill(store, small, monkeypatch, step):
     """Also where the table was in its place already, which is no reason to ask for --overwrite."""
     from nimbus_sd.io import tables

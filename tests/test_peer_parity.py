@@ -33,38 +33,36 @@ def checkpoint(recipe, tmp_path_factory):
     return path
 
 
-def predict(reference, make_sdata, checkpoint, recipe, fovs, normalization, **settings):
-    sdata = make_sdata(
-        {fov: reference[f"image_{fov}"] for fov in fovs},
-        {f"{fov}_cells": reference[f"labels_{fov}"] for fov in fovs},
-        recipe["CHANNELS"],
-    )
-    return ns.predict(
-        sdata, model=checkpoint, normalization=normalization, tta=False, precision="float32", pixel_size=0.5,
-        progress=False, **settings,
-    )  # fmt: skip
+@pytest.fixture
+def check(reference, make_sdata, checkpoint, recipe):
+    def check(name, fovs, normalization, **settings):
+        """Score with our pipeline and compare with the scores of the peer's."""
+        sdata = make_sdata(
+            {fov: reference[f"image_{fov}"] for fov in fovs},
+            {f"{fov}_cells": reference[f"labels_{fov}"] for fov in fovs},
+            recipe["CHANNELS"],
+        )
+        settings |= {"tta": False, "precision": "float32", "pixel_size": 0.5, "progress": False}
+        adata = ns.predict(sdata, model=checkpoint, normalization=normalization, **settings)
+        cells = zip(reference[f"{name}_fov"], reference[f"{name}_label"], strict=True)
+        assert adata.obs_names.tolist() == [f"{fov}_cells_{label}" for fov, label in cells]
+        # Both are float32, ours with BatchNorm merged into the convolutions.
+        np.testing.assert_allclose(adata.layers["nimbus"], reference[f"{name}_scores"], atol=1e-5, rtol=0)
+        return adata
 
-
-def check(adata, reference, name):
-    fov, label = reference[f"{name}_fov"], reference[f"{name}_label"]
-    np.testing.assert_array_equal(adata.obs_names, [f"{f}_cells_{i}" for f, i in zip(fov, label, strict=True)])
-    # Both are float32, ours with BatchNorm merged into the convolutions.
-    np.testing.assert_allclose(adata.layers["nimbus"], reference[f"{name}_scores"], atol=1e-5, rtol=0)
+    return check
 
 
 @pytest.mark.filterwarnings("ignore:.*so small that no pixel is left")
 @pytest.mark.parametrize("tile_size", [None, 64])
-def test_given_factors(reference, make_sdata, checkpoint, recipe, tile_size):
-    adata = predict(reference, make_sdata, checkpoint, recipe, ["a"], recipe["FACTORS"], tile_size=tile_size)
-    check(adata, reference, "given")
-    assert adata.n_obs > 80
+def test_given_factors(check, recipe, tile_size):
+    assert check("given", ["a"], recipe["FACTORS"], tile_size=tile_size).n_obs > 80
 
 
 @pytest.mark.filterwarnings("ignore:.*so small that no pixel is left")
-def test_the_peers_own_factors(reference, make_sdata, checkpoint, recipe):
+def test_the_peers_own_factors(check, reference):
     """Quantile 0.999 of the positive pixels, averaged over the images that have any."""
-    adata = predict(reference, make_sdata, checkpoint, recipe, ["a", "b"], None)
+    factors = check("own", ["a", "b"], None).varm["nimbus_normalization"]
     # The peer's quantiles are float32.
-    np.testing.assert_allclose(adata.varm["nimbus_normalization"]["factor"], reference["own_factors"], rtol=1e-6)
-    check(adata, reference, "own")
-    assert np.isnan(adata.varm["nimbus_normalization"].loc["CD8", "b_cells"])
+    np.testing.assert_allclose(factors["factor"], reference["own_factors"], rtol=1e-6)
+    assert np.isnan(factors.loc["CD8", "b_cells"])

@@ -2,11 +2,14 @@
 
 import errno
 import os
+import random
 import re
+import shutil
 import signal
 import stat
 import subprocess
 import sys
+import time
 import warnings
 from contextlib import nullcontext
 from pathlib import Path
@@ -30,33 +33,61 @@ def predict(sdata, model, checkpoint=None, **settings):
 
 
 @pytest.fixture(scope="module")
-def two(tissue):
-    """Two fields of view of 4 x 3 and 4 x 2 tiles."""
-    return tissue((90, 70), 2, seed=1), tissue((80, 40), 2, seed=2)
+def build(tissue, make_sdata):
+    """Two fields of view of 4 x 3 and 4 x 2 tiles; the image of the first one may be wrapped."""
+    (a, a_cells), (b, b_cells) = tissue((90, 70), 2, seed=1), tissue((80, 40), 2, seed=2)
+
+    def build(wrap=lambda image: image):
+        return make_sdata({"a": wrap(a), "b": b}, {"a_cells": a_cells.copy(), "b_cells": b_cells.copy()})
+
+    return build
 
 
 @pytest.fixture
-def sdata(two, make_sdata):
-    return build(two, make_sdata)
+def sdata(build):
+    return build()
 
 
-def build(two, make_sdata, wrap=lambda image: image):
-    (a, a_cells), (b, b_cells) = two
-    return make_sdata({"a": wrap(a), "b": b}, {"a_cells": a_cells.copy(), "b_cells": b_cells.copy()})
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    return tmp_path_factory.mktemp("finished")
 
 
-def stopping(at, action):
+@pytest.fixture(scope="module")
+def whole(build, small, finished):
+    """The table of a call that was not stopped."""
+    return predict(build(), small, finished)
+
+
+@pytest.fixture
+def folder(whole, finished, tmp_path):
+    """The checkpoint of that call, to damage."""
+    return shutil.copytree(finished, tmp_path / "checkpoint")
+
+
+def stopping(action):
     """Make an image that does something when a block of CD3 is read, but for the first time, which is for factors."""
     read = []
 
     def block(values, block_info=None):
-        if block_info[0]["chunk-location"] == (1, *at):
+        if block_info[0]["chunk-location"] == (1, 3, 1):
             if read:
                 action()
-            read.append(at)
+            read.append(1)
         return values
 
     return lambda image: da.from_array(image, chunks=(1, 24, 24)).map_blocks(block, dtype=image.dtype)
+
+
+def raising(error):
+    def action(*_):
+        raise error
+
+    return action
+
+
+def interrupt():
+    os.kill(os.getpid(), signal.SIGINT)
 
 
 def assert_same_bytes(adata, other):
@@ -72,65 +103,56 @@ def tiles(folder: Path) -> dict[str, int]:
     return {path.name: path.stat().st_mtime_ns for path in folder.glob("tile-*.npz")}
 
 
-def interrupt():
-    os.kill(os.getpid(), signal.SIGINT)
+def remove(folder, numbers):
+    for number in numbers:
+        (folder / f"tile-{number:07d}.npz").unlink()
 
 
 @pytest.mark.parametrize("normalization", [FACTORS, None], ids=["given", "measured"])
-def test_it_goes_on_after_ctrl_c_and_ends_in_the_same_bytes(two, sdata, make_sdata, small, tmp_path, normalization):
+def test_it_goes_on_after_ctrl_c_and_ends_in_the_same_bytes(build, sdata, small, tmp_path, normalization):
     folder = tmp_path / "new" / "checkpoint"
     settings = {"checkpoint": folder, "normalization": normalization}
     with pytest.raises(KeyboardInterrupt, match=r"Stopped\. (\d+) of 20 tiles are kept in .*: the same call goes on"):
-        predict(build(two, make_sdata, stopping((3, 1), interrupt)), small, **settings)
+        predict(build(stopping(interrupt)), small, **settings)
     before = tiles(folder)
     assert 0 < len(before) < TILES - 8
     resumed = predict(sdata, small, **settings).copy()
     assert_same_bytes(resumed, predict(sdata, small, normalization=normalization))
-    after = tiles(folder)
-    assert len(after) == TILES and before.items() <= after.items()
-    # Nothing is left to do.
-    assert_same_bytes(predict(sdata, small, **settings), sdata["table"])
-    assert tiles(folder) == after
+    assert len(tiles(folder)) == TILES and before.items() <= tiles(folder).items()
 
 
-@pytest.mark.parametrize("n_kept", [0, 2])
-def test_a_stop_while_factors_are_measured_tells_of_it(two, sdata, make_sdata, small, tmp_path, n_kept):
-    def build_failing(action):
-        return build(two, make_sdata, lambda image: da.from_array(image).map_blocks(action, meta=image[:0]))
+def test_a_stop_while_factors_are_measured_tells_of_it(build, sdata, small, tmp_path):
+    def build_failing(error):
+        return build(lambda image: da.from_array(image).map_blocks(raising(error), meta=image[:0]))
 
-    def interrupted(block):
-        raise KeyboardInterrupt
-
-    def damaged(block):
-        raise RuntimeError("Zstd decompression error")
-
-    if n_kept:
-        predict(sdata, small, tmp_path, normalization=None)
-        for number in range(n_kept, TILES):
-            (tmp_path / f"tile-{number:07d}.npz").unlink()
-    said = f"{n_kept} tiles are kept in '.*': the same call finds the factors anew and goes on from there"
+    predict(sdata, small, tmp_path, normalization=None)
+    remove(tmp_path, range(2, TILES))
+    said = "2 tiles are kept in '.*': the same call finds the factors anew and goes on from there"
     with pytest.raises(KeyboardInterrupt, match=rf"Stopped\. {said}"):
-        predict(build_failing(interrupted), small, tmp_path, normalization=None)
+        predict(build_failing(KeyboardInterrupt), small, tmp_path, normalization=None)
     with pytest.raises(OSError, match="Zstd decompression error") as error:
-        predict(build_failing(damaged), small, tmp_path, normalization=None)
+        predict(build_failing(RuntimeError("Zstd decompression error")), small, tmp_path, normalization=None)
     assert re.match(said, error.value.__notes__[0])
-    with pytest.raises(KeyboardInterrupt, match="no tile had begun when it was stopped; the same call begins anew"):
-        predict(build_failing(interrupted), small, normalization=None)
 
 
-def test_ctrl_c_without_a_checkpoint_tells_of_it(two, make_sdata, small):
+def test_ctrl_c_without_a_checkpoint_tells_of_it(build, small):
     with pytest.raises(KeyboardInterrupt, match="Nothing was kept; with `checkpoint`, a folder, the same call goes on"):
-        predict(build(two, make_sdata, stopping((3, 1), interrupt)), small)
+        predict(build(stopping(interrupt)), small)
+    broken = build(lambda image: da.from_array(image).map_blocks(raising(KeyboardInterrupt), meta=image[:0]))
+    with pytest.raises(KeyboardInterrupt, match="no tile had begun when it was stopped; the same call begins anew"):
+        predict(broken, small, normalization=None)
 
 
 @pytest.mark.parametrize("gone", [[0], [7, 8, 19], list(range(1, 20))], ids=str)
-def test_which_tiles_are_there_does_not_matter(sdata, small, tmp_path, gone):
-    whole = predict(sdata, small, tmp_path).copy()
-    for number in gone:
-        (tmp_path / f"tile-{number:07d}.npz").unlink()
-    assert_same_bytes(predict(sdata, small, tmp_path), whole)
+def test_which_tiles_are_there_does_not_matter(sdata, small, folder, whole, gone):
+    remove(folder, gone)
+    assert_same_bytes(predict(sdata, small, folder), whole)
+    assert len(tiles(folder)) == TILES
+    # Nothing is left to do, which another size of batch may do.
+    assert_same_bytes(predict(sdata, small, folder, batch_size=1), whole)
 
 
+@pytest.mark.filterwarnings("ignore:This processor emulates bfloat16")
 @pytest.mark.parametrize(
     "settings, reason",
     [
@@ -142,29 +164,17 @@ def test_which_tiles_are_there_does_not_matter(sdata, small, tmp_path, gone):
         ({"pixel_size": 0.9}, "regions 'a_cells' 'pixel_size': 1.0 then, 0.9 now"),
         ({"image_key": ["b", "a"], "labels_key": ["b_cells", "a_cells"]}, "labels"),
         ({"image_key": "a"}, "labels"),
+        ({"precision": "bfloat16"}, "precision: float32 then, bfloat16 now"),
+        ({"model": "deep"}, "model 'sha256'"),
     ],
     ids=str,
 )
-def test_other_settings_are_refused_with_the_reason(sdata, small, tmp_path, settings, reason):
-    predict(sdata, small, tmp_path, tile_size=24)
-    before, table = tiles(tmp_path), sdata["table"]
+def test_other_settings_are_refused_with_the_reason(sdata, small, deep, folder, settings, reason):
+    before = tiles(folder)
+    model = deep if "model" in settings else small
     with pytest.raises(ValueError, match=f"is of other inputs: {reason}"):
-        predict(sdata, small, tmp_path, **settings)
-    assert tiles(tmp_path) == before and sdata["table"] is table
-
-
-def test_another_model_is_refused(sdata, small, deep, tmp_path):
-    predict(sdata, small, tmp_path)
-    with pytest.raises(ValueError, match="is of other inputs: model 'sha256'"):
-        predict(sdata, deep, tmp_path)
-
-
-@pytest.mark.filterwarnings("ignore:This processor emulates bfloat16")
-def test_another_precision_is_refused_but_not_another_batch_size(sdata, small, tmp_path):
-    predict(sdata, small, tmp_path)
-    with pytest.raises(ValueError, match="is of other inputs: precision: float32 then, bfloat16 now"):
-        predict(sdata, small, tmp_path, precision="bfloat16")
-    predict(sdata, small, tmp_path, batch_size=1)
+        predict(sdata, checkpoint=folder, **settings | {"model": model})
+    assert tiles(folder) == before and not sdata.tables
 
 
 @pytest.mark.parametrize(
@@ -176,50 +186,44 @@ def test_another_precision_is_refused_but_not_another_batch_size(sdata, small, t
         ("labels", "b_cells", (0, 0), "other labels 'b_cells'"),
     ],
 )
-def test_other_pixels_are_refused_be_it_one_and_before_the_work(sdata, small, tmp_path, kind, key, index, reason):
-    predict(sdata, small, tmp_path)
-    (tmp_path / "tile-0000000.npz").unlink()
-    before = tiles(tmp_path)
+def test_other_pixels_are_refused_be_it_one_and_before_the_work(sdata, small, folder, kind, key, index, reason):
+    remove(folder, [0])
+    before = tiles(folder)
     element = getattr(sdata, kind)[key]
     element.data = element.data.compute()
     element.data[index] += 1
     with pytest.raises(ValueError, match=f"The checkpoint was made of {reason}") as error:
-        predict(sdata, small, tmp_path)
+        predict(sdata, small, folder)
     assert not hasattr(error.value, "__notes__"), "the same call does not go on"
-    assert tiles(tmp_path) == before
+    assert tiles(folder) == before
 
 
-def test_pixels_of_tiles_that_are_not_there_may_have_changed(sdata, small, tmp_path):
-    predict(sdata, small, tmp_path)
-    for path in tmp_path.glob("tile-*"):
-        if path.name != "tile-0000000.npz":
-            path.unlink()
+def test_pixels_of_tiles_that_are_not_there_may_have_changed(sdata, small, folder):
+    remove(folder, range(1, TILES))
     image = sdata.images["b"]
     image.data = image.data.compute() + 7
-    resumed = predict(sdata, small, tmp_path).copy()
+    resumed = predict(sdata, small, folder).copy()
     assert_same_bytes(resumed, predict(sdata, small))
 
 
-def test_what_is_warned_of_is_warned_of_again(two, make_sdata, small, tmp_path):
+def test_what_is_warned_of_is_warned_of_again(build, small, tmp_path):
     def wrap(image):
         image = image.astype(np.float32)
         image[0, ::9, ::9] = np.nan
         image[1, 5] = -1
         return image
 
-    sdata = build(two, make_sdata, wrap)
     said = []
     for gone in ([], [2, 5], []):
-        for number in gone:
-            (tmp_path / f"tile-{number:07d}.npz").unlink()
+        remove(tmp_path, gone)
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always", UserWarning)
-            predict(sdata, small, tmp_path)
-        said.append([str(one.message) for one in caught if "pixels in channel" in str(one.message)])
+            predict(build(wrap), small, tmp_path)
+        said.append([str(warning.message) for warning in caught if "pixels in channel" in str(warning.message)])
     assert len(said[0]) == 2 and said[0] == said[1] == said[2]
 
 
-def test_a_full_disk_leaves_the_tiles_that_are_there(sdata, small, tmp_path):
+def test_a_full_disk_leaves_the_tiles_that_are_there(sdata, small, whole, tmp_path):
     # The device on which every write finds no space.
     (tmp_path / "tile-0000005.npz.unfinished").symlink_to("/dev/full")
     with pytest.raises(OSError, match=r"cannot be written \(No space left on device\); the tiles in it") as error:
@@ -227,9 +231,8 @@ def test_a_full_disk_leaves_the_tiles_that_are_there(sdata, small, tmp_path):
     assert "5 of 20 tiles are kept" in error.value.__notes__[0]
     before = tiles(tmp_path)
     assert len(before) == 5
-    resumed = predict(sdata, small, tmp_path).copy()
+    assert_same_bytes(predict(sdata, small, tmp_path), whole)
     assert before.items() <= tiles(tmp_path).items()
-    assert_same_bytes(resumed, predict(sdata, small))
 
 
 @pytest.mark.skipif(os.name != "posix", reason="folders are forced to disk on POSIX")
@@ -248,38 +251,34 @@ def test_file_systems_that_force_files_to_disk_but_no_folders(sdata, small, tmp_
         assert len(tiles(tmp_path)) == kept
 
 
-def test_a_damaged_tile_is_named(sdata, small, tmp_path):
-    predict(sdata, small, tmp_path)
-    path = tmp_path / "tile-0000003.npz"
-    whole = path.read_bytes()
-    for content in (whole[:-50], b"", whole[: len(whole) // 2] + b"?" + whole[len(whole) // 2 + 1 :]):
-        path.write_bytes(content)
+def test_a_damaged_tile_is_named(sdata, small, folder):
+    path = folder / "tile-0000003.npz"
+    content = path.read_bytes()
+    half = len(content) // 2
+    for damaged in (content[:-50], b"", content[:half] + b"?" + content[half + 1 :]):
+        path.write_bytes(damaged)
         with pytest.raises(ValueError, match=r"tile-0000003.npz' is damaged .*; delete it, and its tile"):
-            predict(sdata, small, tmp_path)
+            predict(sdata, small, folder)
     path.unlink()
-    predict(sdata, small, tmp_path)
-    assert path.read_bytes() == whole
+    predict(sdata, small, folder)
+    assert path.read_bytes() == content
 
 
-def test_folders_of_something_else(sdata, small, tmp_path):
+def test_folders_of_something_else(sdata, small, folder, tmp_path):
     other = tmp_path / "thesis"
     other.mkdir()
     (other / "chapter.tex").touch()
     with pytest.raises(ValueError, match=r"is no checkpoint, but holds other files \('chapter.tex'\)"):
         predict(sdata, small, other)
     assert [path.name for path in other.iterdir()] == ["chapter.tex"]
-    with pytest.raises(NotADirectoryError, match=r"chapter\.tex' is a file; pass a new or an empty folder"):
-        predict(sdata, small, other / "chapter.tex")
-    broken = tmp_path / "broken"
-    predict(sdata, small, broken)
     for content in ("{", "[1]"):
-        (broken / "inputs.json").write_text(content)
+        (folder / "inputs.json").write_text(content)
         with pytest.raises(ValueError, match=r"is damaged .*; delete the folder"):
-            predict(sdata, small, broken)
+            predict(sdata, small, folder)
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="locks of POSIX")
-def test_two_calls_at_a_time_do_not_share_a_checkpoint(two, sdata, make_sdata, small, tmp_path):
+def test_two_calls_at_a_time_do_not_share_a_checkpoint(build, sdata, small, tmp_path):
     refused = []
 
     def another():
@@ -288,15 +287,12 @@ def test_two_calls_at_a_time_do_not_share_a_checkpoint(two, sdata, make_sdata, s
                 predict(sdata, small, tmp_path)
             refused.append(error)
 
-    predict(build(two, make_sdata, stopping((3, 1), another)), small, tmp_path)
+    predict(build(stopping(another)), small, tmp_path)
     assert refused
 
 
-def test_a_damaged_chunk_is_named_and_the_checkpoint_intact(two, sdata, make_sdata, small, tmp_path):
-    def fail():
-        raise RuntimeError("Zstd decompression error")
-
-    broken = build(two, make_sdata, stopping((3, 1), fail))
+def test_a_damaged_chunk_is_named_and_the_checkpoint_intact(build, sdata, small, whole, tmp_path):
+    broken = build(stopping(raising(RuntimeError("Zstd decompression error"))))
     message = (
         r"Tile \d+ of 20: Image 'a', channel\(s\) 'CD3', cannot be read in rows \d+ to \d+, columns \d+ to \d+ "
         r"\(RuntimeError: Zstd decompression error\)"
@@ -304,10 +300,10 @@ def test_a_damaged_chunk_is_named_and_the_checkpoint_intact(two, sdata, make_sda
     with pytest.raises(OSError, match=message) as error:
         predict(broken, small, tmp_path)
     assert "tiles are kept in" in error.value.__notes__[0]
-    assert_same_bytes(predict(sdata, small, tmp_path).copy(), predict(sdata, small))
+    assert_same_bytes(predict(sdata, small, tmp_path), whole)
 
 
-def test_a_store_that_goes_away_is_named_and_the_checkpoint_intact(sdata, small, tmp_path, monkeypatch):
+def test_a_store_that_goes_away_is_named_and_the_checkpoint_intact(sdata, small, whole, tmp_path, monkeypatch):
     store, folder, save = tmp_path / "store.zarr", tmp_path / "checkpoint", Checkpoint.save
     sdata.write(store)
 
@@ -321,93 +317,62 @@ def test_a_store_that_goes_away_is_named_and_the_checkpoint_intact(sdata, small,
         predict(read_zarr(store), small, folder)
     kept = len(tiles(folder))
     assert 4 <= kept < TILES and f"{kept} of 20 tiles are kept in" in error.value.__notes__[0]
-    assert_same_bytes(predict(read_zarr(tmp_path / "moved.zarr"), small, folder).copy(), predict(sdata, small))
+    assert_same_bytes(predict(read_zarr(tmp_path / "moved.zarr"), small, folder), whole)
 
 
-KILLED = '''
-"""Scores with a checkpoint in processes that are killed: at any moment, and at the worst ones."""
-import os, random, signal, sys, time
-from pathlib import Path
+def kill_again_and_again(folder: Path, model: str) -> None:
+    """Score with a checkpoint in processes that are killed: at any moment, and at the worst ones."""
+    from conftest import make_sdata, tissue
 
-import numpy as np, torch
-torch.set_num_threads(1)
-from conftest import make_sdata, tissue
-import nimbus_sd as ns
+    data = tissue((110, 110), 2, seed=1)
 
-folder, model = Path(sys.argv[1]), sys.argv[2]
-image, labels = tissue((110, 110), 2, seed=1)
-settings = {"normalization": {"DAPI": 120.0, "CD3": 100.0}, "tta": False, "progress": False, "pixel_size": 1.0}
+    def score(checkpoint=None):
+        return predict(make_sdata(*data), model, checkpoint, tile_size=12)
 
-def predict(**more):
-    return ns.predict(make_sdata(image, labels), model=model, tile_size=12, **settings, **more)
+    def killed(at_sync=-1, at_tiles=0):
+        """Kill when a file or folder is about to be forced to disk for the nth time, or soon after the nth tile."""
+        sync, left, wait = os.fsync, [at_sync], random.uniform(0, 0.03)
 
-def score():
-    predict(checkpoint=folder)
+        def fsync(descriptor):
+            left[0] -= 1
+            if not left[0]:
+                os.kill(os.getpid(), signal.SIGKILL)
+            sync(descriptor)
 
-def die_at_sync(n):
-    """Die when a file, or the folder, is about to be forced to disk for the nth time."""
-    sync, left = os.fsync, [n]
-    def fsync(descriptor):
-        left[0] -= 1
-        if not left[0]:
-            os.kill(os.getpid(), signal.SIGKILL)
-        sync(descriptor)
-    os.fsync = fsync
-    predict(checkpoint=folder)
+        child = os.fork()
+        if not child:
+            os.fsync = fsync
+            try:
+                score(folder)
+            finally:
+                os._exit(0)
+        if at_tiles:
+            while len(tiles(folder)) < at_tiles:
+                time.sleep(0.001)
+            time.sleep(wait)
+            os.kill(child, signal.SIGKILL)
+        return os.WIFSIGNALED(os.waitpid(child, 0)[1])
 
-def tiles():
-    return {path: path.stat().st_mtime_ns for path in folder.glob("tile-*.npz")}
-
-def killed(work, when):
-    child = os.fork()
-    if not child:
-        try:
-            work()
-        finally:
-            os._exit(0)
-    while not when():
-        done, status = os.waitpid(child, os.WNOHANG)
-        if done:
-            return os.WIFSIGNALED(status)
-        time.sleep(0.001)
-    os.kill(child, signal.SIGKILL)
-    _, status = os.waitpid(child, 0)
-    return os.WIFSIGNALED(status)
-
-rng = random.Random(0)
-n_killed = 0
-# The first writes are those of the description, then two for each tile: the file, the folder.
-for n in (1, 2, 3, 4, 9):
-    before = tiles()
-    n_killed += killed(lambda: die_at_sync(n), lambda: False)
-    assert before.items() <= tiles().items()
-for more in (1, 10, 20):
-    before, goal, wait = tiles(), len(tiles()) + more, rng.uniform(0, 0.03)
-    n_killed += killed(score, lambda: len(tiles()) >= goal and not time.sleep(wait))
-    after = tiles()
-    assert before.items() <= after.items(), "a finished tile was lost or made again"
-    for path in after:
-        with np.load(path) as file:
-            assert file["digests"].shape == (3, 32) or file["digests"].shape == (1, 32)
-assert n_killed == 8, n_killed
-before = tiles()
-assert 30 < len(before) < 100, len(before)
-resumed, whole = predict(checkpoint=folder), predict()
-assert before.items() <= tiles().items() and len(tiles()) == 100
-for layer in ("nimbus", "integrated_expression"):
-    assert resumed.layers[layer].tobytes() == whole.layers[layer].tobytes()
-assert resumed.obsm["spatial"].tobytes() == whole.obsm["spatial"].tobytes()
-assert resumed.obs.equals(whole.obs) and str(resumed.uns) == str(whole.uns)
-assert not list(folder.glob("*.unfinished"))
-'''
+    # The first writes are those of the description, then two for each tile: the file, the folder.
+    for moment in [{"at_sync": n} for n in (1, 2, 3, 4, 9)] + [{"at_tiles": n} for n in (8, 18, 40)]:
+        before = tiles(folder)
+        assert killed(**moment), moment
+        assert before.items() <= tiles(folder).items(), "a finished tile was lost or made again"
+    before = tiles(folder)
+    assert 40 <= len(before) < 100
+    assert_same_bytes(score(folder), score())
+    assert before.items() <= tiles(folder).items() and len(tiles(folder)) == 100
+    assert not list(folder.glob("*.unfinished"))
 
 
 @pytest.mark.slow
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="processes are forked to be killed")
 def test_tiles_survive_kill_9_at_any_moment(small, tmp_path):
+    """In a process of its own, which has no threads when it is forked."""
     here = Path(__file__).parent
-    paths = [str(here), str(here / "helpers"), *sys.path]
-    environment = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, paths)), "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, "-W", "ignore", "-c", KILLED, str(tmp_path / "checkpoint"), str(small)]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=600)
+    code = f"import {Path(__file__).stem} as this; this.kill_again_and_again(this.Path('checkpoint'), {str(small)!r})"
+    paths = os.pathsep.join(filter(None, [str(here), str(here / "helpers"), *sys.path]))
+    environment = os.environ | {"PYTHONPATH": paths, "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "-W", "ignore", "-c", code]
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr[-3000:]

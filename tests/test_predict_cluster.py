@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 import time
+from contextlib import contextmanager
 from copy import copy
 from pathlib import Path
 
@@ -35,7 +36,7 @@ def predict(sdata, model, client=None, **settings):
 
 @pytest.fixture(autouse=True, scope="module")
 def one_thread():
-    """Bytes are compared between equal numbers of threads, on which the order of a convolution's sums depends.
+    """Bytes are compared between equal numbers of workers, on which the order of a convolution's sums depends.
 
     Threads of this process start with the number that torch was given last. But numba's first parallel function (scanpy
     has some) sets the OpenMP threads of the thread that calls it to all cores, torch's too.
@@ -55,29 +56,35 @@ def sdata(data, make_sdata):
 
 
 @pytest.fixture(scope="module")
-def alone(data, make_sdata, deep):
+def alone(data, make_sdata, small):
     """As scored without a cluster."""
-    return predict(make_sdata(*data), deep)
+    return predict(make_sdata(*data), small)
 
 
-@pytest.fixture(scope="module")
-def threads():
-    """A worker with four threads in this process, whose client is not the active one."""
-    with (
-        LocalCluster(n_workers=1, threads_per_worker=4, processes=False, dashboard_address=":0") as cluster,
-        Client(cluster, set_as_default=False) as client,
-    ):
+@contextmanager
+def client_of(**workers):
+    """A cluster whose client is not the active one."""
+    local = LocalCluster(**workers, dashboard_address=":0", memory_limit=None)
+    with local, Client(local, set_as_default=False) as client:
         yield client
 
 
 @pytest.fixture(scope="module")
 def workers():
     """Two workers with eight threads each in this process."""
-    with (
-        LocalCluster(n_workers=2, threads_per_worker=8, processes=False, dashboard_address=":0") as cluster,
-        Client(cluster, set_as_default=False) as client,
-    ):
+    with client_of(n_workers=2, threads_per_worker=8, processes=False) as client:
         yield client
+
+
+def tiles(folder):
+    return sorted(folder.glob("tile-*.npz"))
+
+
+def wait_until(condition):
+    end = time.monotonic() + 60
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.02)
 
 
 def assert_same(adata, other):
@@ -86,67 +93,51 @@ def assert_same(adata, other):
     assert adata.obs.equals(other.obs) and str(adata.uns) == str(other.uns)
 
 
-def test_a_client_that_is_passed_gives_the_same_bytes(sdata, deep, alone, threads, caplog, capsys):
+def test_the_active_client_is_used_but_not_within_a_task(sdata, small, alone, workers, caplog, capsys):
     with caplog.at_level("INFO", logger="nimbus_sd"):
-        assert_same(predict(sdata, deep, threads, progress=True), alone)
-    assert "35 tiles run on a cluster of 1 workers" in caplog.text
-    assert re.search(r"Scores: 100%.* 35\.0/35", capsys.readouterr().err)
-
-
-def test_the_active_client_is_used_but_not_within_a_task(sdata, deep, alone, threads, caplog):
-    with caplog.at_level("INFO", logger="nimbus_sd"):
-        predict(sdata, deep)
+        predict(sdata, small)
         assert "cluster" not in caplog.text
-        with threads.as_current():
-            assert_same(predict(sdata, deep), alone)
-            assert caplog.text.count("35 tiles run on a cluster") == 1
-            # Several at once, which would wait for each other's threads.
-            jobs = [threads.submit(predict, sdata, deep, key_added=f"n{i}") for i in range(4)]
+        with workers.as_current():
+            assert_same(predict(sdata, small, progress=True), alone)
+            assert caplog.text.count("35 tiles run on a cluster of 2 workers") == 1
+            assert re.search(r"Scores: 100%.* 35\.0/35", capsys.readouterr().err)
+            # Several at once, which would wait for each other's workers.
+            jobs = [workers.submit(predict, sdata, small, key_added=f"n{i}") for i in range(8)]
             for job in jobs:
                 job.result(timeout=120)
     assert caplog.text.count("run on a cluster") == 1
 
 
-@pytest.fixture
-def watched(monkeypatch):
-    """Count the scorers made on workers, and how many at most are in the network at once; on this device."""
-    counts, inside = {"made": 0, "at_once": 0}, []
-    make, call = Scorer.__init__, Scorer.__call__
+@pytest.mark.parametrize("device", ["cpu", "mps"])
+def test_one_task_at_a_time_is_in_the_network_of_a_device(sdata, small, alone, workers, monkeypatch, device):
+    """Of all tasks of a worker, and of all workers that share a GPU."""
+    make, call, made, inside, at_once = Scorer.__init__, Scorer.__call__, set(), [], set()
 
-    def made(self, *args, **settings):
+    def init(self, *args, **settings):
         make(self, *args, **settings)
         if threading.current_thread() is not threading.main_thread():
-            counts["made"] += 1
-            self.device = torch.device(counts["device"])
+            made.add(self)
+            self.device = torch.device(device)
 
     def called(self, *args):
         self.device = torch.device("cpu")
         inside.append(self)
-        counts["at_once"] = max(counts["at_once"], len(inside))
+        at_once.add(inside.count(self) if device == "cpu" else len(inside))
         time.sleep(0.01)
         try:
             return call(self, *args)
         finally:
-            inside.pop()
+            inside.remove(self)
 
-    monkeypatch.setattr(Scorer, "__init__", made)
+    monkeypatch.setattr(Scorer, "__init__", init)
     monkeypatch.setattr(Scorer, "__call__", called)
-    return counts
+    # Workers make their scorers anew for other settings.
+    adata = predict(sdata, small, workers, batch_size={"cpu": 7, "mps": 8}[device])
+    np.testing.assert_allclose(adata.layers["nimbus"], alone.layers["nimbus"], atol=1e-5)
+    assert len(made) == 2 and at_once == {1}
 
 
-def test_one_task_at_a_time_is_in_the_network(sdata, deep, threads, watched):
-    watched["device"] = "cpu"
-    predict(sdata, deep, threads, batch_size=7)
-    assert watched == {"device": "cpu", "made": 1, "at_once": 1}
-
-
-def test_workers_that_share_a_gpu_take_turns(sdata, deep, alone, workers, watched):
-    watched["device"] = "mps"
-    assert_same(predict(sdata, deep, workers, batch_size=8), alone)
-    assert watched == {"device": "mps", "made": 2, "at_once": 1}
-
-
-def test_tiles_do_not_wait_for_a_busy_worker_while_another_is_idle(sdata, deep, alone, workers, monkeypatch):
+def test_tiles_do_not_wait_for_a_busy_worker_while_another_is_idle(sdata, small, alone, workers, monkeypatch):
     monkeypatch.setattr(cluster, "_PATIENCE", 0.1)
     call, all_others, done, waited = Scorer.__call__, threading.Event(), [], []
 
@@ -161,52 +152,83 @@ def test_tiles_do_not_wait_for_a_busy_worker_while_another_is_idle(sdata, deep, 
         return call(self, *args)
 
     monkeypatch.setattr(Scorer, "__call__", called)
-    assert_same(predict(sdata, deep, workers), alone)
+    assert_same(predict(sdata, small, workers), alone)
     assert waited and all(waited)
 
 
-def test_a_checkpoint_goes_on_from_here_to_there_and_back(sdata, deep, alone, threads, tmp_path):
-    assert_same(predict(sdata, deep, threads, checkpoint=tmp_path), alone)
-    paths = sorted(tmp_path.glob("tile-*.npz"))
+def test_a_checkpoint_goes_on_from_here_to_there_and_back(sdata, small, alone, workers, tmp_path):
+    assert_same(predict(sdata, small, workers, checkpoint=tmp_path), alone)
+    paths = tiles(tmp_path)
     assert len(paths) == 35
-    for path in paths[::2]:
-        path.unlink()
-    assert_same(predict(sdata, deep, checkpoint=tmp_path), alone)
-    for path in paths[1::2]:
-        path.unlink()
-    assert_same(predict(sdata, deep, threads, checkpoint=tmp_path), alone)
+    for client, gone in ((None, paths[::2]), (workers, paths[1::2])):
+        for path in gone:
+            path.unlink()
+        assert_same(predict(sdata, small, client, checkpoint=tmp_path), alone)
     sdata.labels["fov_cells"].data = sdata.labels["fov_cells"].data.compute() + 1
     with pytest.raises(ValueError, match="The checkpoint was made of other labels 'fov_cells'"):
-        predict(sdata, deep, threads, checkpoint=tmp_path)
+        predict(sdata, small, workers, checkpoint=tmp_path)
 
 
-def failing(image, when):
-    """An image whose last block fails at some of its reads for tiles, which are ahead of the network."""
-    reads = []
-
-    def block(values, block_info=None):
-        if block_info[0]["chunk-location"] == (1, 3, 2) and "ThreadPoolExecutor" in threading.current_thread().name:
-            reads.append(1)
-            if when(len(reads)):
-                raise OSError("stale file handle")
-        return values
-
-    return da.from_array(image, (1, 64, 64)).map_blocks(block, dtype=image.dtype)
-
-
-def test_a_tile_that_fails_once_is_tried_again(data, make_sdata, deep, alone, threads):
+@pytest.fixture
+def failing(data, make_sdata):
+    """Elements whose image's last block fails at some of its reads for tiles, which are ahead of the network."""
     image, labels = data
-    assert_same(predict(make_sdata(failing(image, lambda n: n == 1), labels), deep, threads), alone)
+
+    def build(when):
+        reads = []
+
+        def block(values, block_info=None):
+            if block_info[0]["chunk-location"] == (1, 3, 2) and "ThreadPoolExecutor" in threading.current_thread().name:
+                reads.append(1)
+                if when(len(reads)):
+                    raise OSError("stale file handle")
+            return values
+
+        return make_sdata(da.from_array(image, (1, 64, 64)).map_blocks(block, dtype=image.dtype), labels)
+
+    return build
 
 
-def test_a_tile_that_always_fails_is_named_and_the_others_kept(data, make_sdata, small, threads, tmp_path):
-    image, labels = data
+def test_a_tile_that_fails_once_is_tried_again(failing, small, alone, workers):
+    assert_same(predict(failing(lambda n: n == 1), small, workers), alone)
+
+
+def test_a_tile_that_always_fails_is_named_and_the_others_kept(failing, sdata, small, alone, workers, tmp_path):
     with pytest.raises(OSError, match=r"Tile \d+ of 35: Image 'fov', channel\(s\) 'CD3', .*stale file handle") as error:
-        predict(make_sdata(failing(image, lambda n: True), labels), small, threads, checkpoint=tmp_path)
-    kept = list(tmp_path.glob("tile-*.npz"))
+        predict(failing(lambda n: True), small, workers, checkpoint=tmp_path)
+    kept = tiles(tmp_path)
     assert 0 < len(kept) < 35 and f"{len(kept)} of 35 tiles are kept" in error.value.__notes__[0]
-    resumed = predict(make_sdata(*data), small, threads, checkpoint=tmp_path)
-    assert_same(resumed, predict(make_sdata(*data), small))
+    assert_same(predict(sdata, small, workers, checkpoint=tmp_path), alone)
+
+
+def test_ctrl_c_says_how_to_go_on_and_drops_the_rest(failing, sdata, small, alone, workers, tmp_path):
+    interrupted = failing(lambda n: n == 1 and os.kill(os.getpid(), signal.SIGINT))
+    with pytest.raises(KeyboardInterrupt, match=r"Stopped\. \d+ of 35 tiles are kept in .*: the same call goes on"):
+        predict(interrupted, small, workers, checkpoint=tmp_path)
+    wait_until(lambda: not any("nimbus-sd-tile" in str(key) for key in list(workers.cluster.scheduler.tasks)))
+    assert len(tiles(tmp_path)) < 35
+    assert_same(predict(sdata, small, workers, checkpoint=tmp_path), alone)
+
+
+def test_a_cluster_that_is_closed_is_an_error_that_says_how_to_go_on(failing, small, tmp_path):
+    folder, reading, closed = tmp_path / "checkpoint", tmp_path / "reading", tmp_path / "closed"
+
+    def hold():
+        reading.touch()
+        wait_until(closed.exists)
+
+    def close():
+        wait_until(reading.exists)
+        client.close()
+        closed.touch()
+
+    with client_of(n_workers=1, threads_per_worker=1, processes=False) as client:
+        threading.Thread(target=close, daemon=True).start()
+        with pytest.raises(ConnectionError, match="The cluster was closed, or cannot be reached") as error:
+            predict(failing(lambda n: n == 1 and hold()), small, client, checkpoint=folder)
+        wait_until(closed.exists)
+    kept = tiles(folder)
+    assert len(kept) < 35 and f"{len(kept)} of 35 tiles are kept" in error.value.__notes__[0]
 
 
 class Elsewhere:
@@ -222,154 +244,84 @@ class Elsewhere:
         return self.here[window]
 
 
-@pytest.mark.parametrize("other", ["labels 'fov_cells'", "pixels in channel 'CD3' of image 'fov'"])
-def test_a_worker_that_sees_other_pixels_gets_no_work(data, make_sdata, small, threads, tmp_path, other):
-    image, labels = data
-    if "labels" in other:
-        labels = da.from_array(Elsewhere(labels, 0 * labels), chunks=64, asarray=False)
-    else:
-        image = da.from_array(Elsewhere(image, image * [[[1]], [[0]]]), chunks=(1, 64, 64), asarray=False)
-    with pytest.raises(OSError, match=rf"Worker \S+ on \S+ sees other {other} than .* under the same path"):
-        predict(make_sdata(image, labels), small, threads, checkpoint=tmp_path)
-    assert not list(tmp_path.glob("tile-*.npz"))
-
-
-def test_a_worker_that_does_not_reach_the_pixels_is_named(data, make_sdata, small, threads):
-    image, labels = data
-    labels = da.from_array(Elsewhere(labels, None), chunks=64, asarray=False)
-    with pytest.raises(OSError, match=r"Worker \S+ on \S+: Labels 'fov_cells' cannot be read"):
-        predict(make_sdata(image, labels), small, threads)
-
-
-def when_read(image, action):
-    """An image that does something when its last block is first read on a worker."""
-    return failing(image, lambda n: n == 1 and action())
-
-
-def test_ctrl_c_says_how_to_go_on_and_drops_the_rest(data, make_sdata, small, threads, tmp_path):
-    image, labels = data
-    image = when_read(image, lambda: os.kill(os.getpid(), signal.SIGINT))
-    with pytest.raises(KeyboardInterrupt, match=r"Stopped\. \d+ of 35 tiles are kept in .*: the same call goes on"):
-        predict(make_sdata(image, labels), small, threads, checkpoint=tmp_path)
-    wait_until(lambda: not any("nimbus-sd-tile" in str(key) for key in list(threads.cluster.scheduler.tasks)))
-    assert len(list(tmp_path.glob("tile-*.npz"))) < 35
-    assert_same(predict(make_sdata(*data), small, threads, checkpoint=tmp_path), predict(make_sdata(*data), small))
-
-
-def wait_until(condition):
-    end = time.monotonic() + 60
-    while not condition():
-        assert time.monotonic() < end
-        time.sleep(0.02)
-
-
-def test_a_cluster_that_is_closed_is_an_error_that_says_how_to_go_on(data, make_sdata, small, tmp_path):
-    image, labels = data
-    folder, reading, closed = tmp_path / "checkpoint", tmp_path / "reading", tmp_path / "closed"
-
-    def hold():
-        reading.touch()
-        wait_until(closed.exists)
-
-    def close():
-        wait_until(reading.exists)
-        client.close()
-        closed.touch()
-
-    sdata = make_sdata(when_read(image, hold), labels)
-    with (
-        LocalCluster(n_workers=1, threads_per_worker=1, processes=False, dashboard_address=":0") as lost,
-        Client(lost, set_as_default=False) as client,
-    ):
-        threading.Thread(target=close, daemon=True).start()
-        with pytest.raises(ConnectionError, match="The cluster was closed, or cannot be reached") as error:
-            predict(sdata, small, client, checkpoint=folder)
-        wait_until(closed.exists)
-    kept = list(folder.glob("tile-*.npz"))
-    assert len(kept) < 35 and f"{len(kept)} of 35 tiles are kept" in error.value.__notes__[0]
-
-
 @pytest.mark.parametrize(
-    "client, error, message",
-    [("tcp://127.0.0.1:8786", TypeError, "`client` is a str; pass a dask.distributed Client"), (3, TypeError, "a int")],
+    "labels_there, channels_there, words",
+    [
+        (0, [1, 1], " sees other labels 'fov_cells' than .* under the same path"),
+        (1, [1, 0], " sees other pixels in channel 'CD3' of image 'fov' than .* under the same path"),
+        (None, [1, 1], ": Labels 'fov_cells' cannot be read"),
+    ],
 )
-def test_clients_that_are_none(sdata, deep, client, error, message):
-    with pytest.raises(error, match=message):
-        predict(sdata, deep, client)
+def test_a_worker_that_sees_other_pixels_or_none_gets_no_work(
+    data, make_sdata, small, workers, tmp_path, labels_there, channels_there, words
+):
+    image, labels = data
+    channels = image * np.array(channels_there, image.dtype)[:, None, None]
+    there = None if labels_there is None else labels * labels_there
+    sdata = make_sdata(
+        da.from_array(Elsewhere(image, channels), chunks=(1, 64, 64), asarray=False),
+        da.from_array(Elsewhere(labels, there), chunks=64, asarray=False),
+    )
+    with pytest.raises(OSError, match=rf"Worker \S+ on \S+{words}"):
+        predict(sdata, small, workers, checkpoint=tmp_path)
+    assert not tiles(tmp_path)
 
 
-def test_closed_clients(sdata, deep, threads):
-    client = Client(threads.cluster, set_as_default=False)
-    client.close()
+def test_clients_that_are_none_or_closed(sdata, small, workers):
+    for client, words in (("tcp://127.0.0.1:8786", "a str; pass a dask.distributed Client"), (3, "a int")):
+        with pytest.raises(TypeError, match=f"`client` is {words}"):
+            predict(sdata, small, client)
+    closed = Client(workers.cluster, set_as_default=False)
+    closed.close()
     with pytest.raises(ValueError, match="`client` is closed, not running"):
-        predict(sdata, deep, client)
-
-
-@pytest.fixture(scope="module")
-def processes():
-    """Two workers in processes of their own."""
-    with (
-        LocalCluster(n_workers=2, threads_per_worker=2, dashboard_address=":0", memory_limit=None) as cluster,
-        Client(cluster, set_as_default=False) as client,
-    ):
-        yield client
-
-
-@pytest.fixture
-def alone_with_two(data, make_sdata, deep):
-    """As scored without a cluster, with as many threads as those workers have."""
-    torch.set_num_threads(2)
-    yield predict(make_sdata(*data), deep)
-    torch.set_num_threads(1)
-
-
-@pytest.mark.slow
-def test_processes_give_the_same_bytes(sdata, deep, alone, alone_with_two, processes):
-    scored = predict(sdata, deep, processes)
-    # Dask would allow one.
-    assert set(processes.run(torch.get_num_threads).values()) == {2}
-    assert_same(scored, alone_with_two)
-    # Of float32, whatever the number of threads.
-    np.testing.assert_allclose(scored.layers["nimbus"], alone.layers["nimbus"], rtol=0, atol=1e-5)
+        predict(sdata, small, closed)
 
 
 @pytest.mark.slow
 @pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="workers are killed")
-def test_a_worker_that_is_killed_half_way_is_not_missed(sdata, deep, alone_with_two, processes, tmp_path):
+def test_processes_give_the_same_bytes_even_if_one_is_killed_half_way(data, make_sdata, deep, tmp_path):
+    # As many threads as those workers have.
+    torch.set_num_threads(2)
+    expected, sdata = predict(make_sdata(*data), deep), make_sdata(*data)
+    torch.set_num_threads(1)
     sdata.write(tmp_path / "store.zarr")
-    workers, done = processes.run(os.getpid), []
+    folder, done = tmp_path / "checkpoint", []
 
     def kill_one():
-        wait_until(lambda: len(list((tmp_path / "checkpoint").glob("tile-*.npz"))) >= 5)
-        os.kill(next(iter(workers.values())), signal.SIGKILL)
-        done.append(len(list((tmp_path / "checkpoint").glob("tile-*.npz"))))
+        wait_until(lambda: len(tiles(folder)) >= 5)
+        os.kill(next(iter(pids.values())), signal.SIGKILL)
+        done.append(len(tiles(folder)))
 
-    killer = threading.Thread(target=kill_one, daemon=True)
-    killer.start()
-    adata = predict(read_zarr(tmp_path / "store.zarr"), deep, processes, checkpoint=tmp_path / "checkpoint")
-    killer.join(timeout=10)
+    with client_of(n_workers=2, threads_per_worker=2) as client:
+        pids = client.run(os.getpid)
+        killer = threading.Thread(target=kill_one, daemon=True)
+        killer.start()
+        adata = predict(read_zarr(tmp_path / "store.zarr"), deep, client, checkpoint=folder)
+        killer.join(timeout=10)
+        # Dask would allow one.
+        assert 2 in client.run(torch.get_num_threads).values()
     assert 5 <= done[0] < 35
-    assert_same(adata, alone_with_two)
+    assert_same(adata, expected)
 
 
 DOCUMENT = Path(__file__).parents[1] / "docs" / "cluster.md"
 BLOCKS = re.findall(r"```python\n(.*?)```", DOCUMENT.read_text(), re.DOTALL)
 
 
-@pytest.mark.parametrize("block", BLOCKS, ids=range(len(BLOCKS)))
-def test_calls_in_the_document_have_parameters_that_exist(block):
-    calls = [node for node in ast.walk(ast.parse(block)) if isinstance(node, ast.Call)]
-    calls = [call for call in calls if ast.unparse(call.func) == "ns.predict"]
-    assert calls
-    for call in calls:
-        arguments = [ast.unparse(argument) for argument in call.args]
-        inspect.signature(ns.predict).bind(*arguments, **{keyword.arg: None for keyword in call.keywords})
+def test_calls_in_the_document_have_parameters_that_exist():
+    for block in BLOCKS:
+        calls = [node for node in ast.walk(ast.parse(block)) if isinstance(node, ast.Call)]
+        calls = [call for call in calls if ast.unparse(call.func) == "ns.predict"]
+        assert calls
+        for call in calls:
+            arguments = [ast.unparse(argument) for argument in call.args]
+            inspect.signature(ns.predict).bind(*arguments, **{keyword.arg: None for keyword in call.keywords})
 
 
 @pytest.mark.slow
-def test_the_script_in_the_document_runs(sdata, tmp_path):
+def test_the_script_in_the_document_runs(tissue, make_sdata, tmp_path):
     (script,) = (block for block in BLOCKS if "LocalCluster(" in block)
-    sdata.write(tmp_path / "slide.zarr")
+    make_sdata(*tissue((60, 60), 2)).write(tmp_path / "slide.zarr")
     (tmp_path / "script.py").write_text(script)
     command = [sys.executable, "-W", "ignore", "script.py"]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=300)

@@ -9,6 +9,8 @@ import pytest
 import nimbus_sd as ns
 from nimbus_sd.models import PUBLISHED, save
 
+FACTORS = {"DAPI": 120, "CD3": 100, "CD20": 90}
+
 
 def predict(sdata, model, **settings):
     return ns.predict(sdata, model=model, **{"tta": False, "progress": False, "pixel_size": 0.5} | settings)
@@ -22,7 +24,7 @@ def arrays(tissue):
 
 
 @pytest.mark.parametrize("rule", ["mean_of_regions", "pooled"])
-def test_the_cards_rule_and_quantile(arrays, make_sdata, deep_network, naive_scores, tmp_path, rule):
+def test_the_cards_rule_and_quantile(arrays, make_sdata, deep_network, naive_scores, tmp_path, rule, no_warning):
     card = replace(PUBLISHED, name="mine", root_filters=2, rule=rule, quantile=0.9)
     save(deep_network, card, tmp_path / "mine.safetensors")
     adata = predict(make_sdata(*arrays), tmp_path / "mine.safetensors")
@@ -30,15 +32,17 @@ def test_the_cards_rule_and_quantile(arrays, make_sdata, deep_network, naive_sco
     factors = []
     for c in range(3):
         positive = [image[c][image[c] > 0] for image in images.values()]
-        own = [np.quantile(pixels, 0.9) for pixels in positive]
-        factors.append(np.mean(own) if rule == "mean_of_regions" else np.quantile(np.concatenate(positive), 0.9))
-        np.testing.assert_allclose(adata.varm["nimbus_normalization"].iloc[c], [*own, factors[-1]], rtol=1e-12)
+        of_regions = [np.quantile(pixels, 0.9) for pixels in positive]
+        pooled = np.quantile(np.concatenate(positive), 0.9)
+        factors.append(np.mean(of_regions) if rule == "mean_of_regions" else pooled)
+        found = adata.varm["nimbus_normalization"].iloc[c]
+        np.testing.assert_allclose(found, [*of_regions, factors[-1]], rtol=1e-12)
     assert list(adata.varm["nimbus_normalization"].columns) == ["a_cells", "b_cells", "factor"]
     assert adata.uns["nimbus"]["normalization"] == rule
     for key in ("a", "b"):
-        own = adata[adata.obs["region"] == f"{key}_cells"]
+        scores = adata[adata.obs["region"] == f"{key}_cells"].layers["nimbus"]
         expected = naive_scores(deep_network, images[key], labels[f"{key}_cells"], factors, 0.5)
-        np.testing.assert_allclose(own.layers["nimbus"], expected, atol=1e-5)
+        np.testing.assert_allclose(scores, expected, atol=1e-5)
 
 
 @pytest.mark.parametrize("form", ["mapping", "series", "frame", "varm"])
@@ -51,25 +55,10 @@ def test_factors_of_an_earlier_run(arrays, make_sdata, small, form, no_warning):
         "frame": factors[["factor"]],
         "varm": factors,
     }[form]
-    again = predict(make_sdata(*arrays), small, normalization=given, channels=["CD20", "DAPI"])
-    np.testing.assert_allclose(
-        again.layers["nimbus"], measured[:, ["CD20", "DAPI"]].layers["nimbus"], atol=1e-5, rtol=0
-    )
-    assert again.varm["nimbus_normalization"]["factor"].to_dict() == {
-        name: factors.loc[name, "factor"] for name in ("CD20", "DAPI")
-    }
-
-
-def test_factors_are_divided_by(arrays, make_sdata, small):
-    images, labels = arrays
-    factors = {"DAPI": 120.0, "CD3": 100.0, "CD20": 90.0}
-    plain = predict(make_sdata(images, labels), small, normalization=factors)
-    doubled = predict(
-        make_sdata({key: image * 2 for key, image in images.items()}, labels),
-        small,
-        normalization={name: 2 * factor for name, factor in factors.items()},
-    )
-    np.testing.assert_array_equal(doubled.layers["nimbus"], plain.layers["nimbus"])
+    channels = ["CD20", "DAPI"]
+    again = predict(make_sdata(*arrays), small, normalization=given, channels=channels)
+    np.testing.assert_allclose(again.layers["nimbus"], measured[:, channels].layers["nimbus"], atol=1e-5, rtol=0)
+    assert again.varm["nimbus_normalization"]["factor"].equals(factors.loc[channels, "factor"])
 
 
 @pytest.mark.parametrize(
@@ -79,11 +68,10 @@ def test_factors_are_divided_by(arrays, make_sdata, small):
         (pd.Series({"cd3": 1.0}), KeyError, "'DAPI', 'CD3', 'CD20'; it has 'cd3'"),
         (pd.DataFrame({"f": [1.0]}, index=["DAPI"]), ValueError, "needs one named 'factor'"),
         ({"DAPI": 1, "CD3": -2, "CD20": np.inf}, ValueError, r"'CD3' \(-2\), 'CD20' \(inf\) is not between"),
+        ({"DAPI": 1e-40, "CD3": 1e-300, "CD20": 1e39}, ValueError, r"\(1e-40\), 'CD3' \(1e-300\), 'CD20' \(1e\+39\)"),
         (3.0, TypeError, "`normalization` is 3.0; pass a factor for each channel"),
-        ("pooled", TypeError, "`normalization` is 'pooled'; pass a factor for each channel"),
         ({"DAPI": 1, "CD3": "a", "CD20": 2}, ValueError, "of channel 'CD3' is 'a'; give a number"),
         ({"DAPI": 1, "CD3": None, "CD20": 2}, ValueError, "of channel 'CD3' is None; give a number"),
-        (pd.Series([1.0, 2, 3, 4], ["DAPI", "CD3", "CD20", "CD3"]), ValueError, "names channel.* 'CD3' more than once"),
         (pd.DataFrame({"factor": [1.0, 2]}, index=["CD3", "CD3"]), ValueError, "names channel.* 'CD3' more than once"),
     ],
 )
@@ -94,48 +82,43 @@ def test_factors_that_do_not_do(arrays, make_sdata, small, normalization, error,
     assert not sdata.tables
 
 
-def test_a_factor_of_zero(arrays, make_sdata, small):
-    with pytest.warns(UserWarning, match=r"factor of channel\(s\) 'CD3' is 0 or NaN: their scores are NaN"):
-        adata = predict(make_sdata(*arrays), small, normalization={"DAPI": 120, "CD3": 0, "CD20": 90})
+def assert_only_cd3_is_nan(adata):
     assert np.isnan(adata[:, "CD3"].layers["nimbus"]).all()
     assert np.isfinite(adata[:, ["DAPI", "CD20"]].layers["nimbus"]).all()
+    assert np.isnan(adata.varm["nimbus_normalization"].loc["CD3", "factor"])
+
+
+def test_a_factor_of_zero(arrays, make_sdata, small):
+    with pytest.warns(UserWarning, match=r"factor of channel\(s\) 'CD3' is 0 or NaN: their scores are NaN"):
+        adata = predict(make_sdata(*arrays), small, normalization=FACTORS | {"CD3": 0})
+    assert_only_cd3_is_nan(adata)
     assert np.isfinite(adata.layers["integrated_expression"]).all()
 
 
-@pytest.mark.parametrize("normalization", [None, {"DAPI": 120, "CD3": 100, "CD20": 90}], ids=["measured", "given"])
-def test_a_channel_empty_in_one_region_is_scored(arrays, make_sdata, small, normalization, no_warning):
-    images, labels = arrays
-    images["b"][1] = 0
-    adata = predict(make_sdata(images, labels), small, normalization=normalization)
-    assert np.isfinite(adata.layers["nimbus"]).all()
-    factors = adata.varm["nimbus_normalization"]
-    if normalization is None:
-        assert factors.loc["CD3", "factor"] == factors.loc["CD3", "a_cells"]
-
-
-@pytest.mark.parametrize("normalization", [None, {"DAPI": 120, "CD3": 100, "CD20": 90}], ids=["measured", "given"])
+@pytest.mark.parametrize("normalization", [None, FACTORS], ids=["measured", "given"])
 @pytest.mark.parametrize("dtype, value", [("uint16", 0), ("float32", -1.5), ("float32", np.nan)])
 @pytest.mark.filterwarnings("ignore:There are")
-def test_a_channel_empty_in_all_regions_is_not(arrays, make_sdata, small, normalization, dtype, value):
+def test_a_channel_empty_in_all_regions_is_not_scored(arrays, make_sdata, small, normalization, dtype, value):
     images, labels = arrays
     images = {key: image.astype(dtype) for key, image in images.items()}
     for image in images.values():
         image[1] = value
-    for tile_size in (16, None):
-        with pytest.warns(UserWarning, match=r"No pixel above 0 in channel\(s\) 'CD3': their scores are NaN"):
-            adata = predict(make_sdata(images, labels), small, normalization=normalization, tile_size=tile_size)
-        assert np.isnan(adata[:, "CD3"].layers["nimbus"]).all()
-        assert np.isfinite(adata[:, ["DAPI", "CD20"]].layers["nimbus"]).all()
-        assert np.isnan(adata.varm["nimbus_normalization"].loc["CD3", "factor"])
+    with pytest.warns(UserWarning, match=r"No pixel above 0 in channel\(s\) 'CD3': their scores are NaN"):
+        adata = predict(make_sdata(images, labels), small, normalization=normalization)
+    assert_only_cd3_is_nan(adata)
 
 
-def test_a_channel_with_light_outside_of_all_cells_only_is_scored(arrays, make_sdata, small):
+@pytest.mark.parametrize("normalization", [None, FACTORS], ids=["measured", "given"])
+def test_a_channel_with_light_in_one_region_and_outside_of_all_cells_is_scored(
+    arrays, make_sdata, small, normalization, no_warning
+):
     images, labels = arrays
-    for key, image in images.items():
-        image[1] = np.where(labels[f"{key}_cells"] == 0, 9, 0)
-    adata = predict(make_sdata(images, labels), small)
+    images["a"][1] = np.where(labels["a_cells"] == 0, 9, 0)
+    images["b"][1] = 0
+    adata = predict(make_sdata(images, labels), small, normalization=normalization)
     assert (adata[:, "CD3"].layers["integrated_expression"] == 0).all()
     assert np.isfinite(adata.layers["nimbus"]).all()
+    assert adata.varm["nimbus_normalization"].loc["CD3", "factor"] == (9 if normalization is None else 100)
 
 
 def test_a_constant_channel(arrays, make_sdata, deep, naive_scores, deep_network):
@@ -156,14 +139,11 @@ def test_warnings_point_at_the_callers_line(arrays, make_sdata, small):
         images[key][0, 0, 0] = -1
     labels["b_cells"][:] = 0
     labels["a_cells"][0, 0] = 1
+    settings = {"model": small, "tta": False, "progress": False}
     with pytest.warns(UserWarning) as caught:
-        ns.predict(make_sdata(images, labels), model=small, tta=False, progress=False, pixel_size=0.1)
-    with pytest.warns(UserWarning) as also:
-        ns.predict(
-            make_sdata(images, labels), model=small, tta=False, progress=False, pixel_size=0.5,
-            normalization={"DAPI": 0, "CD3": 1, "CD20": 1},
-        )  # fmt: skip
-    messages = [str(one.message) for one in [*caught, *also] if issubclass(one.category, UserWarning)]
+        ns.predict(make_sdata(images, labels), pixel_size=0.1, **settings)
+        ns.predict(make_sdata(images, labels), pixel_size=0.5, normalization=FACTORS | {"DAPI": 0}, **settings)
+    ours = [warning for warning in caught if warning.category is UserWarning]
     for words in ("No pixel above 0", "handful", "negative", "No cell in", "implausible", "so small", "is 0 or NaN"):
-        assert any(words in message for message in messages), words
-    assert {one.filename for one in [*caught, *also] if one.category is UserWarning} == {__file__}
+        assert any(words in str(warning.message) for warning in ours), words
+    assert {warning.filename for warning in ours} == {__file__}

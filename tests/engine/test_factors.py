@@ -30,6 +30,16 @@ def positive(image, q=0.9):
     return np.quantile(image[image > 0].astype(float), q)
 
 
+def cells_of(seed, bright, shape=(320, 288)):
+    """Cells of 16 x 16 pixels, some of them ten times brighter, beside glass."""
+    rng = np.random.default_rng(seed)
+    labels = np.arange(20 * 18).reshape(20, 18) + 1
+    labels[:, 14:] = 0
+    level = np.where(rng.random(labels.shape) < bright, 1000, 100)
+    image = np.kron(np.where(labels > 0, level, 3), np.ones((16, 16), int))
+    return np.stack([image, image // 2]).astype(np.uint16), np.kron(labels, np.ones((16, 16), np.int32))
+
+
 def measured(regions, card=MEAN, bad=None):
     return find_factors(regions, None, card, bad or BadPixels(), progress=False)
 
@@ -51,45 +61,16 @@ def blocks(monkeypatch):
     return bars
 
 
-def test_mean_of_regions_and_pooled(regions, no_warning):
-    images = [pixels(0), pixels(1, (2, 20, 30)), pixels(2)]
-    mean, pooled = (measured(regions(*images), card) for card in (MEAN, POOLED))
-    assert list(mean.columns) == list(pooled.columns) == ["fov0_cells", "fov1_cells", "fov2_cells", "factor"]
-    assert list(mean.index) == ["DAPI", "CD3"]
-    for c, name in enumerate(mean.index):
-        own = [positive(image[c]) for image in images]
-        np.testing.assert_allclose(mean.loc[name], [*own, np.mean(own)], rtol=1e-14)
-        together = positive(np.concatenate([image[c].ravel() for image in images]))
-        np.testing.assert_allclose(pooled.loc[name], [*own, together], rtol=1e-14)
-
-
-@pytest.mark.parametrize("card", [MEAN, POOLED])
-def test_every_pixel_is_read_whatever_the_blocks(regions, monkeypatch, card, blocks):
-    image = pixels(3, (3, 61, 47))
-    (whole,) = (measured(regions(image), card),)
-    monkeypatch.setattr(factors, "_BLOCK", 16)
-    monkeypatch.setattr(tile, "GROUP_BYTES", 16 * 16 * 4 * 2)
-    chunked = regions(da.from_array(image, chunks=(2, 13, 29)))
-    pd.testing.assert_frame_equal(measured(chunked, card), whole)
-    assert blocks[-1] == (4 * 3, 4 * 3)
-
-
-def test_images_without_a_positive_pixel_are_left_out_of_the_mean(regions, no_warning):
-    dark = pixels(1)
-    dark[0] = 0
-    table = measured(regions(pixels(0), dark))
-    assert np.isnan(table.loc["DAPI", "fov1_cells"])
-    assert table.loc["DAPI", "factor"] == table.loc["DAPI", "fov0_cells"]
-
-
-@pytest.mark.parametrize("card", [MEAN, POOLED])
-def test_a_channel_that_is_empty_everywhere_has_no_factor(regions, card):
-    images = pixels(0), pixels(1)
-    for image in images:
-        image[1] = 0
-    with pytest.warns(UserWarning, match=r"No pixel above 0 in channel\(s\) 'CD3': their scores are NaN"):
-        table = measured(regions(*images), card)
-    assert np.isnan(table.loc["CD3"]).all() and table.loc["DAPI"].notna().all()
+@pytest.mark.parametrize("card, n_blocks", [(MEAN, 6 * 5), (POOLED, 6 * 5), (OTSU, 6 * 6)])
+def test_every_pixel_is_read_whatever_the_blocks(regions, monkeypatch, card, n_blocks, blocks):
+    image, labels = cells_of(0, 0.3)
+    whole = measured(regions(image, labels=[labels], pixel_size=0.3), card)
+    # Otsu's windows are whole squares, of 27 pixels.
+    monkeypatch.setattr(factors, "_BLOCK", 60)
+    monkeypatch.setattr(tile, "GROUP_BYTES", 1)
+    cut = regions(da.from_array(image, chunks=(1, 50, 70)), labels=[labels], pixel_size=0.3)
+    pd.testing.assert_frame_equal(measured(cut, card), whole)
+    assert blocks[-1] == (n_blocks, n_blocks)
 
 
 def test_a_handful_of_pixels_in_one_image_is_named(regions):
@@ -136,27 +117,6 @@ def test_pooling_images_of_different_types(regions):
     np.testing.assert_allclose(table["factor"], together, rtol=1e-4)
 
 
-def test_bad_pixels_are_counted_and_left_out(regions):
-    image = pixels(0, dtype=np.float32)
-    expected = positive(image[0, 1:])
-    image[0, 0] = np.nan
-    image[1, :2, :3] = -4
-    bad = BadPixels()
-    table = measured(regions(image), bad=bad)
-    assert table.loc["DAPI", "factor"] == pytest.approx(expected, rel=1e-4)
-    assert (dict(bad.not_finite), bad.negative["CD3"], bad.negative["DAPI"]) == ({"DAPI": 50, "CD3": 0}, 6, 0)
-
-
-def cells_of(seed, bright, shape=(320, 288)):
-    """Cells of 16 x 16 pixels, some of them ten times brighter, beside glass."""
-    rng = np.random.default_rng(seed)
-    labels = np.arange(20 * 18).reshape(20, 18) + 1
-    labels[:, 14:] = 0
-    level = np.where(rng.random(labels.shape) < bright, 1000, 100)
-    image = np.kron(np.where(labels > 0, level, 3), np.ones((16, 16), int))
-    return np.stack([image, image // 2]).astype(np.uint16), np.kron(labels, np.ones((16, 16), np.int32))
-
-
 def test_otsu_lies_between_dim_and_bright_cells_of_all_regions(regions, no_warning):
     fovs = [cells_of(0, 0.3), cells_of(1, 0.02), cells_of(2, 0.5)]
     fovs[0][0][0, 0, ::40] = 60_000
@@ -166,16 +126,6 @@ def test_otsu_lies_between_dim_and_bright_cells_of_all_regions(regions, no_warni
     # A region on its own.
     alone = measured(regions(fovs[2][0], labels=[fovs[2][1]]), OTSU)
     assert alone["factor"].to_numpy() == pytest.approx(table["fov2_cells"].to_numpy(), rel=1e-9)
-
-
-def test_otsu_whatever_the_blocks(regions, monkeypatch, blocks):
-    image, labels = cells_of(0, 0.3)
-    whole = measured(regions(image, labels=[labels], pixel_size=0.3), OTSU)
-    # Windows are whole squares, of 27 pixels.
-    monkeypatch.setattr(factors, "_BLOCK", 60)
-    cut = regions(da.from_array(image, chunks=(1, 50, 70)), labels=[labels], pixel_size=0.3)
-    pd.testing.assert_frame_equal(measured(cut, OTSU), whole)
-    assert blocks[-1] == (6 * 6, 6 * 6)
 
 
 def test_otsu_on_images_coarser_or_finer_than_their_labels(make_sdata):
@@ -212,31 +162,23 @@ def test_otsu_counts_bad_pixels_once_with_two_labels_elements(make_sdata):
     assert table["factor"].notna().all() and list(table.columns) == ["a_cells", "a_nuclei", "factor"]
 
 
-GIVEN = {"CD3": 2.0, "DAPI": 3.0, "other": 9.0}
-
-
-def test_given_factor_of_an_empty_channel(regions, monkeypatch):
-    """One positive pixel in the last block is enough, and nothing is read beyond the first."""
+def test_given_factors_read_no_more_than_the_first_positive_pixel(regions, monkeypatch):
+    """One in the last block is enough."""
     monkeypatch.setattr(factors, "_BLOCK", 16)
-    dark, spot = pixels(0, (3, 40, 40)), pixels(1, (3, 40, 40))
+    dark, spot = pixels(0, (3, 40, 40)) + 1, pixels(1, (3, 40, 40))
     dark[1:], spot[1:] = 0, 0
     spot[2, -1, -1] = 1
-    with pytest.warns(UserWarning, match=r"No pixel above 0 in channel\(s\) 'CD3': their scores are NaN"):
-        table = given({"DAPI": 1, "CD3": 2, "CD20": 3}, regions(dark, spot))
-    assert table["factor"].isna().tolist() == [False, True, False]
-
-
-def test_given_factors_read_no_more_than_the_first_positive_pixel(regions, monkeypatch):
-    monkeypatch.setattr(factors, "_BLOCK", 16)
-    read = []
+    read = set()
 
     def block(values, block_info=None):
-        read.append(block_info[0]["chunk-location"])
+        read.add(block_info[0]["chunk-location"])
         return values
 
-    image = da.from_array(pixels(0, (2, 64, 64)) + 1, chunks=(1, 16, 16)).map_blocks(block, dtype=np.uint16)
-    given({"DAPI": 1, "CD3": 2}, regions(image))
-    assert sorted(set(read)) == [(0, 0, 0), (1, 0, 0)]
+    lazy = da.from_array(dark, chunks=(1, 16, 16)).map_blocks(block, dtype=dark.dtype)
+    with pytest.warns(UserWarning, match=r"No pixel above 0 in channel\(s\) 'CD3': their scores are NaN"):
+        table = given({"DAPI": 1, "CD3": 2, "CD20": 3}, regions(lazy, spot))
+    assert table["factor"].isna().tolist() == [False, True, False]
+    assert {place for place in read if place[0] == 0} == {(0, 0, 0)} and len(read) == 1 + 2 * 9
 
 
 @pytest.mark.parametrize("card", [MEAN, POOLED])
@@ -265,15 +207,7 @@ def test_a_measured_factor_that_float32_cannot_divide_by_is_an_error(regions, ca
         measured(regions(image), card)
 
 
-@pytest.mark.parametrize("factor", [1e-40, 1e-300, 1e39])
-def test_a_given_factor_that_float32_cannot_divide_by_is_an_error(regions, factor):
-    stated = f"{factor:.3g}".replace("+", r"\+")
-    with pytest.raises(ValueError, match=rf"'CD3' \({stated}\) is not between 1e-30 and 1e30"):
-        given({"DAPI": 1, "CD3": factor}, regions(pixels(0)))
-
-
-@pytest.mark.parametrize("card", [MEAN, OTSU])
-@pytest.mark.parametrize("mark", [np.finfo(np.float32).max, 1e38])
+@pytest.mark.parametrize("card, mark", [(MEAN, np.finfo(np.float32).max), (OTSU, 1e38)])
 def test_marks_of_missing_data_are_bad_pixels(regions, card, mark):
     image, labels = cells_of(0, 0.3)
     image = image.astype(np.float32)

@@ -24,12 +24,10 @@ FACTORS = np.array([100.0, 80.0, np.nan, 90.0])
 
 
 @pytest.fixture
-def passed(scorer):
-    """Count the images of each batch that passes the network."""
-    sizes = []
-    hook = scorer._network.register_forward_pre_hook(lambda _, inputs: sizes.append(len(inputs[0])))
-    yield sizes
-    hook.remove()
+def region(regions, tissue):
+    """Four channels, the third without a factor."""
+    image, labels = tissue((60, 150), 4)
+    return regions(image, labels=[labels], pixel_size=1.0)[0]
 
 
 def score(region, scorer, tile_size=48, on_tile=lambda share: None):
@@ -51,12 +49,10 @@ def test_progress_adds_up_to_the_tiles(regions, tissue, scorer, monkeypatch):
     assert len(shares) > 20
 
 
-def test_channels_in_groups(regions, tissue, scorer, monkeypatch):
-    image, labels = tissue((150, 130), 4)
-    (region,) = regions(image, labels=[labels])
-    at_once = score(region, scorer)
-    monkeypatch.setattr(tile, "GROUP_BYTES", 150 * 130 * 4 * 3)
-    in_groups = score(region, scorer)
+def test_channels_in_groups(region, scorer, monkeypatch):
+    at_once = score(region, scorer, 1000)
+    monkeypatch.setattr(tile, "GROUP_BYTES", 60 * 150 * 4 * 3)
+    in_groups = score(region, scorer, 1000)
     np.testing.assert_array_equal(in_groups.ids, at_once.ids)
     np.testing.assert_array_equal(in_groups.expression, at_once.expression)
     # Another batch: float32 sums in another order.
@@ -97,30 +93,28 @@ def test_wide_networks_and_fine_images_get_smaller_tiles(regions):
 
 
 @pytest.mark.parametrize("tile_size", [48, 1000])
-def test_constant_channels_share_one_pass(regions, tissue, scorer, passed, tile_size):
+def test_constant_channels_share_one_pass(regions, tissue, scorer, tile_size):
     image, labels = tissue((110, 90), 4)
+    passed = []
+    hook = scorer._network.register_forward_pre_hook(lambda _, inputs: passed.append(len(inputs[0])))
     # The same value once divided by their factors of 100, 80 and 90; the third has no factor.
     image[0], image[1], image[3] = 50, 40, 45
     (region,) = regions(image, labels=[labels], pixel_size=1.0)
-    shared = score(region, scorer, tile_size)
-    n_tiles = len(Plan([region], FACTORS, scorer.card, tile_size).tiles)
-    assert sum(passed) == n_tiles
+    shared, n_shared = score(region, scorer, tile_size), sum(passed)
     # Another value and what is constant in a part of the image only are passes of their own.
-    image[3] = 54
-    image[1, 5, 5] = 41
-    (other,) = regions(image, labels=[labels], pixel_size=1.0)
-    passed.clear()
-    differing = score(other, scorer, tile_size)
-    assert sum(passed) == 2 * n_tiles + 1
+    image[3], image[1, 5, 5] = 54, 41
+    (region,) = regions(image, labels=[labels], pixel_size=1.0)
+    differing, n_differing = score(region, scorer, tile_size), sum(passed) - n_shared
+    hook.remove()
+    n_tiles = len(Plan([region], FACTORS, scorer.card, tile_size).tiles)
+    assert (n_shared, n_differing) == (n_tiles, 2 * n_tiles + 1)
     np.testing.assert_array_equal(shared.scores[:, 0], shared.scores[:, 3])
     np.testing.assert_allclose(differing.scores[:, 0], shared.scores[:, 0], atol=1e-6)
     assert np.abs(differing.scores[:, 3] - shared.scores[:, 3]).max() > 1e-4
     assert np.isnan(shared.scores[:, 2]).all()
 
 
-def test_channels_are_summed_while_the_next_are_in_the_network(regions, tissue, scorer, monkeypatch):
-    image, labels = tissue((60, 150), 4)
-    (region,) = regions(image, labels=[labels], pixel_size=1.0)
+def test_channels_are_summed_while_the_next_are_in_the_network(region, scorer, monkeypatch):
     monkeypatch.setattr(tile, "GROUP_BYTES", 1)
     expected = score(region, scorer)
     forward, sum_map = Scorer.__call__, Footprint.sum_map
@@ -145,9 +139,7 @@ def test_channels_are_summed_while_the_next_are_in_the_network(regions, tissue, 
 
 
 @pytest.mark.parametrize("error", [OSError, KeyboardInterrupt])
-def test_tiles_before_an_error_are_given_out(regions, tissue, scorer, monkeypatch, error):
-    image, labels = tissue((60, 150), 4)
-    (region,) = regions(image, labels=[labels], pixel_size=1.0)
+def test_tiles_before_an_error_are_given_out(region, scorer, monkeypatch, error):
     plan = Plan([region], FACTORS, scorer.card, 24)
     forward, calls = Scorer.__call__, []
 
@@ -166,9 +158,7 @@ def test_tiles_before_an_error_are_given_out(regions, tissue, scorer, monkeypatc
 
 
 @pytest.mark.parametrize("maps", [False, True])
-def test_a_network_that_overflows_is_an_error_that_names_channels_and_region(regions, tissue, small, maps):
-    image, labels = tissue((60, 70), 4)
-    (region,) = regions(image, labels=[labels])
+def test_a_network_that_overflows_is_an_error_that_names_channels_and_region(region, small, maps):
     model = load(small)
     with torch.no_grad():
         for weight in model.network.parameters():

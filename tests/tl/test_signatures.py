@@ -75,7 +75,7 @@ def test_all_problems_come_in_one_error(signatures):
         ns.tl.check_signatures(pd.concat([table, table.loc[["T"]]]))
     message = str(caught.value)
     parts = [
-        "'T' is there twice", "a type has no name", "cannot be written to disk", "'unassigned' is kept",
+        "'T' is there twice", "a type has no name", "; leave out '\\n'", "'unassigned' is kept",
         "'F' has 'maybe' for 'CD45'", "'T' has the unknown parent 'Imune' (is it 'Immune'?)",
         "['C', 'D'] leads in a circle", "'B' is CD45-, but its ancestor 'Immune' is CD45+",
         "separates 'E' from its parent 'Immune'", "separates 'F' (CD45+ CD3+ CD20-) from 'G' (CD45+ CD3+ CD20-)",

@@ -14,7 +14,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from nimbus_sd._table import outside_unit_interval
-from nimbus_sd._text import columns_of
+from nimbus_sd._text import as_text, columns_of, read_texts
 from nimbus_sd.tl._markers import match_markers, nearest
 from nimbus_sd.tl._results import AMBIGUOUS, UNASSIGNED, check_name
 
@@ -245,8 +245,8 @@ def _tree_problems(table: pd.DataFrame) -> Iterator[str]:
 def _read_table(signatures: Signatures) -> tuple[pd.DataFrame, list[str]]:
     """Read a table, without duplicates, of ``"+"``, ``"-"`` and ``""``; list the problems of its cells and names."""
     table = _raw_table(signatures)
-    corner = _text(table.index.name)
-    table = table.set_axis(table.columns.map(_text), axis=1).set_axis(table.index.map(_text)).rename_axis(index=None)
+    corner = as_text(table.index.name)
+    table = table.set_axis(map(as_text, table.columns), axis=1).set_axis(map(as_text, table.index))
     if len(table) and (corner == _PARENT or list(table.index) == [str(i) for i in range(len(table))]):
         raise ValueError(
             f"A signature table has the types as its index (of a CSV file: the first column); this has "
@@ -255,7 +255,7 @@ def _read_table(signatures: Signatures) -> tuple[pd.DataFrame, list[str]]:
     if _PARENT not in table.columns:
         raise ValueError(f"A signature table needs a column {_PARENT!r}; this has {list(table.columns)[:10]}.")
     problems = list(_name_problems(table))
-    table = table.loc[(table.index != "") & ~table.index.duplicated(), ~table.columns.duplicated()].map(_text)
+    table = table.loc[(table.index != "") & ~table.index.duplicated(), ~table.columns.duplicated()].map(as_text)
     markers = [name for name in markers_of(table) if name]
     if not len(table) or not markers:
         raise ValueError(f"A signature table needs types and markers; this has {len(table)} and {len(markers)}.")
@@ -271,14 +271,8 @@ def _raw_table(signatures: Signatures) -> pd.DataFrame:
     if not isinstance(signatures, str | Path | None):
         raise TypeError(f"`signatures` is a {type(signatures).__name__}; it must be a DataFrame, a path, or None.")
     path = Path(__file__).with_name("data") / "signatures.csv" if signatures is None else Path(signatures)
-    # pandas renames the second of two equal columns.
-    first, *columns = columns_of(path)
-    table = pd.read_csv(path, dtype=str, keep_default_na=False)
-    return table.iloc[:, 1:].set_axis(columns, axis=1).set_axis(pd.Index(table.iloc[:, 0], name=first))
-
-
-def _text(value: object) -> str:
-    return "" if value is None or value is pd.NA or value != value else str(value).strip()
+    columns_of(path)
+    return read_texts(path)
 
 
 def _name_problems(table: pd.DataFrame) -> Iterator[str]:
