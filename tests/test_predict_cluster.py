@@ -201,13 +201,15 @@ def test_a_tile_that_always_fails_is_named_and_the_others_kept(failing, sdata, s
     assert_same(predict(sdata, small, workers, checkpoint=tmp_path), alone)
 
 
-def test_ctrl_c_says_how_to_go_on_and_drops_the_rest(failing, sdata, small, alone, workers, tmp_path):
-    interrupted = failing(lambda n: n == 1 and os.kill(os.getpid(), signal.SIGINT))
-    with pytest.raises(KeyboardInterrupt, match=r"Stopped\. \d+ of 35 tiles are kept in .*: the same call goes on"):
-        predict(interrupted, small, workers, checkpoint=tmp_path)
-    wait_until(lambda: not any("nimbus-sd-tile" in str(key) for key in list(workers.cluster.scheduler.tasks)))
+def test_ctrl_c_says_how_to_go_on_and_drops_the_rest(failing, sdata, small, alone, tmp_path):
+    # Each worker has a copy of the image, which would interrupt once.
+    with client_of(n_workers=1, threads_per_worker=4, processes=False) as client:
+        interrupted = failing(lambda n: n == 1 and os.kill(os.getpid(), signal.SIGINT))
+        with pytest.raises(KeyboardInterrupt, match=r"Stopped\. \d+ of 35 tiles are kept in .*: the same call goes on"):
+            predict(interrupted, small, client, checkpoint=tmp_path)
+        wait_until(lambda: not any("nimbus-sd-tile" in str(key) for key in list(client.cluster.scheduler.tasks)))
     assert len(tiles(tmp_path)) < 35
-    assert_same(predict(sdata, small, workers, checkpoint=tmp_path), alone)
+    assert_same(predict(sdata, small, checkpoint=tmp_path), alone)
 
 
 def test_a_cluster_that_is_closed_is_an_error_that_says_how_to_go_on(failing, small, tmp_path):
