@@ -107,3 +107,12 @@ def test_a_folder_takes_the_place_of_another_or_leaves_it(tmp_path, monkeypatch)
     assert (old / "file").read_text() == "old"
     put_folder(new, old, tmp_path / "aside")
     assert (old / "file").read_text() == "new" and os.listdir(tmp_path) == ["here"]
+
+
+def test_a_file_is_put_in_place_of_the_old_one_and_never_written_into(tmp_path):
+    path, other_name = tmp_path / "card.json", tmp_path / "old"
+    path.write_text("old")
+    os.link(path, other_name)
+    with replacing(path) as (file,):
+        file.write_text("new")
+    assert path.read_text() == "new" and other_name.read_text() == "old"
