@@ -329,9 +329,9 @@ def kill_again_and_again(folder: Path, model: str) -> None:
     def score(checkpoint=None):
         return predict(make_sdata(*data), model, checkpoint, tile_size=12)
 
-    def killed(at_sync=-1, at_tiles=0):
+    def killed(at_sync=-1, at_tiles=0, half_written=False):
         """Kill when a file or folder is about to be forced to disk for the nth time, or soon after the nth tile."""
-        sync, left, wait = os.fsync, [at_sync], random.uniform(0, 0.03)
+        sync, savez, left, wait = os.fsync, np.savez, [at_sync], random.uniform(0, 0.03)
 
         def fsync(descriptor):
             left[0] -= 1
@@ -339,9 +339,14 @@ def kill_again_and_again(folder: Path, model: str) -> None:
                 os.kill(os.getpid(), signal.SIGKILL)
             sync(descriptor)
 
+        def write_half(file, **arrays):
+            savez(file, **arrays)
+            file.truncate(file.tell() // 2)
+            os.kill(os.getpid(), signal.SIGKILL)
+
         child = os.fork()
         if not child:
-            os.fsync = fsync
+            os.fsync, np.savez = fsync, write_half if half_written else savez
             try:
                 score(folder)
             finally:
@@ -354,7 +359,8 @@ def kill_again_and_again(folder: Path, model: str) -> None:
         return os.WIFSIGNALED(os.waitpid(child, 0)[1])
 
     # The first writes are those of the description, then two for each tile: the file, the folder.
-    for moment in [{"at_sync": n} for n in (1, 2, 3, 4, 9)] + [{"at_tiles": n} for n in (8, 18, 40)]:
+    moments = [{"at_sync": n} for n in (1, 2, 3, 4, 9)] + [{"at_tiles": n} for n in (8, 18)]
+    for moment in [*moments, {"half_written": True}, {"at_tiles": 40}]:
         before = tiles(folder)
         assert killed(**moment), moment
         assert before.items() <= tiles(folder).items(), "a finished tile was lost or made again"
