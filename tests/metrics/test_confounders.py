@@ -235,3 +235,12 @@ def test_reasons_instead_of_numbers():
 def test_wrong_arguments_of_information(options):
     with pytest.raises(ValueError):
         confounder_information(errors(n=30), **options)
+
+
+def test_a_layer_that_was_fitted_on_the_truth_is_said():
+    adata = errors(n=200)
+    adata.obs["fitted"] = np.arange(adata.n_obs) < 50
+    adata.uns["nimbus"] = {"fitted_cells": "fitted"}
+    with pytest.warns(UserWarning, match=r"'nimbus' was fitted on the cells of obs\['fitted'\]") as caught:
+        confounder_information(adata, **FAST)
+    assert [warning.filename for warning in caught] == [__file__]

@@ -18,7 +18,7 @@ from tqdm.auto import tqdm
 from nimbus_sd import keys
 from nimbus_sd._table import at_or_above, layer, obs_columns, pixel_sizes, region_column, truth_states
 from nimbus_sd.metrics.bootstrap import MIN_REGIONS
-from nimbus_sd.metrics.judged import Flags, Names
+from nimbus_sd.metrics.judged import Flags, Names, warn_if_fitted
 from nimbus_sd.metrics.thresholds import Threshold, called_layers
 
 _FIGURES = ("information", "information_low", "information_high", "null_95", "p_value")
@@ -225,6 +225,7 @@ def confounder_information(
     order = draw.random(states.shape, np.float32).ravel()
     rows = {}
     for (name, values, valued, cuts), seed in zip(layers, seeds, strict=True):
+        warn_if_fitted(adata, name, states)
         used = judged = np.flatnonzero(valued.ravel() >= 0)
         if len(used) > max_cells:
             used = np.sort(used[np.argpartition(order[used], max_cells)[:max_cells]])
