@@ -32,11 +32,13 @@ def predict(
     image_key: str | Sequence[str] | None = None,
     labels_key: str | Sequence[str] | None = None,
     *,
+    shapes_key: str | Sequence[str] | None = None,
     table_key: str = "table",
     key_added: str = keys.NIMBUS,
     model: str | Path = "compact",
     channels: Sequence[str] | None = None,
     pixel_size: float | Mapping[str, float] | None = None,
+    grow: float = 0.0,
     normalization: Mapping[str, float] | pd.Series | pd.DataFrame | None = None,
     tta: bool | None = None,
     precision: Literal["auto", "float32", "bfloat16"] = "auto",
@@ -60,7 +62,12 @@ def predict(
         Images (c, y, x) and labels (y, x), in memory or lazy, of any size.
     image_key, labels_key
         Names of an image and its cell labels, or lists of equal length for many regions. None takes each labels
-        element with the one image that shares a coordinate system with it.
+        element with the one image that shares a coordinate system with it. Labels may cover a part of the image, moved
+        by whole pixels, such as a mask for each core of a tissue microarray.
+    shapes_key
+        Names of polygons or circles that are the cells, in place of ``labels_key``, in any affine placement. A pixel
+        belongs to the shape that holds its centre, and where several do, to the first of them. The table annotates the
+        shapes, with their index as ``obs["instance_id"]``.
     table_key
         Table to create, or to join on region and instance id: its rows, order and other content stay.
     key_added
@@ -74,6 +81,9 @@ def predict(
     pixel_size
         um per image pixel, or a mapping from image to it. None takes the element's own unit where it has one, else
         0.5 with a warning.
+    grow
+        By how many um the cells are grown, as far as there is room between them: about 2 for masks of nuclei, which
+        miss what is in the membrane. Noted in ``uns``; what is measured later, is measured in the grown cells, too.
     normalization
         Factor per channel (mapping, Series, or DataFrame with a column ``"factor"``, as ``predict`` leaves it in
         ``varm``), by which intensities are divided before they are clipped to [0, 1]. None measures it by the
@@ -110,7 +120,7 @@ def predict(
 
         - ``layers[key_added]``: scores, float32 in [0, 1], NaN where not scored
         - ``layers["integrated_expression"]``: mean intensity per cell, float32; ``X`` of a new table is the same
-        - ``obs["region"]``, ``obs["instance_id"]``: the labels element and the cell's label in it
+        - ``obs["region"]``, ``obs["instance_id"]``: the labels element and the cell's label in it (or shapes and index)
         - ``obs["area"]``: in um^2, and ``obsm["spatial"]``: x, y in image pixels, unless there already
         - ``varm[f"{key_added}_normalization"]``: the factor, and what the model's rule gives for each region alone
         - ``uns[key_added]``: model, its description, sha256 and revision, settings, version, ranges of the images that
@@ -146,7 +156,10 @@ def predict(
     >>> adata.layers["nimbus"].shape[1]
     8
     """
-    regions = find_regions(sdata, image_key, labels_key, channels=channels, pixel_size=pixel_size)
+    if shapes_key is not None and labels_key is not None:
+        raise ValueError("`labels_key` and `shapes_key` both say what the cells are; pass one of them.")
+    cells = labels_key if shapes_key is None else shapes_key
+    regions = find_regions(sdata, image_key, cells, channels=channels, pixel_size=pixel_size, grow=grow)
     channels = regions[0].channels
     check_keys(sdata, table_key, key_added, channels, regions)
     new_images = engine.map_keys(sdata, regions, key_added, table_key) if save_maps else []

@@ -182,11 +182,11 @@ def scaled_arcsinh(values: NDArray) -> NDArray:
     return out
 
 
-def pixel_sizes(adata: AnnData) -> dict[str, float]:
-    """Look up the um per image pixel that `predict` and `tl.cell_features` noted in ``uns``, for each region."""
+def noted_by_region(adata: AnnData, key: str) -> dict[str, float]:
+    """Look up what `predict` and `tl.cell_features` noted for each region in ``uns``: ``pixel_size``, ``grow``."""
     return {
-        str(region): float(size)
+        str(region): float(value)
         for entry in adata.uns.values()
-        if isinstance(entry, Mapping) and isinstance(sizes := entry.get("pixel_size"), Mapping)
-        for region, size in sizes.items()
+        if isinstance(entry, Mapping) and isinstance(values := entry.get(key), Mapping)
+        for region, value in values.items()
     }

@@ -146,9 +146,11 @@ def predict(
     store: Store,
     image: Annotated[Names, Option(metavar="NAME", help="Image; repeat for many regions.")] = None,
     labels: Annotated[Names, Option(metavar="NAME", help="Cell labels; repeat for many regions.")] = None,
+    shapes: Annotated[Names, Option(metavar="NAME", help="Polygons or circles that are the cells, not labels.")] = None,
     channel: Annotated[Names, Option(metavar="NAME", help="Channel to score; repeat. All by default.")] = None,
     model: Model = "compact",
     pixel_size: Annotated[float | None, Option(help="um per image pixel.")] = None,
+    grow: Annotated[float, Option(help="Grow the cells by so many um, such as 2 for masks of nuclei.")] = 0.0,
     normalization: Annotated[Path | None, Option(metavar="CSV", help="Factors: columns channel, factor.")] = None,
     tta: Views = None,
     table: Annotated[str, Option(help="Name of the table in the store.")] = "table",
@@ -186,7 +188,7 @@ def predict(
         raise ValueError(f"{store} has a table {table!r} already. {hint}")
     settings: dict[str, Any] = {"pixel_size": pixel_size, "normalization": factors, "tta": tta, "precision": precision}
     settings |= {"tile_size": tile_size, "batch_size": batch_size, "device": device, "checkpoint": checkpoint}
-    settings |= {"table_key": table, "key_added": key, "progress": progress}
+    settings |= {"shapes_key": shapes, "grow": grow, "table_key": table, "key_added": key, "progress": progress}
     adata = ns.predict(sdata, image, labels, model=model, channels=channel, **settings)
     if out is None:
         ns.io.save_table(sdata, table, overwrite=overwrite)

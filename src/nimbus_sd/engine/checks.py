@@ -106,6 +106,8 @@ def check_cells(results: Sequence[RegionResult]) -> None:
         raise ValueError(f"No cell in labels {without}: all pixels are 0. Is this the right element?")
     if without:
         warn(f"No cell in labels {without}.")
+    if lost := sum(len(r.region.instances) - len(r.ids) for r in results if r.region.instances is not None):
+        warn(f"{lost} shape(s) have no row: they hold no pixel's centre, or lie beneath other shapes or off the image.")
     if too_small := sum(result.too_small for result in results):
         cells = f"{too_small} of {sum(len(result.ids) for result in results)} cells"
         warn(f"{cells} are so small that no pixel is left inside them at the model's pixel size; doubt their scores.")

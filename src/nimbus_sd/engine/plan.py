@@ -106,6 +106,8 @@ def describe_inputs(plan: Plan, scorer: Scorer) -> dict[str, Any]:
                 "shape": region.shape,
                 "pixel_size": region.pixel_size,
                 "repeats": (region.image_repeat, region.labels_repeat),
+                "origin": region.labels_origin,
+                "grow": region.grow,
             }
             for region in plan.regions
         },
@@ -133,6 +135,7 @@ def provenance(scorer: Scorer, regions: Sequence[Region], *, given: bool) -> dic
         "revision": card.revision,
         "model_pixel_size": card.pixel_size,
         "pixel_size": {region.labels_key: region.pixel_size * region.image_repeat for region in regions},
+        "grow": {region.labels_key: region.grow for region in regions},
         "normalization": "given" if given else card.rule,
         "quantile": None if given else card.quantile,
         "views": 8 if scorer.tta else 1,

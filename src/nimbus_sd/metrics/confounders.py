@@ -16,7 +16,7 @@ from scipy.spatial import cKDTree
 from tqdm.auto import tqdm
 
 from nimbus_sd import keys
-from nimbus_sd._table import at_or_above, layer, obs_columns, pixel_sizes, region_column, truth_states
+from nimbus_sd._table import at_or_above, layer, noted_by_region, obs_columns, region_column, truth_states
 from nimbus_sd.metrics.bootstrap import MIN_REGIONS
 from nimbus_sd.metrics.judged import Flags, Names, warn_if_fitted
 from nimbus_sd.metrics.thresholds import Threshold, called_layers
@@ -89,7 +89,7 @@ def confounders(
     if not (math.isfinite(radius) and radius > 0):
         raise ValueError(f"`radius` is {radius!r}; it must be a number above 0.")
     names = list(regions.dropna().unique())
-    sizes = pixel_sizes(adata) if unit == "um" else dict.fromkeys(names, 1.0)
+    sizes = noted_by_region(adata, "pixel_size") if unit == "um" else dict.fromkeys(names, 1.0)
     if missing := [name for name in names if name not in sizes]:
         raise KeyError(f"`uns` has no pixel size of {missing}; pass unit='px', or run `tl.cell_features`.")
 

@@ -20,7 +20,7 @@ from nimbus_sd._table import clusters_of, instance_column, region_column
 from nimbus_sd._table import layer as read_layer
 from nimbus_sd.pl._common import channel_names, cluster_means, column, factor_of, select
 from nimbus_sd.pl.tissue import Crop, image, panel, region_of, table_of
-from nimbus_sd.spatial import Region, rows_of
+from nimbus_sd.spatial import Region, cell_elements, cell_numbers, rows_of
 from nimbus_sd.tl import check_count
 
 _CALLED = {"dim": "positive", "bright": "negative"}
@@ -278,11 +278,11 @@ def _cut_by_edge(sdata: SpatialData, adata: AnnData, asked: NDArray[np.bool_]) -
     """Mark the cells that the edge of their image cuts, in regions of these cells; none where labels are missing."""
     cut = np.zeros(adata.n_obs, bool)
     for name in region_column(adata)[asked].astype(str).unique():
-        if name in sdata.labels:
+        if name in cell_elements(sdata):
             region, whole, first = region_of(sdata, None, name), slice(None), slice(0, 1)
             last_row, last_column = (slice(size - 1, size) for size in region.shape)
             edges = ((first, whole), (last_row, whole), (whole, first), (whole, last_column))
-            rows, ids = rows_of(adata, name)
+            rows, ids = rows_of(adata, region)
             cut[rows[np.isin(ids, np.concatenate([region.read_labels(*edge).ravel() for edge in edges]))]] = True
     return cut
 
@@ -308,9 +308,7 @@ def _with_places(adata: AnnData, picked: pd.DataFrame) -> pd.DataFrame:
     rows = picked["row"].to_numpy()
     x, y = np.asarray(adata.obsm[keys.SPATIAL])[rows, :2].T
     region = region_column(adata).iloc[rows].astype(str).to_numpy()
-    # Through text, because labels may be stored as strings, and 64 bit do not fit into floats.
-    instance = instance_column(adata).iloc[rows].astype(str).astype("int64").to_numpy()
-    return picked.assign(region=region, instance=instance, x=x, y=y)
+    return picked.assign(region=region, instance=instance_column(adata).iloc[rows].to_numpy(), x=x, y=y)
 
 
 def _crop_around(region: Region, cell: Any, width: int) -> tuple[Crop, NDArray[np.bool_]]:
@@ -320,7 +318,7 @@ def _crop_around(region: Region, cell: Any, width: int) -> tuple[Crop, NDArray[n
         for centre, size in zip((cell.y, cell.x), region.shape, strict=True)
     )
     crop = (slice(top, top + width), slice(left, left + width))
-    inside = region.read_labels(*crop) == cell.instance
+    inside = region.read_labels(*crop) == cell_numbers(pd.Series([cell.instance]), region)
     if not inside.any():
         place = f"x = {cell.x:g}, y = {cell.y:g} in obsm[{keys.SPATIAL!r}], in pixels of the image"
         raise ValueError(f"Cell {cell.instance} of {region.labels_key!r} is not around its place: {place}.")

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from spatialdata import SpatialData
 
 from nimbus_sd import keys
-from nimbus_sd._table import as_list, clusters_of
+from nimbus_sd._table import as_list, clusters_of, noted_by_region
 from nimbus_sd.pixels import interior
 from nimbus_sd.pl import _common
 from nimbus_sd.pl._common import NO_CLUSTER, colors_of, column, factor_of, high_end, title
@@ -255,13 +255,16 @@ def region_of(
 ) -> Region:
     """Find the region that a picture shows, with these channels or all, or say which regions there are."""
     if labels_key is None:
-        if len(sdata.labels) != 1:
-            raise ValueError(f"Which cells? Pass `labels_key`, one of {list(sdata.labels)}.")
-        labels_key = next(iter(sdata.labels))
+        names = list(sdata.labels) or list(sdata.shapes)
+        if len(names) != 1:
+            raise ValueError(f"Which cells? Pass `labels_key`, one of {names}.")
+        labels_key = names[0]
+    channels = None if channels is None else as_list(channels)
+    grow = {key: um for table in sdata.tables.values() for key, um in noted_by_region(table, "grow").items()}
     with warnings.catch_warnings():
         # Nothing here depends on the pixel size, so nobody needs to hear that it is unknown.
         warnings.simplefilter("ignore", UserWarning)
-        return find_regions(sdata, image_key, labels_key, channels=None if channels is None else as_list(channels))[0]
+        return find_regions(sdata, image_key, labels_key, channels=channels, grow=grow)[0]
 
 
 def panel(ax: Axes | None) -> Axes:
@@ -318,7 +321,7 @@ def _read_cells(adata: AnnData, region: Region, crop: Crop) -> tuple[NDArray, ND
             at = tuple(slice((i - first) // step, (i - first + block) // step) for i, first in ((y, top), (x, left)))
             labels[at] = full[:block:step, :block:step]
             borders[at] = _borders(full)[:block:step, :block:step]
-    rows, ids = rows_of(adata, region.labels_key)
+    rows, ids = rows_of(adata, region)
     present, where = np.unique(labels, return_inverse=True)
     row_of_id = np.append(rows, -1)[pd.Index(ids).get_indexer(pd.Index(present))]
     return labels, row_of_id[where].reshape(labels.shape), borders, step

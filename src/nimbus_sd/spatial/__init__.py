@@ -1,5 +1,6 @@
 """The only code that opens a SpatialData or writes into one: regions in, table out."""
 
+from nimbus_sd.spatial.elements import cell_elements as cell_elements
 from nimbus_sd.spatial.elements import check_spatialdata as check_spatialdata
 from nimbus_sd.spatial.elements import is_micrometre as is_micrometre
 from nimbus_sd.spatial.elements import not_found as not_found
@@ -15,6 +16,7 @@ from nimbus_sd.spatial.reading import watched as watched
 from nimbus_sd.spatial.region import Region as Region
 from nimbus_sd.spatial.region import find_regions as find_regions
 from nimbus_sd.spatial.region import unique_images as unique_images
+from nimbus_sd.spatial.rows import cell_numbers as cell_numbers
 from nimbus_sd.spatial.rows import check_keys as check_keys
 from nimbus_sd.spatial.rows import check_rows as check_rows
 from nimbus_sd.spatial.rows import dense as dense

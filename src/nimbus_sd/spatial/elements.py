@@ -1,4 +1,4 @@
-"""Images and labels of a SpatialData: as arrays, in pairs, how they lie on each other, how large pixels are."""
+"""Images, labels and shapes of a SpatialData: in pairs, how they lie on each other, how large pixels are."""
 
 from __future__ import annotations
 
@@ -8,10 +8,11 @@ import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from difflib import get_close_matches
-from typing import TypeAlias
+from typing import NamedTuple, TypeAlias
 
 import dask.array as da
 import numpy as np
+from geopandas import GeoDataFrame
 from numpy.typing import NDArray
 from spatialdata import SpatialData
 from spatialdata.transformations import get_transformation
@@ -29,7 +30,7 @@ Matrices: TypeAlias = Mapping[str, NDArray[np.float64]]
 
 # What counts as rounding: of a scale, relative; of a shift, in pixels of the labels (um are stored with few digits).
 _SCALE_TOLERANCE = 1e-6
-_TOLERANCE = np.array([[_SCALE_TOLERANCE, _SCALE_TOLERANCE, 1e-3]] * 2 + [[0, 0, 0]])
+_SHIFT_TOLERANCE = 1e-3
 # Pixel size of a 20x objective, taken where neither the data nor the user says anything.
 _DEFAULT_PIXEL_SIZE = 0.5
 # What microscopes have, and more, in um: other numbers are in another unit.
@@ -98,20 +99,32 @@ def plain_images(sdata: SpatialData) -> list[str]:
     return [image for image in sdata.images if image not in maps]
 
 
+def cell_elements(sdata: SpatialData) -> dict[str, DataArray | DataTree | GeoDataFrame]:
+    """Collect the elements that can say where cells are: labels first, then shapes."""
+    return {**sdata.labels, **sdata.shapes}
+
+
 def pair_elements(sdata: SpatialData, image_key: Names = None, labels_key: Names = None) -> list[tuple[str, str]]:
     """Pair images with labels, as `find_regions` describes it: in the order given, or by name of the labels."""
     check_spatialdata(sdata)
-    if not sdata.images or not sdata.labels:
-        existing = f"images {listed(sdata.images) or '(none)'} and labels {listed(sdata.labels) or '(none)'}"
-        raise ValueError(f"One image and one labels element per region are needed, but there are {existing}.")
     images, labels = _as_list(image_key), _as_list(labels_key)
-    for keys, elements, kind in ((images, sdata.images, "image"), (labels, sdata.labels, "labels element")):
+    if not sdata.images or not (sdata.labels if labels is None else cell_elements(sdata)):
+        existing = f"images {listed(sdata.images) or '(none)'} and labels {listed(sdata.labels) or '(none)'}"
+        if shapes := listed(sdata.shapes):
+            hint = f"Cells that are shapes ({shapes}) are scored with `shapes_key` (`--shapes` on the command line)."
+        else:
+            hint = "How to find cells where there is no mask: docs/masks.md."
+        raise ValueError(f"One image and one labels element per region are needed, but there are {existing}. {hint}")
+    for keys, elements, kind in (
+        (images, sdata.images, "image"),
+        (labels, cell_elements(sdata), "labels element"),
+    ):
         if missing := [key for key in keys or [] if key not in elements]:
             raise not_found(kind, missing, elements)
     if images is None:
         labels = labels or sorted(sdata.labels)
         members = _by_system({key: sdata.images[key] for key in plain_images(sdata)})
-        images = [_partner(f"labels {key!r}", sdata.labels[key], "image", members) for key in labels]
+        images = [_partner(f"labels {key!r}", cell_elements(sdata)[key], "image", members) for key in labels]
     elif labels is None:
         members = _by_system(sdata.labels)
         labels = [_partner(f"image {key!r}", sdata.images[key], "labels element", members) for key in images]
@@ -184,7 +197,7 @@ def _duplicates(names: Sequence[str]) -> str:
     return listed(sorted({name for name in names if names.count(name) > 1}))
 
 
-def matrices(element: DataArray | DataTree) -> Matrices:
+def matrices(element: DataArray | DataTree | GeoDataFrame) -> Matrices:
     """Look up where an element lies in each coordinate system."""
     placed = {}
     for system, transformation in get_transformation(element, get_all=True).items():
@@ -194,26 +207,60 @@ def matrices(element: DataArray | DataTree) -> Matrices:
     return placed
 
 
-def relative_scale(image: Matrices, labels: Matrices) -> tuple[int, int] | str:
-    """Find how many common pixels a pixel of the image and one of the labels cover, in each direction.
+class Placement(NamedTuple):
+    """How labels lie on an image: on a common grid of pixels, that of the finer one, which starts where the image does.
 
-    Returns ``(image_repeat, labels_repeat)``, one of them 1; or what was found instead.
+    ``image_repeat`` and ``labels_repeat`` are the pixels of the grid that one of the element covers, in each direction,
+    one of them 1; ``labels_origin`` is where the labels start, in rows and columns of the grid.
     """
-    misfits = []
-    for system in (system for system in labels if system in image):
-        to_image, from_labels = image[system], labels[system]
-        if not abs(np.linalg.det(to_image)) > 0 or np.isnan(from_labels).any():
-            misfits.append(f"in {system!r}, a transformation that is not affine and invertible")
-            continue
-        matrix = np.linalg.solve(to_image, from_labels)
+
+    image_repeat: int
+    labels_repeat: int
+    labels_origin: tuple[int, int]
+
+
+def onto_image(image: Matrices, element: Matrices, what: str) -> dict[str, NDArray[np.float64]]:
+    """Return the matrices from an element's coordinates (y, x, 1) to the image's, for each common coordinate system.
+
+    Raises ValueError, which calls the two elements ``what``, if there is none that is affine and invertible.
+    """
+    systems = [system for system in element if system in image]
+    found = {
+        system: np.linalg.solve(image[system], element[system]).astype(np.float64)
+        for system in systems
+        if abs(np.linalg.det(image[system])) > 0 and abs(np.linalg.det(element[system])) > 0
+    }
+    if not found:
+        bad = f"only {listed(systems)}, with a transformation that is not affine and invertible" if systems else "none"
+        raise ValueError(f"{what} must lie on each other in a common coordinate system, but there is {bad}.")
+    return found
+
+
+def place_labels(matrices: Mapping[str, NDArray[np.float64]], what: str) -> Placement:
+    """Find a coordinate system in which labels lie on the image by whole pixels and a whole factor.
+
+    Takes what `onto_image` returned; one without a shift is preferred. Raises ValueError, which calls the two elements
+    ``what`` and says how they lie.
+    """
+    fits, misfits = [], []
+    for system, matrix in matrices.items():
         ratio = matrix[0, 0]
-        if ratio > 0 and (np.abs(matrix - np.diag([ratio, ratio, 1])) <= ratio * _TOLERANCE).all():
+        if ratio > 0 and (np.abs(matrix[:2, :2] - np.diag([ratio, ratio])) <= ratio * _SCALE_TOLERANCE).all():
             size = max(ratio, 1 / ratio)
-            if abs(size - round(size)) <= _SCALE_TOLERANCE * size:
-                return (1, round(size)) if ratio >= 1 else (round(size), 1)
+            image_repeat, labels_repeat = (1, round(size)) if ratio >= 1 else (round(size), 1)
+            shift = matrix[:2, 2] * image_repeat
+            origin = np.rint(shift)
+            whole = np.abs(shift - origin) <= _SHIFT_TOLERANCE * labels_repeat
+            if abs(size - round(size)) <= _SCALE_TOLERANCE * size and whole.all():
+                fits.append(Placement(image_repeat, labels_repeat, (int(origin[0]), int(origin[1]))))
         (yy, yx, y), (xy, xx, x) = matrix[:2]
         misfits.append(f"in {system!r}, y' = {yy:.6g} y {yx:+.6g} x {y:+.6g}, x' = {xy:.6g} y {xx:+.6g} x {x:+.6g}")
-    return "; ".join(misfits) or "no common coordinate system"
+    if fits:
+        return min(fits, key=lambda place: place.labels_origin != (0, 0))
+    rule = "must lie on each other, scaled by a whole factor and moved by whole pixels at most"
+    raise ValueError(
+        f"{what} {rule}, but from labels to image there is: {'; '.join(misfits)}. Resample or place one anew."
+    )
 
 
 def sizes_fit(fine: tuple[int, ...], coarse: tuple[int, ...], repeat: int) -> bool:
@@ -266,10 +313,10 @@ def pixel_sizes(images: Mapping[str, Matrices], pixel_size: PixelSize = None) ->
         # Where the image's own size is not clear, `pixel_size` is what the error asks for.
         with suppress(ValueError):
             if stated is not None and (own := own_pixel_size(key, placed)) and abs(size - own) > 0.05 * own:
-                _warn(f"`pixel_size` is {size:.6g} um, but image {key!r} says {own:.6g} um per pixel; that is ignored.")
+                warn(f"`pixel_size` is {size:.6g} um, but image {key!r} says {own:.6g} um per pixel; that is ignored.")
     if unknown:
         default = f"{_DEFAULT_PIXEL_SIZE} um per pixel (20x) is assumed"
-        _warn(f"The pixel size of {listed(unknown)} is not known; {default}. Pass `pixel_size`: scores depend on it.")
+        warn(f"The pixel size of {listed(unknown)} is not known; {default}. Pass `pixel_size`: scores depend on it.")
     return sizes
 
 
@@ -282,6 +329,6 @@ def _number(pixel_size: float) -> float:
     return size
 
 
-def _warn(message: str) -> None:
-    """Warn on behalf of the caller of `find_regions`'s caller."""
+def warn(message: str) -> None:
+    """Warn on behalf of the caller of `find_regions`'s caller, from a function that `find_regions` calls."""
     warnings.warn(message, UserWarning, stacklevel=5)

@@ -24,17 +24,20 @@ def read_window(
     window: tuple[slice, slice],
     describe: Callable[[], str],
     channels: list[int] | None = None,
+    origin: tuple[int, int] = (0, 0),
 ) -> NDArray:
-    """Read a window of the common grid from an element whose pixels cover ``repeat`` x ``repeat`` of it.
+    """Read a window of the common grid from an element that starts at ``origin``, its pixels ``repeat`` x ``repeat``.
 
-    Where the element ends up to one of its pixels early, images (c, y, x) repeat its edge, and labels (y, x) have no
-    cell. Raises OSError, which begins with ``describe()``, where the store or graph fails or the store went away.
+    Beyond the element, images (c, y, x) repeat its edge, and labels (y, x) have no cell. Raises OSError, which begins
+    with ``describe()``, where the store or graph fails or the store went away.
     """
     if any(axis.step not in (None, 1) for axis in window):
         raise ValueError(f"Windows are read without steps, but {window} was asked for.")
     spans = [axis.indices(extent)[:2] for axis, extent in zip(window, shape, strict=True)]
-    index = [np.arange(*span) // repeat for span in spans]
-    inside = [np.minimum(i, size - 1) for i, size in zip(index, pixels.shape[-2:], strict=True)]
+    index = [(np.arange(*span) - start) // repeat for span, start in zip(spans, origin, strict=True)]
+    inside = [np.clip(i, 0, size - 1) for i, size in zip(index, pixels.shape[-2:], strict=True)]
+    if pixels.ndim == 2 and not all((i == j).any() for i, j in zip(index, inside, strict=True)):
+        return np.zeros([len(i) for i in index], pixels.dtype)
     view = pixels[(..., *(slice(int(i[0]), int(i[-1]) + 1) if i.size else slice(0) for i in inside))]
     if channels is not None and channels != list(range(len(view))):
         view = view[channels]
@@ -48,12 +51,12 @@ def read_window(
         place = f"{describe()} cannot be read in rows {top} to {bottom}, columns {left} to {right}"
         reason = f"({type(error).__name__}: {error}). Its data are damaged or out of reach; restore them and try again."
         raise as_os_error(error, f"{place} {reason}") from error
-    if repeat > 1:
+    beyond = [i != j for i, j in zip(index, inside, strict=True)]
+    if repeat > 1 or any(axis.any() for axis in beyond):
         rows, cols = (i - i[:1] for i in inside)
         values = values[..., rows[:, None], cols]
         if values.ndim == 2:
-            rows, cols = index
-            values[(rows >= pixels.shape[0])[:, None] | (cols >= pixels.shape[1])] = 0
+            values[beyond[0][:, None] | beyond[1]] = 0
     return values
 
 

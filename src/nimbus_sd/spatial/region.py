@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import combinations
+from numbers import Real
 
 import dask.array as da
 import numpy as np
+import pandas as pd
 from numpy.typing import NDArray
+from skimage.segmentation import expand_labels
 from spatialdata import SpatialData
 from spatialdata.transformations import BaseTransformation, Scale, get_transformation
 from spatialdata.transformations import Sequence as Chain
 
+from nimbus_sd._text import listed
 from nimbus_sd.spatial import elements
-from nimbus_sd.spatial.elements import Names, PixelSize
+from nimbus_sd.spatial.elements import Names, PixelSize, Placement
 from nimbus_sd.spatial.reading import read_window
+from nimbus_sd.spatial.shapes import draw_labels, instance_ids
 
 _LARGEST_ID = np.iinfo(np.int64).max
 
@@ -35,6 +42,12 @@ class Region:
         um per pixel of the common grid.
     image_repeat, labels_repeat
         Pixels of the common grid that a pixel of the element covers, in each direction. At least one of them is 1.
+    labels_origin
+        Row and column of the common grid where the labels start. Around them there is no cell.
+    grow
+        By how many um the cells are grown, as far as there is room between them.
+    instances
+        What a table calls the cells 1, 2, ...; None where it calls them so, too, since they come from labels.
     image_transformations
         The image's transformations, from its own pixels into each coordinate system.
     """
@@ -46,6 +59,9 @@ class Region:
     pixel_size: float
     image_repeat: int
     labels_repeat: int
+    labels_origin: tuple[int, int]
+    grow: float
+    instances: pd.Index | None = field(repr=False)
     image_transformations: dict[str, BaseTransformation] = field(repr=False)
     _image: da.Array = field(repr=False)
     _labels: da.Array = field(repr=False)
@@ -61,6 +77,17 @@ class Region:
         """Height and width of the image in its own pixels."""
         height, width = self._image.shape[1:]
         return height, width
+
+    def overlaps(self, other: Region) -> bool:
+        """Whether the labels of two regions of one image cover a common part of it."""
+        ours, theirs = self._extent, other._extent
+        return all(a[0] < b[1] and b[0] < a[1] for a, b in zip(ours, theirs, strict=True))
+
+    @property
+    def _extent(self) -> list[tuple[float, float]]:
+        """Where the labels begin and end, in pixels of the image."""
+        spans = zip(self.labels_origin, self._labels.shape, strict=True)
+        return [(a / self.image_repeat, (a + n * self.labels_repeat) / self.image_repeat) for a, n in spans]
 
     @property
     def transformations(self) -> dict[str, BaseTransformation]:
@@ -103,12 +130,28 @@ class Region:
         Raises OSError as `read_image`, and ValueError where an id is negative or does not fit into 64 bit with sign,
         which is what a table can hold.
         """
+        if self.grow:
+            # Whose a pixel becomes depends on no cell that is further away.
+            margin = math.ceil(self.grow / self.pixel_size)
+            spans = [axis.indices(extent)[:2] for axis, extent in zip((rows, cols), self.shape, strict=True)]
+            around = [slice(max(0, start - margin), stop + margin) for start, stop in spans]
+            labels = expand_labels(self._read_labels(*around), self.grow / self.pixel_size)
+            inner = (slice(a - b.start, z - b.start) for (a, z), b in zip(spans, around, strict=True))
+            return np.ascontiguousarray(labels[tuple(inner)])
+        return self._read_labels(rows, cols)
+
+    def _read_labels(self, rows: slice, cols: slice) -> NDArray[np.int64]:
         name = f"Labels {self.labels_key!r}"
-        window = read_window(self._labels, self.labels_repeat, self.shape, (rows, cols), lambda: name)
+        place = self.labels_repeat, self.shape, (rows, cols), lambda: name
+        window = read_window(self._labels, *place, origin=self.labels_origin)
         if window.size and (window.min() < 0 or window.max() > _LARGEST_ID):
             content = f"{name} hold ids from {window.min()} to {window.max()}"
             raise ValueError(f"{content}; ids must lie between 0 (no cell) and {_LARGEST_ID}. Renumber them.")
         return np.ascontiguousarray(window, np.int64)
+
+    def cell_ids(self, numbers: NDArray[np.integer]) -> NDArray:
+        """Return what a table calls these cells, given as `read_labels` gives them."""
+        return np.asarray(numbers, np.int64) if self.instances is None else self.instances.to_numpy()[numbers - 1]
 
 
 def unique_images(regions: Sequence[Region]) -> list[Region]:
@@ -123,6 +166,7 @@ def find_regions(
     *,
     channels: Names = None,
     pixel_size: PixelSize = None,
+    grow: float | Mapping[str, float] = 0.0,
 ) -> list[Region]:
     """Find what there is to score: pairs of image and labels that lie on each other pixel by pixel.
 
@@ -131,15 +175,17 @@ def find_regions(
     sdata
         Images and labels, in memory or on disk. Of multiscale elements the full resolution is used.
     image_key, labels_key
-        Names of elements, or lists of equal length. Where one is None, it is found through the coordinate systems: the
-        partner is the only one of its kind in a coordinate system of the other. None for both takes every labels
-        element, in order of their names.
+        Names of images, and of labels or shapes, or lists of equal length. Where one is None, it is found through the
+        coordinate systems: the partner is the only one of its kind in a coordinate system of the other. None for both
+        takes every labels element, in order of their names.
     channels
         Channels to read, in this order, which all images must have. None takes all channels of the first image, and
         the other images must have the same ones.
     pixel_size
         um per pixel of the images, one number for all or one per image. None takes it from a coordinate system named
         ``um``, ``microns``, ... or ``<anything>_um``; where there is none, 0.5 is assumed with a warning.
+    grow
+        By how many um the cells are grown, one number for all or one per labels element.
 
     Raises
     ------
@@ -147,7 +193,7 @@ def find_regions(
         An element or a channel does not exist.
     ValueError
         Pairs, channels or pixel sizes are not clear, or an image and its labels do not lie on each other up to a
-        whole factor.
+        whole factor and a shift by whole pixels.
 
     Examples
     --------
@@ -172,20 +218,71 @@ def find_regions(
     regions = []
     for image, labels in pairs:
         pixels, names = images[image]
-        cells = elements.labels_element(sdata, labels)
-        repeats = elements.relative_scale(placed[image], elements.matrices(sdata.labels[labels]))
-        if isinstance(repeats, str):
-            pair = f"Image {image!r} and labels {labels!r} must lie on each other, scaled by a whole factor at most"
-            raise ValueError(f"{pair}, but from labels to image there is: {repeats}. Resample or place one anew.")
-        (_, *size), step = pixels.shape, max(repeats)
-        fine, coarse, kind = (size, cells.shape, "labels") if repeats[0] == 1 else (cells.shape, size, "image")
-        if not elements.sizes_fit(fine, coarse, step):
-            raise ValueError(
-                f"Image {image!r} is {size[0]} x {size[1]} pixels (y, x) and labels {labels!r} are {cells.shape[0]} x "
-                f"{cells.shape[1]}, which do not fit: one pixel of the {kind} covers {step} x {step} of the other."
+        size = pixels.shape[1], pixels.shape[2]
+        element, what = elements.cell_elements(sdata)[labels], f"Image {image!r} and labels {labels!r}"
+        lies = elements.onto_image(placed[image], elements.matrices(element), what)
+        if labels in sdata.labels:
+            cells, instances, place = elements.labels_element(sdata, labels), None, elements.place_labels(lies, what)
+        else:
+            cells = draw_labels(element, next(iter(lies.values())), size)
+            instances, place = instance_ids(element, labels), elements.Placement(1, 1, (0, 0))
+        regions.append(
+            Region(
+                image_key=image,
+                labels_key=labels,
+                channels=channels,
+                shape=_common_grid(size, cells.shape, place, image, labels),
+                pixel_size=sizes[image] / place.image_repeat,
+                **place._asdict(),
+                grow=_distance(grow.get(labels, 0.0) if isinstance(grow, Mapping) else grow),
+                instances=instances,
+                image_transformations=dict(get_transformation(sdata.images[image], get_all=True)),
+                _image=pixels,
+                _labels=cells,
+                _channel_index=tuple(names.index(channel) for channel in channels),
             )
-        places = dict(get_transformation(sdata.images[image], get_all=True))
-        index = tuple(names.index(channel) for channel in channels)
-        grid = (fine[0], fine[1]), sizes[image] / repeats[0], *repeats
-        regions.append(Region(image, labels, channels, *grid, places, pixels, cells, index))
+        )
+    if labels_key is None:
+        _check_rivals(regions)
     return regions
+
+
+def _common_grid(
+    size: tuple[int, int], labels_size: tuple[int, ...], place: Placement, image: str, labels: str
+) -> tuple[int, int]:
+    """Find the shape of the common grid, that of the finer element where the other lies on all of it.
+
+    Warns where the labels reach beyond the image, or cover only a part of it although nothing says which.
+    """
+    image_repeat, labels_repeat, origin = place
+    fine, coarse = (size, labels_size) if image_repeat == 1 else (labels_size, size)
+    if origin == (0, 0) and elements.sizes_fit(fine, coarse, max(image_repeat, labels_repeat)):
+        return fine[0], fine[1]
+    grid = size[0] * image_repeat, size[1] * image_repeat
+    ends = [start + n * labels_repeat for start, n in zip(origin, labels_size, strict=True)]
+    where = f"Labels {labels!r} of {labels_size[0]} x {labels_size[1]} pixels (y, x) start at {origin}"
+    on = f"of image {image!r}, which is {size[0]} x {size[1]}"
+    if any(start >= n or end <= 0 for start, end, n in zip(origin, ends, grid, strict=True)):
+        raise ValueError(f"{where} {on}: they lie beside it. Place one anew.")
+    if origin == (0, 0):
+        elements.warn(f"{where} {on}: they are taken for a mask of that part. If it is of all, set a `Scale` for it.")
+    elif any(start < 0 or end > n for start, end, n in zip(origin, ends, grid, strict=True)):
+        elements.warn(f"{where} {on}: what lies beyond its edge is left out.")
+    return grid
+
+
+def _check_rivals(regions: Sequence[Region]) -> None:
+    """Warn of labels that lie over each other on one image, if nobody asked for both."""
+    rivals: dict[str, list[str]] = {}
+    for first, second in combinations(regions, 2):
+        if first.image_key == second.image_key and first.overlaps(second):
+            rivals.setdefault(first.image_key, []).extend([first.labels_key, second.labels_key])
+    for image, labels in rivals.items():
+        names = listed(dict.fromkeys(labels))
+        elements.warn(f"Image {image!r} has several labels, {names}, and all are used. Pass `labels_key` for one.")
+
+
+def _distance(grow: float) -> float:
+    if not isinstance(grow, Real) or isinstance(grow, bool) or not 0 <= grow < math.inf:
+        raise ValueError(f"`grow` is {grow!r}; it must be a number of um, 0 or more.")
+    return float(grow)

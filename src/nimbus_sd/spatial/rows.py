@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -14,7 +14,7 @@ from scipy import sparse
 from spatialdata import SpatialData
 from spatialdata.models import TableModel
 
-from nimbus_sd._table import pixel_sizes
+from nimbus_sd._table import noted_by_region
 from nimbus_sd._text import listed
 from nimbus_sd.keys import CELL_FEATURES, ERODED, GOLD, INSTANCE, INTEGRATED, MEDIAN, POSITIVE_PIXELS, REGION, SILVER
 from nimbus_sd.spatial import elements
@@ -24,7 +24,7 @@ from nimbus_sd.spatial.region import Region, find_regions
 _TAKEN = (INTEGRATED, GOLD, SILVER, MEDIAN, ERODED, POSITIVE_PIXELS, CELL_FEATURES, TableModel.ATTRS_KEY)
 
 
-def new_table(cells: Mapping[str, NDArray[np.int64]], channels: Sequence[str]) -> AnnData:
+def new_table(cells: Mapping[str, NDArray], channels: Sequence[str]) -> AnnData:
     """Make an annotated table, without values yet, of the cells (ids) of each labels element; channels are columns."""
     obs = _cell_rows(cells)
     values = np.full((len(obs), len(channels)), np.nan, np.float32)
@@ -37,23 +37,34 @@ def annotation(table: AnnData) -> tuple[str, str]:
     return attrs[TableModel.REGION_KEY_KEY], attrs[TableModel.INSTANCE_KEY]
 
 
-def rows_of(table: AnnData, labels_key: str) -> tuple[NDArray[np.intp], NDArray[np.int64]]:
-    """Find the rows of a labels element: positions and ids. Raises ValueError where ids are no whole numbers."""
-    region_key, instance_key = annotation(table)
-    rows = np.flatnonzero(table.obs[region_key] == labels_key)
-    column = table.obs[instance_key].iloc[rows]
+def cell_numbers(column: pd.Series, region: Region) -> NDArray[np.int64]:
+    """Turn what a table calls a region's cells into what `Region.read_labels` calls them; 0 for unknown shapes.
+
+    Raises ValueError where the cells of labels are no whole numbers.
+    """
+    if region.instances is not None:
+        alike = column.dtype == region.instances.dtype
+        known, asked = (region.instances, column) if alike else (region.instances.astype(str), column.astype(str))
+        return known.get_indexer(pd.Index(asked)).astype(np.int64) + 1
     try:
         # Through text, because numbers may be categories or strings, and 64 bit do not fit into floats.
-        ids = np.asarray((column if column.dtype.kind == "i" else column.astype(str)).astype("int64"))
+        text = column if column.dtype.kind == "i" else column.astype(str).str.replace(r"\.0+$", "", regex=True)
+        return np.asarray(text.astype("int64"))
     except (ValueError, OverflowError) as error:
-        message = f"obs[{instance_key!r}] must hold the labels of {labels_key!r} as whole numbers, but: {error}."
+        message = f"obs[{column.name!r}] must hold the labels of {region.labels_key!r} as whole numbers, but: {error}."
         raise ValueError(message) from error
-    return rows, ids
 
 
-def matched(table: AnnData, labels_key: str, ids: NDArray[np.int64]) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+def rows_of(table: AnnData, region: Region) -> tuple[NDArray[np.intp], NDArray[np.int64]]:
+    """Find the rows of a region, and the cells that they are about, as by `cell_numbers`."""
+    region_key, instance_key = annotation(table)
+    rows = np.flatnonzero(table.obs[region_key] == region.labels_key)
+    return rows, cell_numbers(table.obs[instance_key].iloc[rows], region)
+
+
+def matched(table: AnnData, region: Region, ids: NDArray[np.int64]) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
     """Find the rows of the table that hold one of these cells, and the cells' positions in ``ids``, ascending."""
-    rows, row_ids = rows_of(table, labels_key)
+    rows, row_ids = rows_of(table, region)
     source = pd.Index(ids).get_indexer(pd.Index(row_ids))
     order = np.argsort(source, kind="stable")[np.count_nonzero(source < 0) :]
     return rows[order], source[order]
@@ -72,14 +83,15 @@ def written_by_us(table: AnnData) -> set[str]:
     return {str(item) for entry in table.uns.values() if elements.is_ours(entry) for item in entry["wrote"]}
 
 
-def extend(table: AnnData, cells: Mapping[str, NDArray[np.int64]], channels: Sequence[str]) -> AnnData:
+def extend(table: AnnData, cells: Mapping[str, NDArray], channels: Sequence[str]) -> AnnData:
     """Add rows for regions and columns for channels that a table of ours lacks, NaN everywhere (empty where sparse).
 
     A region that has rows gets no more of them: the cells that are not there were taken out by the user. The table
     itself is not changed.
     """
     region_key, instance_key = annotation(table)
-    lacking = {key: ids[:0] if len(rows_of(table, key)[1]) else ids for key, ids in cells.items()}
+    present = set(table.obs[region_key])
+    lacking = {key: ids[:0] if key in present else ids for key, ids in cells.items()}
     new_rows, new_columns = _cell_rows(lacking), [name for name in channels if name not in table.var_names]
     if new_rows.empty and not new_columns:
         return table
@@ -87,7 +99,7 @@ def extend(table: AnnData, cells: Mapping[str, NDArray[np.int64]], channels: Seq
     var_names = table.var_names.append(pd.Index(new_columns)) if new_columns else table.var_names
     obs = _grown(table.obs, obs_names).copy()
     obs[region_key] = [*table.obs[region_key].astype(object), *new_rows[REGION]]
-    obs[instance_key] = np.concatenate([table.obs[instance_key].astype(np.int64), new_rows[INSTANCE]])
+    obs[instance_key] = _alike([table.obs[instance_key].to_numpy(), new_rows[INSTANCE].to_numpy()])
     grown = AnnData(
         _grown(table.X, obs_names, var_names),
         obs=obs,
@@ -129,11 +141,18 @@ def _annotated(table: AnnData, region_key: str, instance_key: str) -> AnnData:
     )
 
 
-def _cell_rows(cells: Mapping[str, NDArray[np.int64]]) -> pd.DataFrame:
+def _cell_rows(cells: Mapping[str, NDArray]) -> pd.DataFrame:
     names = [f"{labels}_{cell}" for labels, ids in cells.items() for cell in ids]
     regions = [labels for labels, ids in cells.items() for _ in ids]
-    ids = np.concatenate([np.zeros(0, np.int64), *cells.values()])
-    return pd.DataFrame({REGION: regions, INSTANCE: ids}, index=names)
+    return pd.DataFrame({REGION: regions, INSTANCE: _alike(cells.values())}, index=names)
+
+
+def _alike(parts: Iterable[NDArray]) -> NDArray:
+    """Join ids of cells: as whole numbers, or as text where some are text."""
+    parts = [part for part in parts if len(part)]
+    if all(part.dtype.kind in "iu" for part in parts):
+        return np.concatenate([np.zeros(0, np.int64), *parts]).astype(np.int64)
+    return np.concatenate([part.astype(str).astype(object) for part in parts])
 
 
 def check_keys(
@@ -199,11 +218,11 @@ def regions_of_table(
     """Find the regions and channels that a table is about, with the arguments and errors of `find_regions`.
 
     None for both keys takes the labels elements that the table names, None for ``channels`` the columns that the first
-    image has, and None for ``pixel_size`` what is noted in the table.
+    image has, and None for ``pixel_size`` what is noted in the table. Cells are grown as it is noted there.
     """
     table, name = sdata.tables[table_key], f"Table {table_key!r}"
     if image_key is None and labels_key is None:
-        labels_key = sorted(set(table.obs[annotation(table)[0]]) & set(sdata.labels)) or None
+        labels_key = sorted(set(table.obs[annotation(table)[0]]) & set(elements.cell_elements(sdata))) or None
     pairs = elements.pair_elements(sdata, image_key, labels_key)
     if channels is None:
         offered = elements.image_element(sdata, pairs[0][0])[1]
@@ -211,10 +230,11 @@ def regions_of_table(
         if not channels:
             raise ValueError(f"{name} is of something else: none of its columns is one of the channels {offered}.")
     if pixel_size is None:
-        noted = pixel_sizes(table)
+        noted = noted_by_region(table, "pixel_size")
         pixel_size = {image: noted[labels] for image, labels in pairs if labels in noted}
     images, masks = zip(*pairs, strict=True)
-    regions = find_regions(sdata, images, masks, channels=channels, pixel_size=pixel_size)
+    grow = noted_by_region(table, "grow")
+    regions = find_regions(sdata, images, masks, channels=channels, pixel_size=pixel_size, grow=grow)
     if missing := [channel for channel in regions[0].channels if channel not in table.var_names]:
         raise elements.not_found("column", missing, table.var_names, f" in table {table_key!r}")
     check_rows(table, name, regions, "Run `nimbus_sd.predict` on these regions first", some=True)
@@ -228,8 +248,9 @@ def check_rows(table: AnnData, name: str, regions: Sequence[Region], advice: str
     """
     n_rows = 0
     for region in regions:
-        rows, ids = rows_of(table, region.labels_key)
-        n_rows += len(rows)
+        ids = rows_of(table, region)[1]
+        ids = ids[ids > 0]
+        n_rows += len(ids)
         if len(np.unique(ids)) < len(ids):
             raise ValueError(f"{name} has several rows for one label of {region.labels_key!r}. {advice}.")
     if some and not n_rows:

@@ -91,7 +91,7 @@ def write_table(
         - ``uns[key_added]``: ``provenance``, the unit of the area, and ``wrote``: what of this table is from us.
     """
     check_keys(sdata, table_key, key_added, channels, [result.region for result in results])
-    cells = {result.region.labels_key: np.asarray(result.ids, np.int64) for result in results}
+    cells = {result.region.labels_key: result.region.cell_ids(result.ids) for result in results}
     if table_key in sdata.tables:
         table = sdata.tables[table_key].copy()
         ours = is_extendable(table)
@@ -110,8 +110,8 @@ def write_table(
     without_row = 0
     for result in results:
         region = result.region
-        rows, ids = rows_of(table, region.labels_key)
-        source = pd.Index(cells[region.labels_key]).get_indexer(pd.Index(ids))
+        rows, ids = rows_of(table, region)
+        source = pd.Index(result.ids).get_indexer(pd.Index(ids))
         block = np.ix_(rows, table.var_names.get_indexer(channels))
         area, position = result.area_px * region.pixel_size**2, result.centroid[:, ::-1] / region.image_repeat
         for place, values in zip(places, (result.scores, result.expression, area, position), strict=True):

@@ -103,7 +103,7 @@ def cell_features(
         for region in regions:
             outlines = spatial.read_outlines(region, bar.update)
             ids, boxes = outlines.boxes()
-            rows, source = spatial.matched(table, region.labels_key, ids)
+            rows, source = spatial.matched(table, region, ids)
             ids, boxes = ids[source], boxes[source]
             measured = spatial.read_features(region, ids, boxes, thresholds[columns], bar.update)
             layers[:, rows[:, None], columns] = measured
@@ -126,6 +126,7 @@ def cell_features(
         table.var[keys.PIXEL_THRESHOLD] = thresholds
         table.uns[keys.CELL_FEATURES] = {
             "pixel_size": {region.labels_key: region.pixel_size * region.image_repeat for region in regions},
+            "grow": {region.labels_key: region.grow for region in regions},
             "version": version("nimbus-sd"),
             "wrote": sorted(_PLACES),
         }

@@ -221,7 +221,7 @@ def _read_labels(
     layers = [read_labels(table, name) if name in table.layers else none for name in wanted]
     columns, cells = table.var_names.get_indexer(regions[0].channels), {}
     for region in regions:
-        rows, ids = rows_of(table, region.labels_key)
+        rows, ids = rows_of(table, region)
         training, proofread, gold = (np.where(columns >= 0, layer[rows][:, columns], np.nan) for layer in layers)
         trusted = np.isfinite(proofread)
         cells[region.labels_key] = Labels(ids, np.where(trusted, proofread, training), gold, trusted)
