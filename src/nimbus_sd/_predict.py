@@ -178,15 +178,7 @@ def predict(
 
     made = engine.provenance(scorer, regions, given=normalization is not None)
     with WRITING:
-        adata = write_table(
-            sdata,
-            results,
-            channels=channels,
-            table_key=table_key,
-            key_added=key_added,
-            factors=factors,
-            provenance=made,
-        )
+        adata = write_table(sdata, results, table_key=table_key, key_added=key_added, factors=factors, provenance=made)
     sdata.images.update(maps)
     logger.info("added layers[%r]: scores of %d cells in %d channels", key_added, adata.n_obs, len(channels))
     return adata

@@ -153,10 +153,8 @@ class Scorer:
         """Let half as many images pass the network at once, from now on; say so the first time."""
         memory = f"the memory of {str(self.device)!r}"
         if size == 1:
-            image, advice = (
-                f"An image of {shape[0]} x {shape[1]} pixels",
-                "Pass a smaller `tile_size`, or another `device`.",
-            )
+            image = f"An image of {shape[0]} x {shape[1]} pixels"
+            advice = "Pass a smaller `tile_size`, or another `device`."
             raise MemoryError(f"{image} does not fit into {memory} together with what is there already. {advice}")
         if self._most == sys.maxsize:
             advice = "Pass a smaller `batch_size` to have it right from the start."
