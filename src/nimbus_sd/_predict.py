@@ -80,7 +80,7 @@ def predict(
         model's rule, in all regions together and without sampling, from every pixel that the rule counts
         (``"compact"``: those in cells).
     tta
-        Average the eight views of the square's symmetry (slower). None does as the model's card says.
+        Average the eight views of the square's symmetry (slower). None follows the model's card.
     precision
         ``"float32"``, ``"bfloat16"`` or ``"auto"``, which is float32: no model's scores stay within 0.01 in bfloat16 so
         far.

@@ -47,7 +47,7 @@ class Scorer:
         ``"float32"`` or ``"bfloat16"``, which is faster where the hardware supports it (elsewhere it warns) and rounds
         scores to about 0.01. ``"auto"`` is ``"float32"``.
     tta
-        Average the eight views of an image (flips, quarter turns). None does as the model's card says.
+        Average the eight views of an image (flips, quarter turns). None follows the model's card.
     batch_size
         How many images, i.e. channels x views, pass the network at once. None takes as many as fit in about an
         eighth of a CUDA device's memory, in 1 GiB on MPS, in 128 MiB on a CPU, where larger batches are slower.
