@@ -128,7 +128,7 @@ def pan_m(
         Of the data set, such as ``"mibi_breast"``.
     folder
         A copy placed by hand: the downloaded zip (or the first of its parts), or the folder it was unpacked to. None
-        goes by the hub.
+        takes that of the hub.
     pixel_size
         um per pixel of the images. None takes it from the files where they say it.
     update
