@@ -25,9 +25,7 @@ def check_table(adata: object) -> None:
     """Raise a TypeError, with what to do, if this is no AnnData: mostly it is the SpatialData that has one."""
     if not hasattr(adata, "layers"):
         given = type(adata).__name__
-        raise TypeError(
-            f"Expected a table of cells (AnnData), got {given}. Of a SpatialData, pass sdata.tables['table']."
-        )
+        raise TypeError(f"This needs a table of cells (AnnData) and was given {given}; pass sdata.tables['table'].")
 
 
 def check_writable(key_added: object) -> None:
@@ -35,10 +33,10 @@ def check_writable(key_added: object) -> None:
     if not isinstance(key_added, str):
         raise TypeError(f"`key_added` is {key_added!r}; it must be a text.")
     if not re.fullmatch(r"(?!__)[\w.-]+", key_added) or key_added in (".", "..", "_index"):
-        rule = "letters, digits, '_', '-' and '.' only, and no '__' in front, can be written to disk"
-        raise ValueError(f"`key_added` is {key_added!r}; {rule}.")
+        rule = "use letters, digits, '_', '-' and '.' only, and no '__' in front"
+        raise ValueError(f"`key_added` is {key_added!r}, which cannot be written to disk; {rule}.")
     if len(key_added.encode()) > _LONGEST:
-        length = f"{len(key_added.encode())} bytes; file names have room for {_LONGEST}"
+        length = f"{len(key_added.encode())} bytes; at most {_LONGEST} can be written to disk"
         raise ValueError(f"`key_added` is {key_added[:40]!r} and so on, {length}.")
 
 

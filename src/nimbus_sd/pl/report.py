@@ -101,7 +101,9 @@ def report(
         raise FileNotFoundError(f"The folder {str(path.parent)!r} does not exist; create it first, or name another.")
     table_keys = [] if sdata is None else [str(key) for key, table in sdata.tables.items() if table is adata]
     if sdata is not None and not table_keys:
-        raise ValueError(f"`adata` is none of the tables of `sdata`, {sorted(sdata.tables)}; pass one of them.")
+        raise ValueError(
+            f"`adata` is none of the tables in `sdata`, which has {sorted(sdata.tables)}; pass one of them."
+        )
     run = _Run(adata, layer, truth)
     channels = channel_names(adata, list(adata.var_names[:4]) if channels is None else channels)
     sections = [*_summary(run), *_markers(run), *_distributions(run), *_evaluation(run)]

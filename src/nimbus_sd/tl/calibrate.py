@@ -96,8 +96,9 @@ def calibrate(
     positive = states[used] == 1
     fit = IsotonicRegression(y_min=0, y_max=1, out_of_bounds="clip")
     if not 0 < positive.sum() < positive.size or np.ptp(fit.fit(scores[used], positive).y_thresholds_) == 0:
-        cells = f"of {positive.sum()} positive and {(~positive).sum()} negative cells, the positive must score higher"
-        raise ValueError(f"Layer {layer!r} cannot be calibrated by region(s) {named}: {cells}.")
+        cells = f"there are {positive.sum()} positive and {(~positive).sum()} negative ones"
+        what = f"Layer {layer!r} cannot be calibrated by region(s) {named}: it needs higher scores in positive cells"
+        raise ValueError(f"{what} than in negative ones; {cells}.")
     result = np.full(scores.shape, np.nan, np.float32)
     worse = []
     for i, name in enumerate(adata.var_names):

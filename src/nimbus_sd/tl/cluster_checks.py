@@ -232,9 +232,9 @@ def _unstable(
         match = int(_jaccard(overlap)[i].argmax())
         size, common = overlap[i].sum(), overlap[i, match]
         mean = f"; mean over {len(others)} columns {value:.2f}" if len(others) > 1 else ""
-        found = f"in obs[{column!r}] the best match, {others[column].categories[match]!r}, has {common} of {size} cells"
+        found = f"in obs[{column!r}] the best match, {others[column].categories[match]!r}, has {common} of the {size}"
         jaccard = f"(Jaccard index {best[worst, i]:.2f}){mean}; {expected:.2f} if labels are shuffled"
-        reason = f"{found} and {overlap[:, match].sum() - common} of other clusters {jaccard}"
+        reason = f"{found} cells and {overlap[:, match].sum() - common} of other clusters {jaccard}"
         yield clusters.names[i], "stability", "", value, expected, size - common, 1 - value, reason
 
 
