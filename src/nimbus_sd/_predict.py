@@ -90,7 +90,7 @@ def predict(
         model's rule, in all regions together and without sampling, from every pixel that the rule counts
         (``"compact"``: those in cells).
     tta
-        Average the eight views of the square's symmetry (slower). None does as the model's card says.
+        Average the eight views of the square's symmetry (slower). None follows the model's card.
     precision
         ``"float32"``, ``"bfloat16"`` or ``"auto"``, which is float32: no model's scores stay within 0.01 in bfloat16 so
         far.
@@ -191,15 +191,7 @@ def predict(
 
     made = engine.provenance(scorer, regions, given=normalization is not None)
     with WRITING:
-        adata = write_table(
-            sdata,
-            results,
-            channels=channels,
-            table_key=table_key,
-            key_added=key_added,
-            factors=factors,
-            provenance=made,
-        )
+        adata = write_table(sdata, results, table_key=table_key, key_added=key_added, factors=factors, provenance=made)
     sdata.images.update(maps)
     logger.info("added layers[%r]: scores of %d cells in %d channels", key_added, adata.n_obs, len(channels))
     return adata

@@ -24,10 +24,8 @@ _LONGEST = 200
 def check_table(adata: object) -> None:
     """Raise a TypeError, with what to do, if this is no AnnData: mostly it is the SpatialData that has one."""
     if not hasattr(adata, "layers"):
-        raise TypeError(
-            f"This works on a table of cells (AnnData) and was given {type(adata).__name__}. The table of a "
-            "SpatialData is sdata.tables['table']."
-        )
+        given = type(adata).__name__
+        raise TypeError(f"This needs a table of cells (AnnData) and was given {given}; pass sdata.tables['table'].")
 
 
 def check_writable(key_added: object) -> None:
@@ -35,15 +33,11 @@ def check_writable(key_added: object) -> None:
     if not isinstance(key_added, str):
         raise TypeError(f"`key_added` is {key_added!r}; it must be a text.")
     if not re.fullmatch(r"(?!__)[\w.-]+", key_added) or key_added in (".", "..", "_index"):
-        raise ValueError(
-            f"`key_added` is {key_added!r}, which cannot be written to disk: a name has letters, digits, '_', '-' and "
-            "'.' only, and does not start with '__'."
-        )
+        rule = "use letters, digits, '_', '-' and '.' only, and no '__' in front"
+        raise ValueError(f"`key_added` is {key_added!r}, which cannot be written to disk; {rule}.")
     if len(key_added.encode()) > _LONGEST:
-        raise ValueError(
-            f"`key_added` is {key_added[:40]!r} and so on, {len(key_added.encode())} bytes; at most {_LONGEST} can be "
-            "written to disk, where it becomes part of the names of files."
-        )
+        length = f"{len(key_added.encode())} bytes; at most {_LONGEST} can be written to disk"
+        raise ValueError(f"`key_added` is {key_added[:40]!r} and so on, {length}.")
 
 
 def layer(adata: AnnData, name: str) -> NDArray:
@@ -76,10 +70,8 @@ def truth_layer(adata: AnnData, name: str, *, likely: bool = True) -> NDArray:
     if labels.size:
         low, high = float(np.fmin.reduce(labels, axis=None)), float(np.fmax.reduce(labels, axis=None))
         if low < 0 or high > 1:
-            raise ValueError(
-                f"Layer {name!r} holds labels from {low:g} to {high:g}; they must be in [0, 1]: 1 positive, "
-                "0.75 likely positive, 0.5 undetermined, 0.25 likely negative, 0 negative, NaN not judged."
-            )
+            states = "1 positive, 0.75 likely so, 0.5 undetermined, 0.25 likely negative, 0 negative, NaN not judged"
+            raise ValueError(f"Layer {name!r} holds labels from {low:g} to {high:g}; they must be in [0, 1]: {states}.")
     if not judged(labels, likely=likely).any():
         hint = "" if likely else " without a doubt; `likely=True` also takes those labelled 0.25 and 0.75"
         raise ValueError(f"Layer {name!r} labels no cell as positive or negative{hint}: there is no truth to use.")
@@ -148,10 +140,8 @@ def clusters_of(adata: AnnData, groupby: str) -> pd.Categorical:
     else:
         if column.dropna().dtype.kind == "f":
             if (column.dropna() % 1 != 0).any():
-                raise ValueError(
-                    f"obs[{groupby!r}] holds numbers such as {column.dropna().iloc[0]:g}; it must hold the names of "
-                    "clusters."
-                )
+                example = column.dropna().iloc[0]
+                raise ValueError(f"obs[{groupby!r}] holds numbers such as {example:g}; it must hold names of clusters.")
             column = column.astype("Int64")
         clusters = pd.Categorical(column)
     if not len(clusters.categories):

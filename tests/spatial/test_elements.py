@@ -128,7 +128,7 @@ def test_score_maps_are_no_candidates(build, pixels, cells):
     ones = np.ones((1, 2), np.float32)
     results = [RegionResult(region, np.array([3]), ones, ones, np.array([4]), ones)]
     factors = pd.DataFrame({"factor": [1.0, 1.0]}, index=region.channels)
-    names = {"table_key": "table", "key_added": "other", "channels": region.channels}
+    names = {"table_key": "table", "key_added": "other"}
     write_table(sdata, results, factors=factors, provenance={}, **names)
     assert plain_images(sdata) == ["image"]
     assert pair_elements(sdata) == [("image", "cells")]

@@ -52,7 +52,7 @@ def write(sdata, results, table_key="table", key_added="nimbus", factor=1.0, fac
     if factors is None:
         regions = {result.region.labels_key: factor + 0.5 for result in results}
         factors = pd.DataFrame({**regions, "factor": factor}, index=channels)
-    names = {"channels": channels, "table_key": table_key, "key_added": key_added}
+    names = {"table_key": table_key, "key_added": key_added}
     return write_table(sdata, results, **names, factors=factors, provenance={"model": "m1", **provenance})
 
 

@@ -50,7 +50,7 @@ def pan_m_gold_standard(
     datasets
         Names of the data sets to read. None reads all.
     folder
-        A copy placed by hand: the downloaded zip, or the folder it was unpacked to. None goes by the hub.
+        A copy placed by hand: the downloaded zip, or the folder it was unpacked to. None takes that of the hub.
     pixel_size
         um per pixel of the images, for all or by name of the data set. None, or a data set not named, takes it from
         the files where they say it. The paper halved the images of all data sets, as if they were of 0.5 um.
@@ -128,7 +128,7 @@ def pan_m(
         Of the data set, such as ``"mibi_breast"``.
     folder
         A copy placed by hand: the downloaded zip (or the first of its parts), or the folder it was unpacked to. None
-        goes by the hub.
+        takes that of the hub.
     pixel_size
         um per pixel of the images. None takes it from the files where they say it.
     update

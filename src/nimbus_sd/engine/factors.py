@@ -194,10 +194,8 @@ def _check_range(factors: pd.DataFrame) -> None:
         regions = [str(key) for key in factors.columns[beyond.any()] if key != _FACTOR]
         stated = [f"{name!r} ({factor:.3g})" for name, factor in factors.loc[wrong, _FACTOR].items()]
         where = f", as measured in {listed(regions)}" if regions else ""
-        raise ValueError(
-            f"The normalisation factor of channel(s) {_first(stated)} is not between 1e-30 and 1e30{where}. "
-            "Rescale the image, pass other factors as `normalization`, or leave the channel out."
-        )
+        what = f"The normalisation factor of channel(s) {_first(stated)} is not between 1e-30 and 1e30{where}"
+        raise ValueError(f"{what}. Rescale the image, pass `normalization`, or leave the channel out.")
 
 
 def _concerns(counts: pd.DataFrame, card: Card) -> Iterator[str]:

@@ -57,7 +57,7 @@ def read_fovs(
     SpatialData
         For each field of view, an image ``<fov>`` and labels ``<fov>_labels``, both in a coordinate system ``<fov>`` in
         pixels of the image, and, where the pixel size is known, in ``<fov>_um``. A mask may be finer or coarser than
-        its image by a whole factor. In names, all but letters, digits, ``_``, ``-`` and ``.`` is replaced by ``_``.
+        its image by a whole factor. In names, any character but letters, digits, ``_``, ``-`` and ``.`` becomes ``_``.
 
     Raises
     ------

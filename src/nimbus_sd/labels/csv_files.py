@@ -36,7 +36,7 @@ def from_csv(adata: AnnData, path: str | Path, *, key_added: str = keys.GOLD, co
     adata
         Cells x channels, with region and instance id in ``obs``.
     path
-        The file. Its columns tell its form:
+        The file, whose form is recognised by its columns:
 
         - ``region``, ``instance_id``, ``channel``, ``label``: ours. A label is a number (1, 0.75, 0.5, 0.25, 0) or
           a word (positive, likely positive, undetermined, likely negative, negative); empty is not judged.

@@ -88,7 +88,7 @@ def draw_cells(
     channels: str | Sequence[str] | None = None,
     rng: int | np.random.Generator = 0,
 ) -> pd.DataFrame:
-    """Choose cells to judge by hand where that teaches most. They are for training only: hard cells, no fair sample.
+    """Choose the cells whose labels teach most. They are for training only: hard cells are no fair sample.
 
     In each channel and region, half are uncertain (score from 0.25 to 0.75), half disagree with their silver label
     (score on the other side of 0.5), drawn with a chance that grows with how uncertain they are or how far they are
@@ -107,7 +107,7 @@ def draw_cells(
     scores
         Layer of scores in [0, 1].
     silver
-        Layer of silver labels. None goes without.
+        Layer of silver labels. None uses none.
     channels
         Which ones; all with a score by default.
     rng

@@ -79,7 +79,7 @@ def consensus(adata: AnnData, layers: Sequence[str], *, key_added: str = keys.GO
     Returns
     -------
     DataFrame
-        The disputed cells, on which not all annotators see the same state: ``region``, ``instance_id``, ``channel``,
+        The disputed cells, of which not all annotators see the same state: ``region``, ``instance_id``, ``channel``,
         ``label`` (the consensus), and a column for each annotator. Sets ``layers[key_added]``.
 
     Examples

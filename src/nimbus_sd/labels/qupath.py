@@ -59,7 +59,7 @@ def to_qupath(
     sdata
         Images, labels and the table of their cells.
     folder
-        Where to write; it is made if it is not there.
+        Where to write; created if needed.
     layer
         Layer of labels to start from, as the paper did with silver ones. None leaves all cells without a class.
     regions

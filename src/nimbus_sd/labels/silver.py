@@ -13,10 +13,10 @@ import pandas as pd
 from anndata import AnnData
 from numpy.typing import NDArray
 
-from nimbus_sd import keys
 from nimbus_sd._table import as_list, at_or_above, check_table, check_writable, clusters_of, judged
 from nimbus_sd._table import layer as read_layer
 from nimbus_sd._text import as_number, as_text, columns_of, listed, read_texts
+from nimbus_sd.keys import INTEGRATED, SILVER
 from nimbus_sd.labels.layers import columns_of_channels
 from nimbus_sd.spatial import not_found
 
@@ -35,12 +35,7 @@ _LABELS = {
 
 
 def silver(
-    adata: AnnData,
-    matrix: Matrix,
-    *,
-    cell_type_key: str = "cell_type",
-    exclude: Names = (),
-    key_added: str = keys.SILVER,
+    adata: AnnData, matrix: Matrix, *, cell_type_key: str = "cell_type", exclude: Names = (), key_added: str = SILVER
 ) -> None:
     """Label each cell by its type: positive for what the type expresses (Rumberger et al., silver standard labels).
 
@@ -106,12 +101,7 @@ def silver(
 
 
 def silver_from_gates(
-    adata: AnnData,
-    gates: Gates,
-    *,
-    layer: str = keys.INTEGRATED,
-    exclude: Names = (),
-    key_added: str = keys.SILVER,
+    adata: AnnData, gates: Gates, *, layer: str = INTEGRATED, exclude: Names = (), key_added: str = SILVER
 ) -> None:
     """Label each cell by one or two gates for each marker, as the paper's Vectra data (Rumberger et al., Methods).
 

@@ -32,10 +32,8 @@ def fetch(*, update: bool = False) -> tuple[Path, str]:
     ``HF_ENDPOINT`` is read at each call; ``HF_HOME``, ``HF_HUB_CACHE`` and ``HF_HUB_OFFLINE`` when huggingface_hub is
     imported. Returns their path and version: ``"<file>@<commit>"``.
     """
-    instead = (
-        f"With a connection, download V1.pt from {_hub.endpoint()}/{REPOSITORY} and give model='/path/V1.pt'; "
-        "or use the bundled model='compact', which needs no download and is another model."
-    )
+    download = f"With a connection, download V1.pt from {_hub.endpoint()}/{REPOSITORY} and give model='/path/V1.pt'"
+    instead = f"{download}; or use model='compact', another model, which is bundled."
     hint = ("The published Nimbus weights", instead)
     path, commit = _pinned(REPOSITORY, "nimbus", "V<number>.pt", hint, update=update)
     return path, f"{path.name}@{commit}"

@@ -47,7 +47,7 @@ class Scorer:
         ``"float32"`` or ``"bfloat16"``, which is faster where the hardware supports it (elsewhere it warns) and rounds
         scores to about 0.01. ``"auto"`` is ``"float32"``.
     tta
-        Average the eight views of an image (flips, quarter turns). None does as the model's card says.
+        Average the eight views of an image (flips, quarter turns). None follows the model's card.
     batch_size
         How many images, i.e. channels x views, pass the network at once. None takes as many as fit in about an
         eighth of a CUDA device's memory, in 1 GiB on MPS, in 128 MiB on a CPU, where larger batches are slower.
@@ -153,10 +153,8 @@ class Scorer:
         """Let half as many images pass the network at once, from now on; say so the first time."""
         memory = f"the memory of {str(self.device)!r}"
         if size == 1:
-            image, advice = (
-                f"An image of {shape[0]} x {shape[1]} pixels",
-                "Pass a smaller `tile_size`, or another `device`.",
-            )
+            image = f"An image of {shape[0]} x {shape[1]} pixels"
+            advice = "Pass a smaller `tile_size`, or another `device`."
             raise MemoryError(f"{image} does not fit into {memory} together with what is there already. {advice}")
         if self._most == sys.maxsize:
             advice = "Pass a smaller `batch_size` to have it right from the start."

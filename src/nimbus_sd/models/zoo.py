@@ -54,7 +54,7 @@ def load(model: str | Path, *, update: bool = False) -> Model:
         - a path to ``<name>.pt``, a bare state dict in the layout of the published weights, as ``torch.save`` writes
           it since torch 1.6. It is read with the published card, its architecture taken from the shapes.
     update
-        Look up the latest version on the hub; else the version found at the first call is kept to. Weights of the hub
+        Look up the latest version on the hub; else the version found at the first call is used. Weights of the hub
         are compared with the sha256 that the hub stated, or that they had, at the first download.
 
     Returns

@@ -76,7 +76,7 @@ def composition(adata: AnnData, groupby: str, *, by: str | None = None, ax: Axes
 def som_stars(
     adata: AnnData, key: str = "flowsom_nimbus", *, channels: str | Sequence[str] | None = None, ax: Axes | None = None
 ) -> Axes:
-    """Show each node of a FlowSOM as a star: a wedge per marker, as long as the node's score in it is high.
+    """Show each node of a FlowSOM as a star: a wedge per marker, whose length shows the node's score.
 
     Parameters
     ----------

@@ -42,7 +42,7 @@ def curve(
     ----------
     table
         From :func:`nimbus_sd.metrics.roc_curve`, :func:`nimbus_sd.metrics.pr_curve`,
-        :func:`nimbus_sd.metrics.threshold_curve` or :func:`nimbus_sd.metrics.calibration_curve`, told by its columns.
+        :func:`nimbus_sd.metrics.threshold_curve` or :func:`nimbus_sd.metrics.calibration_curve`; its columns say which.
     metrics
         Columns of a table of thresholds. Of several channels only the last one is drawn.
     {ax}
@@ -96,7 +96,7 @@ def metrics(table: pd.DataFrame, *, metric: str = "f1", ax: Axes | None = None) 
         :func:`nimbus_sd.metrics.compare_baselines` (by how much the scores' F1 is above that of each baseline, one
         colour per rule; ``"oracle"`` is the best that a threshold can reach, since it knows the labels) or
         :func:`nimbus_sd.metrics.confounder_information` (as in Fig. 4d of Rumberger et al.; a short grey line marks the
-        95 % quantile of the null, and where there is no estimate, the reason stands in its row), told by its columns.
+        95 % quantile of the null, and where there is no estimate, the reason stands in its row); its columns say which.
     metric
         Column of a table of markers.
     {ax}

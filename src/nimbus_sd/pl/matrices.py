@@ -130,7 +130,7 @@ def merging(
     Returns
     -------
     Array of three Axes: the matrix before, ribbons, the matrix after. Ribbons lead from each row to where its cells
-    are, as wide there as they are many, in the colour of the metacluster; below 1 % of a cluster there is none.
+    are, their width there says how many, in the colour of the metacluster; below 1 % of a cluster there is none.
 
     Examples
     --------

@@ -193,10 +193,8 @@ def _markers(run: _Run) -> Iterator[str]:
         undecided = (scores >= _MIDDLE[0]) & (scores <= _MIDDLE[1])
         table[f"share undecided ({_MIDDLE[0]}-{_MIDDLE[1]})"] = undecided.sum() / scores.notna().sum()
     if run.stored:
-        called = (
-            "The calls are those stored in the table by tl.call_positive: cells at or above their channel's threshold "
-            "are positive; low and high are the threshold's 95 % interval."
-        )
+        called = "The calls are those stored in the table by tl.call_positive: cells from their channel's threshold on "
+        called += "are positive; low and high are the threshold's 95 % interval."
     factors = run.adata.varm.get(f"{source_of(run.adata, run.layer)}_normalization")
     if factors is not None and "factor" in factors:
         table["normalisation factor"] = factors["factor"]
@@ -245,24 +243,15 @@ def _evaluation(run: _Run) -> Iterator[str]:
     otsu = f", and of {title(keys.INTEGRATED)} at Otsu's threshold" if run.intensities else ""
     drawn = [(evaluation.metrics(table), f"F1 of {title(name)} at {run.rule}{otsu}.")]
     if run.scores:
-        curves = (
-            metrics.threshold_curve(adata, name, truth, average="pooled"),
-            metrics.calibration_curve(adata, name, truth),
-        )
-        texts = (
-            "What another threshold would give, all channels together.",
-            "Share of positive cells among those of about the same score, all channels together. On the dotted line a "
-            "score is that share.",
-        )
-        drawn += zip(map(evaluation.curve, curves), texts, strict=True)
+        cuts = evaluation.curve(metrics.threshold_curve(adata, name, truth, average="pooled"))
+        shares = evaluation.curve(metrics.calibration_curve(adata, name, truth))
+        text = "Share of positive cells by score, all channels together. On the dotted line a score is that share."
+        drawn += [(cuts, "What another threshold would give, all channels together."), (shares, text)]
     yield f'<div class="row">{"".join(picture(ax.figure, text) for ax, text in drawn)}</div>'
     if run.scores and run.intensities:
         baselines = metrics.compare_baselines(adata, truth, name, threshold=run.threshold, n_boot=_N_BOOT)
-        caption = (
-            f"F1 of the scores at {run.rule} minus that of thresholds on intensities, mean over channels, with 95 % "
-            f"intervals from {_N_BOOT} resamples."
-        )
-        yield picture(evaluation.metrics(baselines).figure, caption)
+        caption = f"F1 of the scores at {run.rule} minus that of thresholds on intensities, mean over channels"
+        yield picture(evaluation.metrics(baselines).figure, f"{caption}; 95 % intervals of {_N_BOOT} resamples.")
 
 
 def _examples(run: _Run, sdata: SpatialData, table_key: str, channels: Sequence[str]) -> Iterator[str]:

@@ -8,14 +8,4 @@ from nimbus_sd.simulate.segmentation import Segmentation, segment, truth
 from nimbus_sd.simulate.tissue import Tissue as Tissue
 from nimbus_sd.simulate.tissue import draw_tissue
 
-__all__ = [
-    "Detector",
-    "Marker",
-    "Segmentation",
-    "draw_tissue",
-    "expose",
-    "segment",
-    "simulate",
-    "stain",
-    "truth",
-]
+__all__ = ["Detector", "Marker", "Segmentation", "draw_tissue", "expose", "segment", "simulate", "stain", "truth"]

@@ -188,11 +188,7 @@ def _place(field: tuple[float, float], radius: float, density: float, rng: Gener
 
 
 def _paint(
-    shape: tuple[int, int],
-    pixel_size: float,
-    cells: tuple[NDArray, ...],
-    nucleus: float | None,
-    rng: Generator,
+    shape: tuple[int, int], pixel_size: float, cells: tuple[NDArray, ...], nucleus: float | None, rng: Generator
 ) -> tuple[Labels, Labels, Image, NDArray[np.bool_]]:
     """Give each pixel to the cell in which it lies deepest; the second deepest lies under it. Then draw nuclei."""
     centre, radii, stretch, direction = cells

@@ -172,10 +172,8 @@ def _partner(subject: str, element: object, kind: str, members: Mapping[str, lis
     if len(alone) == 1:
         return alone.pop()
     if not sharing:
-        raise ValueError(
-            f"No {kind} shares a coordinate system with {subject}, which is in {listed(systems)}; the {kind}s are in "
-            f"{listed(members) or '(none)'}. Set a transformation of both into one."
-        )
+        where = f"which is in {listed(systems)}; the {kind}s are in {listed(members) or '(none)'}"
+        raise ValueError(f"No {kind} shares a coordinate system with {subject}, {where}. Set one for both.")
     candidates = listed(sorted(alone or set().union(*sharing)))
     raise ValueError(
         f"Which {kind} belongs to {subject} is not clear: {candidates}. Name the pairs in `image_key` and `labels_key`."

@@ -55,7 +55,6 @@ def write_table(
     sdata: SpatialData,
     results: Sequence[RegionResult],
     *,
-    channels: Sequence[str],
     table_key: str,
     key_added: str,
     factors: pd.DataFrame,
@@ -70,8 +69,8 @@ def write_table(
 
     Parameters
     ----------
-    results, channels
-        One result for each region; names of the C channels.
+    results
+        One for each region.
     key_added
         Name of the layer of scores, and of the other entries below.
     factors
@@ -90,6 +89,7 @@ def write_table(
         - ``varm[f"{key_added}_normalization"]``: ``factors``.
         - ``uns[key_added]``: ``provenance``, the unit of the area, and ``wrote``: what of this table is from us.
     """
+    channels = results[0].region.channels
     check_keys(sdata, table_key, key_added, channels, [result.region for result in results])
     cells = {result.region.labels_key: result.region.cell_ids(result.ids) for result in results}
     if table_key in sdata.tables:

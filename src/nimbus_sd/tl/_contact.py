@@ -118,11 +118,9 @@ def _spill_over(
     doubtful = clusters.count(lit & (explained > _MOSTLY * signal))
     n_positive = clusters.count(positive)
     for i in np.flatnonzero((doubtful >= clusters.fewest) & (value > expected)):
-        reason = (
-            f"{doubtful[i]} of the {n_positive[i]} cells positive for {marker} owe more than half of its signal to "
-            f"positive neighbours in other clusters; {value[i]:.0%} of the cluster's signal, {expected:.0%} over all "
-            "clusters"
-        )
+        cells = f"{doubtful[i]} of the {n_positive[i]} cells positive for {marker} owe more than half of its signal to"
+        shares = f"{value[i]:.0%} of the cluster's signal, {expected:.0%} over all clusters"
+        reason = f"{cells} positive neighbours in other clusters; {shares}"
         concern = doubtful[i] / clusters.size[i]
         yield clusters.names[i], "spill_over", marker, value[i], expected, doubtful[i], concern, reason
 
@@ -141,9 +139,8 @@ def _dim(
     value = dim / np.maximum(n_positive, 1)
     expected = float(dim.sum() / max(n_positive.sum(), 1))
     for i in np.flatnonzero((dim >= clusters.fewest) & beyond_chance(value, expected, n_positive)):
-        reason = (
-            f"{dim[i]} of the {n_positive[i]} cells positive for {marker} are dim (below half of the way from the "
-            "median negative to the median positive cell) and touch hardly any positive cell: dim but real, or "
-            f"mistakes of the score; {value[i]:.0%} of the cluster's positive cells, {expected:.0%} over all clusters"
-        )
+        cells = f"{dim[i]} of the {n_positive[i]} cells positive for {marker} are dim (below half of the way from the"
+        dim_cells = f"{cells} median negative to the median positive cell) and touch hardly any positive cell"
+        shares = f"{value[i]:.0%} of the cluster's positive cells, {expected:.0%} over all clusters"
+        reason = f"{dim_cells}: dim but real, or mistakes of the score; {shares}"
         yield clusters.names[i], "dim", marker, value[i], expected, dim[i], dim[i] / clusters.size[i], reason

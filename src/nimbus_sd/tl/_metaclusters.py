@@ -100,7 +100,7 @@ class Metaclusters:
 
         ``clusters`` are names, each a metacluster of its own, or a mapping or Series from each cluster to its
         metacluster; whole numbers are taken as text. ``colors`` are those of metaclusters, as matplotlib knows them;
-        others get one each, always the same ones. Those named ``"ambiguous"`` and ``"unassigned"`` are grey.
+        the others get default ones, the same each time. Those named ``"ambiguous"`` and ``"unassigned"`` are grey.
         """
         if isinstance(clusters, Mapping | pd.Series):
             pairs = list(clusters.items())

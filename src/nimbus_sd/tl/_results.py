@@ -43,10 +43,8 @@ def check_key_added(adata: AnnData, key_added: str, tool: str, also: Sequence[tu
     for slot, name in places:
         # anndata 0.13 lists X among the layers, under the key None.
         if alike := [key for key in getattr(adata, slot) if key and key != name and key.lower() == name.lower()]:
-            raise ValueError(
-                f"`key_added` is {key_added!r}, but {slot} has {alike[0]!r}; choose another name, as a SpatialData "
-                "cannot be written with names that differ in upper and lower case only."
-            )
+            clash = f"`key_added` is {key_added!r}, but {slot} has {alike[0]!r}"
+            raise ValueError(f"{clash}; names that differ in upper and lower case only cannot be written to disk.")
     return earlier
 
 

@@ -96,10 +96,9 @@ def calibrate(
     positive = states[used] == 1
     fit = IsotonicRegression(y_min=0, y_max=1, out_of_bounds="clip")
     if not 0 < positive.sum() < positive.size or np.ptp(fit.fit(scores[used], positive).y_thresholds_) == 0:
-        raise ValueError(
-            f"Layer {layer!r} cannot be calibrated by region(s) {named}: it needs higher scores in positive than in "
-            f"negative cells; there are {positive.sum()} positive and {(~positive).sum()} negative ones."
-        )
+        cells = f"there are {positive.sum()} positive and {(~positive).sum()} negative ones"
+        what = f"Layer {layer!r} cannot be calibrated by region(s) {named}: it needs higher scores in positive cells"
+        raise ValueError(f"{what} than in negative ones; {cells}.")
     result = np.full(scores.shape, np.nan, np.float32)
     worse = []
     for i, name in enumerate(adata.var_names):
@@ -183,10 +182,8 @@ def adapt(
     fitted_key = f"{key_added}_fitted"
     earlier = check_key_added(adata, key_added, "adapt", [("obs", fitted_key)])
     if labels == keys.GOLD and regions is None:
-        raise ValueError(
-            f"`labels` is {labels!r}, the labels for evaluation: name the `regions` that may be used, to judge on the "
-            f"others, or put labels for training into layers[{keys.GOLD_TRAINING!r}]."
-        )
+        advice = f"name the `regions` that may be used, or put labels for training into layers[{keys.GOLD_TRAINING!r}]"
+        raise ValueError(f"`labels` is {labels!r}, the labels for evaluation: {advice}.")
     scores, states = _scores_and_labels(adata, layer, labels, likely, key_added)
     region, named = _regions(adata, regions, region_key)
     codes, inside = region.cat.codes.to_numpy(), region.isin(named).to_numpy()

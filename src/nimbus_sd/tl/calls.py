@@ -49,7 +49,7 @@ def call_positive(
     threshold
         A cell at or above it is positive. A number for all channels, a mapping or Series with one for each, or
         ``"auto"``: per channel the valley between two modes of the scores; else where two fitted beta distributions
-        cross; else 0.5. It stays within 0.1 to 0.9.
+        cross; else 0.5. It is kept between 0.1 and 0.9.
     key_added
         Name of the results.
     n_boot

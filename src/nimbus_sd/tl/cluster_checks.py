@@ -204,18 +204,14 @@ def _contradiction(
     for i, name in enumerate(clusters.names):
         if contradicts[i]:
             share = share_both[i]
-            reason = (
-                f"{both[i]} of {n[i]} cells ({share:.0%}) are positive for both {a} and {b}, which exclude each other; "
-                f"{overall:.0%} over all clusters"
-            )
+            positive = f"{both[i]} of {n[i]} cells ({share:.0%}) are positive for both {a} and {b}"
+            reason = f"{positive}, which exclude each other; {overall:.0%} over all clusters"
             yield name, "contradiction", f"{a}, {b}", share, overall, both[i], share, reason
         if mixes[i]:
             share, expected = share_rarer[i], by_chance[i]
-            reason = (
-                f"{only_a[i]} of {n[i]} cells are positive for {a} but not {b}, and {only_b[i]} the other way "
-                f"round: probably two types in one cluster; the rarer are {share:.0%}, and would be {expected:.0%} if "
-                "one marker said nothing about the other"
-            )
+            cells = f"{only_a[i]} of {n[i]} cells are positive for {a} but not {b}, and {only_b[i]} the other way round"
+            chance = f"the rarer are {share:.0%}, and would be {expected:.0%} if the markers were independent"
+            reason = f"{cells}: probably two types in one cluster; {chance}"
             yield name, "mixture", f"{a}, {b}", share, expected, rarer[i], share, reason
 
 
@@ -236,11 +232,9 @@ def _unstable(
         match = int(_jaccard(overlap)[i].argmax())
         size, common = overlap[i].sum(), overlap[i, match]
         mean = f"; mean over {len(others)} columns {value:.2f}" if len(others) > 1 else ""
-        reason = (
-            f"in obs[{column!r}] the best match, {others[column].categories[match]!r}, has {common} of the {size} "
-            f"cells and {overlap[:, match].sum() - common} of other clusters (Jaccard index {best[worst, i]:.2f})"
-            f"{mean}; {expected:.2f} if labels are shuffled"
-        )
+        found = f"in obs[{column!r}] the best match, {others[column].categories[match]!r}, has {common} of the {size}"
+        jaccard = f"(Jaccard index {best[worst, i]:.2f}){mean}; {expected:.2f} if labels are shuffled"
+        reason = f"{found} cells and {overlap[:, match].sum() - common} of other clusters {jaccard}"
         yield clusters.names[i], "stability", "", value, expected, size - common, 1 - value, reason
 
 

@@ -41,7 +41,7 @@ def flowsom(
     rng: int | np.random.Generator = 0,
     key_added: str = "flowsom_nimbus",
 ) -> None:
-    """Over-cluster cells by their scores with a self-organizing map, and join its nodes to metaclusters.
+    """Over-cluster cells by their scores with a self-organizing map, and merge its nodes into metaclusters.
 
     As in the paper (Methods), up to its merging by hand. Metaclusters are the nodes that hierarchical clustering
     (average linkage) of 90 % of the nodes, 100 times, keeps together (Van Gassen et al. 2015).

@@ -248,10 +248,8 @@ def _read_table(signatures: Signatures) -> tuple[pd.DataFrame, list[str]]:
     corner = as_text(table.index.name)
     table = table.set_axis(map(as_text, table.columns), axis=1).set_axis(map(as_text, table.index))
     if len(table) and (corner == _PARENT or list(table.index) == [str(i) for i in range(len(table))]):
-        raise ValueError(
-            f"A signature table has the types as its index (of a CSV file: the first column); this has "
-            f"{list(table.index)[:3]}. Use `table.set_index('type')` or `pd.read_csv(path, index_col=0)`."
-        )
+        rule = "A signature table has the types as its index (of a CSV file, the first column)"
+        raise ValueError(f"{rule}; this has {list(table.index)[:3]}. Use `table.set_index('type')`.")
     if _PARENT not in table.columns:
         raise ValueError(f"A signature table needs a column {_PARENT!r}; this has {list(table.columns)[:10]}.")
     problems = list(_name_problems(table))

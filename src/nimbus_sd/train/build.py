@@ -201,10 +201,8 @@ def _read_labels(
 ) -> tuple[AnnData, dict[str, Labels]]:
     """Read the labels of each region's cells; channels that the table lacks are not judged."""
     table = existing_table(sdata, table_key, [])
-    for_evaluation = (
-        "layers['gold'] is for evaluation, and nothing is trained on it. Labels of cells that may be trained on "
-        "belong into layers['gold_training'] (with NaN in the other cells); regions whose gold is left are tested."
-    )
+    for_evaluation = "layers['gold'] is for evaluation, and nothing is trained on it. Labels that may be trained on "
+    for_evaluation += "belong into layers['gold_training'], NaN in other cells; regions with gold are tested."
     if labels == keys.GOLD:
         raise ValueError(for_evaluation)
     if labels not in table.layers:
@@ -282,10 +280,9 @@ def assign_splits(
         splits = _drawn_splits(split, groups, taken | {groups[region]: "test" for region in evaluation})
     for region, name, where in ((region, *place) for region, places in in_store.items() for place in places.items()):
         if name != splits[region]:
-            raise ValueError(
-                f"Region {region!r} would be for {splits[region]}, but it has pixels, or a value of `Split.by`, of "
-                f"{where}, which is for {name} in this store. Put it there too, leave it out, or use another store."
-            )
+            shared = f"it has pixels, or a value of `Split.by`, of {where}, which is for {name} in this store"
+            advice = "Put it there too, leave it out, or use another store."
+            raise ValueError(f"Region {region!r} would be for {splits[region]}, but {shared}. {advice}")
     return splits
 
 
@@ -303,12 +300,10 @@ def _drawn_splits(split: Split, groups: Mapping[str, str], taken: Mapping[str, s
     )
     n_train = 0 if "train" in places else 1
     if len(free) < n_train + n_validation + n_test:
-        raise ValueError(
-            f"Of {n} independent groups of regions (by image, or by `Split.by`), {len(taken)} have their split already "
-            f"(drawn for evaluation, with gold, or as in this store). Of the others, {n_train} is needed for training, "
-            f"{n_validation} for validation and {n_test} for testing. Add regions, name those of each split with a "
-            "mapping, or put labels that may be trained on into layers['gold_training']."
-        )
+        known = f"Of {n} independent groups of regions (by image or `Split.by`), {len(taken)} have their split already"
+        needed = f"{n_train} for training, {n_validation} for validation, {n_test} for testing"
+        advice = "Add regions, name those of each split in a mapping, or label into layers['gold_training']."
+        raise ValueError(f"{known} (evaluation, or as in this store); of the others is needed: {needed}. {advice}")
     order = ["test"] * n_test + ["validation"] * n_validation + ["train"] * len(free)
     place = {**taken, **dict(zip(free, order, strict=False))}
     return {region: place[group] for region, group in groups.items()}

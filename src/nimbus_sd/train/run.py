@@ -91,10 +91,8 @@ def fit(
         total: Any = fabric.all_reduce(torch.from_numpy(counts), reduce_op="sum")
         f1 = mean_f1(figures(total.cpu().numpy(), store))
         if isnan(f1):
-            raise FloatingPointError(
-                f"After step {step} no cell for validation that is labelled positive has a finite score. {_KEPT}. "
-                "Train with a smaller learning rate, in another folder."
-            )
+            what = f"After step {step} no cell for validation that is labelled positive has a finite score"
+            raise FloatingPointError(f"{what}. {_KEPT}. Train with a smaller learning rate, in another folder.")
         if f1 > best:
             best, best_step = f1, step
             if is_main:
@@ -134,10 +132,9 @@ def fit(
             # Before any weight is changed.
             batch_tiles = [(store.regions[n], window, channel) for n, window, channel in tiles[order(step)]]
             names = [f"{r.data_set}/{r.region}/{r.channels[c]}, window {window}" for r, window, c in batch_tiles]
-            raise FloatingPointError(
-                f"The loss of step {step + 1} is {float(loss.detach()):g}, the norm of its gradient {float(norm):g}. "
-                f"{_KEPT}. Train with a smaller learning rate, or look at these tiles: {'; '.join(names)}."
-            )
+            what = f"The loss of step {step + 1} is {float(loss.detach()):g}, the norm of its gradient {float(norm):g}"
+            advice = f"Train with a smaller learning rate, or look at these tiles: {'; '.join(names)}."
+            raise FloatingPointError(f"{what}. {_KEPT}. {advice}")
         for group in optimizer.param_groups:
             group["lr"] = rate
         optimizer.step()

@@ -170,10 +170,8 @@ def fine_tune(
     recipe = Recipe.fine_tune() if recipe is None else recipe
     if not len(store.tiles(TEST)):
         held_out = sorted(region.region for region in store.regions if region.split == TEST)
-        raise ValueError(
-            f"No cell is judged in the held-out regions {held_out} of {store.path}, to say whether fine-tuning helped. "
-            "Label cells of them, or build the store with labelled regions for 'test' in `split`."
-        )
+        what = f"No cell is judged in the held-out regions {held_out} of {store.path}, to say if fine-tuning helped"
+        raise ValueError(f"{what}. Label cells of them, or build the store with labelled regions for 'test'.")
     run: Any = {"accelerator": accelerator, "devices": devices, "precision": precision, "progress": progress}
     text = description or f"{start.card.name}, fine-tuned by nimbus_sd."
     path = train(store, folder, recipe=recipe, model=model, license=license, description=text, rng=rng, **run)
@@ -239,18 +237,15 @@ def _check(store: Store, start: Model) -> None:
             built = f"The store {store.path} was built for a {name} of {stored!r}"
             raise ValueError(f"{built}, and model {start.card.name!r} takes {needed!r}; build one with it as `model`.")
     if size % stride or size < 2 * stride:
-        raise ValueError(
-            f"The store's tiles are {size} pixels wide; this network takes multiples of {stride} of at least "
-            f"{2 * stride}. Build the store with another `tile_size`, or change the recipe's depth or patch."
-        )
+        rule = f"this network takes multiples of {stride} of at least {2 * stride}"
+        advice = "Build the store with another `tile_size`, or change the recipe's depth or patch."
+        raise ValueError(f"The store's tiles are {size} pixels wide; {rule}. {advice}")
     for split in (TRAIN, VALIDATION):
         n_judged, n_positive = content.loc[content["split"] == split, ["judged", "positive"]].sum()
         if not n_positive:
             what, regions = "positive" if n_judged else "judged", content.groupby("split")["region"].nunique().to_dict()
-            raise ValueError(
-                f"The store {store.path} has no {what} cell in a region for {split}; there are regions for {regions}. "
-                "Add a data set, or build it with another `split`."
-            )
+            lacking = f"The store {store.path} has no {what} cell in a region for {split}"
+            raise ValueError(f"{lacking}; there are regions for {regions}. Add a data set, or use another `split`.")
 
 
 def _describe_labels(store: Store) -> str:
