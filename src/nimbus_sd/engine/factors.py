@@ -47,7 +47,7 @@ def find_factors(
             warn(concern)
         return table
     groups = channels_in_work(_histogram(card, [region.dtype for region in regions]), len(regions[0].channels))
-    per_group = sum(1 for region, side in _to_read(regions, card) for _ in _blocks(region, side or 1))
+    per_group = sum(1 for region, side in _to_read(regions, card) for _ in _blocks(region, side))
     with tqdm(total=per_group * len(groups), desc="Normalisation", unit="block", disable=not progress) as bar:
         parts = [_measure(regions, card, group, bad, bar) for group in groups]
     levels, counts = (pd.concat(tables) for tables in zip(*parts, strict=True))
@@ -129,7 +129,7 @@ def _measure(
         histograms = {i: _histogram(card, dtypes if pooling else [region.dtype]) for i in group}
         bad_here = BadPixels() if region.image_key in counted else bad
         counted.add(region.image_key)
-        for rows, cols in _blocks(region, side or 1):
+        for rows, cols in _blocks(region, side):
             _count(region, rows, cols, side, histograms, bad_here)
             bar.update()
         key = region.labels_key if side else region.image_key
@@ -169,14 +169,19 @@ def _count(
             histograms[i].add(channel, zeros=inside is not None)
 
 
-def _blocks(region: Region, side: int = 1) -> Iterator[tuple[slice, slice]]:
-    """Cut a region's image into windows to read, each at most ``_BLOCK`` image pixels wide and whole squares."""
+def _blocks(region: Region, side: int = 0) -> Iterator[tuple[slice, slice]]:
+    """Cut a region's image into windows to read, each at most ``_BLOCK`` image pixels wide and whole squares.
+
+    Where squares of cells count, windows that no labels reach into are left out.
+    """
     (height, width), repeat = region.image_shape, region.image_repeat
-    block = max(_BLOCK // side, 1) * side
+    block = max(_BLOCK // max(side, 1), 1) * max(side, 1)
     for top in range(0, height, block):
         for left in range(0, width, block):
             bottom, right = min(top + block, height), min(left + block, width)
-            yield slice(top * repeat, bottom * repeat), slice(left * repeat, right * repeat)
+            window = slice(top * repeat, bottom * repeat), slice(left * repeat, right * repeat)
+            if not side or region.reaches(*window):
+                yield window
 
 
 def _read(region: Region, channels: list[int], rows: slice, cols: slice) -> Iterator[tuple[list[int], NDArray]]:

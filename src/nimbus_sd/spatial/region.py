@@ -78,16 +78,23 @@ class Region:
         height, width = self._image.shape[1:]
         return height, width
 
+    def reaches(self, rows: slice, cols: slice) -> bool:
+        """Whether the labels, or the cells that they grow to, reach into a window of the common grid."""
+        margin = self.grow / self.pixel_size
+        spans = zip((rows, cols), self._extent, strict=True)
+        return all(axis.start < stop + margin and start - margin < axis.stop for axis, (start, stop) in spans)
+
     def overlaps(self, other: Region) -> bool:
         """Whether the labels of two regions of one image cover a common part of it."""
-        ours, theirs = self._extent, other._extent
-        return all(a[0] < b[1] and b[0] < a[1] for a, b in zip(ours, theirs, strict=True))
+        spans = [(a / self.image_repeat, b / self.image_repeat) for a, b in self._extent]
+        others = [(a / other.image_repeat, b / other.image_repeat) for a, b in other._extent]
+        return all(a[0] < b[1] and b[0] < a[1] for a, b in zip(spans, others, strict=True))
 
     @property
-    def _extent(self) -> list[tuple[float, float]]:
-        """Where the labels begin and end, in pixels of the image."""
+    def _extent(self) -> list[tuple[int, int]]:
+        """Where the labels begin and end, in rows and columns of the common grid."""
         spans = zip(self.labels_origin, self._labels.shape, strict=True)
-        return [(a / self.image_repeat, (a + n * self.labels_repeat) / self.image_repeat) for a, n in spans]
+        return [(start, start + n * self.labels_repeat) for start, n in spans]
 
     @property
     def transformations(self) -> dict[str, BaseTransformation]:
