@@ -2,7 +2,6 @@
 
 import sys
 
-import anndata
 import numpy as np
 import pytest
 from scipy.spatial.distance import cdist
@@ -70,12 +69,10 @@ def test_missing_scores_get_no_cluster(typed_table):
     assert "CD8" not in adata.uns["flowsom_nimbus"]["channels"] and adata.uns["flowsom_nimbus"]["counts"].sum() == 258
 
 
-@pytest.mark.parametrize("kind", ["h5ad", "zarr"])
-def test_new_cells_on_a_map_read_from_disk(typed_table, kind, tmp_path):
+def test_new_cells_on_a_map_read_from_disk(typed_table, from_disk):
     adata, same = typed_table(), typed_table()
     flowsom(adata, **SMALL)
-    getattr(adata, f"write_{kind}")(tmp_path / "table")
-    reference = getattr(anndata, f"read_{kind}")(tmp_path / "table")
+    reference = from_disk(adata)
     map_to_som(same, reference, key_added="mapped")
     for end in ("", "_node"):
         assert same.obs[f"mapped{end}"].equals(adata.obs[f"flowsom_nimbus{end}"].rename(f"mapped{end}"))
@@ -127,7 +124,7 @@ def test_wrong_arguments(typed_table, given, message):
     adata = typed_table()
     adata.layers["constant"] = np.full(adata.shape, 0.5)
     with pytest.raises(ValueError, match=message):
-        flowsom(adata, **{**SMALL, **given})
+        flowsom(adata, **SMALL | given)
     assert not adata.uns
 
 
