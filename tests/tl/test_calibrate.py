@@ -98,6 +98,13 @@ def test_labels_move_the_line_of_their_marker_and_of_no_other(no_warning):
     assert lines.loc["CD20", ["slope", "offset"]].to_list() == [1, 0] and np.isnan(lines.loc["CD20", "f1_after"])
     adapt(adata)
     assert adata.layers["nimbus_adapted"].tobytes() == after.tobytes()
+    # Labels of other regions do not count.
+    inside = (adata.obs["region"] == "a").to_numpy()
+    adapt(adata, labels="gold", regions="a", key_added="some")
+    adata.layers["gold"][~inside] = 1
+    adapt(adata, labels="gold", regions="a", key_added="same")
+    assert adata.layers["same"].tobytes() == adata.layers["some"].tobytes() and adata.uns["some"]["regions"] == ["a"]
+    np.testing.assert_array_equal(adata.obs["some_fitted"], inside & np.isfinite(adata.layers["nimbus"]).any(axis=1))
 
 
 def test_it_is_the_most_probable_line():
@@ -169,16 +176,6 @@ def test_labels_that_are_undetermined_or_too_few():
     training[:3, 0] = 0
     with pytest.warns(UserWarning, match=rf"'CD3' \(too few labels: 0 positive, 3 negative\), {one_class}"):
         adapt(adata)
-
-
-def test_labels_of_other_regions_do_not_count():
-    first, second = (table(shift=(1, 1, 1)) for _ in range(2))
-    second.layers["gold"][(second.obs["region"] != "a").to_numpy()] = 1
-    for adata in (first, second):
-        adapt(adata, labels="gold", regions="a", key_added="fitted")
-    assert first.layers["fitted"].tobytes() == second.layers["fitted"].tobytes()
-    assert first.uns["fitted"]["regions"] == ["a"]
-    np.testing.assert_array_equal(first.obs["fitted_fitted"], first.obs["region"] == "a")
 
 
 def test_metrics_say_when_they_are_asked_about_the_cells_used(from_disk, no_warning):

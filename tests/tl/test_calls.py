@@ -17,7 +17,7 @@ RANGES = {
 }
 
 
-def table(n=400, channels=("CD3", "CD8", "CD20"), ranges=RANGES):
+def table(n=400, channels=("CD3", "CD8", "CD20")):
     """Clear scores, and images like those of the training."""
     rng = np.random.default_rng(0)
     shape = n, len(channels)
@@ -30,7 +30,7 @@ def table(n=400, channels=("CD3", "CD8", "CD20"), ranges=RANGES):
         var=pd.DataFrame(index=list(channels)),
         layers={"nimbus": scores, "integrated_expression": expression},
         varm={"nimbus_normalization": pd.DataFrame({"factor": [100.0] * len(channels)}, index=list(channels))},
-        uns={"nimbus": {"model": "compact"} | ({"ranges": ranges} if ranges else {})},
+        uns={"nimbus": {"model": "compact", "ranges": RANGES}},
     )
 
 
@@ -167,6 +167,19 @@ def test_what_is_not_allowed_changes_nothing(settings, error, message):
 
 
 @pytest.mark.filterwarnings("ignore")
+def test_a_table_with_calls_takes_further_channels(tissue, make_sdata, small, tmp_path):
+    sdata = make_sdata(*tissue((60, 60), 2, seed=1))
+    settings = {"model": small, "tta": False, "pixel_size": 0.5, "progress": False}
+    call_positive(ns.predict(sdata, channels=["DAPI"], **settings))
+    adata = ns.predict(sdata, channels=["CD3"], **settings)
+    assert np.isnan(adata.varm["positive"].loc["CD3", "threshold"]) and pd.isna(adata.var.loc["CD3", "positive_flag"])
+    sdata.write(tmp_path / "one.zarr")
+    back = read_zarr(tmp_path / "one.zarr").tables["table"]
+    call_positive(back)
+    assert np.isfinite(back.varm["positive"].loc["CD3", "threshold"])
+
+
+@pytest.mark.filterwarnings("ignore")
 def test_results_survive_the_disk(from_disk):
     adata = table()
     adata.layers["nimbus"][:, 0] = NAN
@@ -177,18 +190,3 @@ def test_results_survive_the_disk(from_disk):
         pd.testing.assert_frame_equal(back.varm["positive"], adata.varm["positive"])
         assert back.var["positive_flag"].to_list() == adata.var["positive_flag"].to_list()
         call_positive(back, threshold="auto", n_boot=10)
-
-
-@pytest.mark.filterwarnings("ignore")
-def test_a_table_with_calls_takes_further_channels_and_can_be_stored(tissue, make_sdata, small, tmp_path):
-    image, labels = tissue((60, 60), 2, seed=1)
-    sdata = make_sdata(image, labels)
-    settings = {"model": small, "tta": False, "pixel_size": 0.5, "progress": False}
-    call_positive(ns.predict(sdata, channels=["DAPI"], **settings))
-    adata = ns.predict(sdata, channels=["CD3"], **settings)
-    assert np.isnan(adata.varm["positive"].loc["CD3", "threshold"]) and pd.isna(adata.var.loc["CD3", "positive_flag"])
-    sdata.write(tmp_path / "one.zarr")
-    back = read_zarr(tmp_path / "one.zarr").tables["table"]
-    call_positive(back)
-    assert np.isfinite(back.varm["positive"].loc["CD3", "threshold"])
-
