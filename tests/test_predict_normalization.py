@@ -137,3 +137,4 @@ def test_warnings_point_at_the_callers_line(arrays, make_sdata, small):
     # What was warned of: a region without a cell has no rows, a factor of 0 gives no scores, all else is there.
     assert set(adata.obs["region"]) == {"a_cells"} and np.isfinite(adata.layers["integrated_expression"]).all()
     assert np.isnan(adata[:, "DAPI"].layers["nimbus"]).all() and np.isfinite(adata[:, "CD20"].layers["nimbus"]).all()
+    assert np.isnan(adata.varm["nimbus_normalization"].loc["DAPI", "factor"])
