@@ -6,6 +6,8 @@ import numpy as np
 import pytest
 from benchmark_module import module
 
+from nimbus_sd.simulate import Marker
+
 simulated = module("simulated", "tools/compact")
 
 
@@ -56,3 +58,14 @@ def test_regions_share_their_normalisation(monkeypatch):
     regions = []
     monkeypatch.setattr(simulated, "level_factor", lambda images, *_: regions.append(len(images)) or 1.0)
     assert len(drawn(3, 64, regions=3)) == 12 and regions == [3, 3, 3, 3]
+
+
+def test_what_glows_in_cells_glows_between_them():
+    def backgrounds(prevalence: float, unspecific: float) -> list[float]:
+        rng, marker = np.random.default_rng(0), Marker("membrane", prevalence, unspecific=unspecific)
+        return [d.background for d in (simulated.draw_detector(rng, marker) for _ in range(300)) if not d.counting]
+
+    assert min(backgrounds(0.3, 0.0)) < 0.02 and min(backgrounds(0.3, 0.5)) >= 0.1
+    # No cell positive: hardly any contrast. All: plain contrast.
+    assert min(backgrounds(0.0, 0.5)) >= 0.4
+    assert max(backgrounds(0.3, 0.0)) > 0.5 and max(backgrounds(1.0, 0.0)) <= 0.3
