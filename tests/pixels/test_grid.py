@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from scipy import ndimage
 from skimage.segmentation import find_boundaries
 
-from nimbus_sd.pixels import Grid, interior, resize_image, resize_labels, tiles
+from nimbus_sd.pixels import Grid, interior, resize_image, tiles
 
 SCALES = ["0.29", "0.38", "0.5", "0.65", "1", "1.7", "2", "4.3"]
 shapes = st.tuples(st.integers(1, 400), st.integers(1, 400))
@@ -55,14 +55,6 @@ def test_image_ranges_partition_the_image_and_agree_with_the_index(n, scale, sid
     assert end == n
 
 
-@pytest.mark.parametrize("n", [1, 2, 3, 7, 17, 32])
-def test_mirroring_is_numpys_reflect(n):
-    grid = Grid((n, n), 1.0, 16)
-    padded = grid.padded_shape[0]
-    np.testing.assert_array_equal(grid.mirrored(0, padded, 0), np.pad(np.arange(n), (0, padded - n), mode="reflect"))
-    np.testing.assert_array_equal(grid.mirrored(16, padded, 0), grid.mirrored(0, padded, 0)[16:])
-
-
 @no_deadline
 @given(st.integers(1, 40), st.integers(1, 40), st.integers(0, 2**32 - 1), st.integers(1, 5))
 def test_interior_is_what_skimage_leaves(height, width, seed, coarseness):
@@ -87,21 +79,6 @@ def test_bilinear_at_any_size(scale, shape):
     assert resized.dtype == np.float32 and (image == before).all()
     # Neighbours differ by up to 1, and the weight is rounded to float32.
     np.testing.assert_allclose(resized[0], expected, atol=1e-6)
-
-
-@pytest.mark.parametrize("scale", [0.38, 0.5, 1.7])
-def test_a_window_gives_what_the_whole_gives(scale):
-    rng = np.random.default_rng(3)
-    image, mask = rng.random((2, 203, 157), dtype=np.float32), rng.random((203, 157)) < 0.5
-    grid = Grid((203, 157), scale, 16)
-    whole = everything(grid)
-    part = whole[0][17:40], whole[1][5:29]
-    origin = tuple(max(int(i[0] / scale) - 3, 0) for i in part)
-    window = tuple(slice(start, int(i[-1] / scale) + 6) for start, i in zip(origin, part, strict=True))
-    image_part = resize_image(image[:, *window], grid, part, origin)
-    np.testing.assert_array_equal(image_part, resize_image(image, grid, whole, (0, 0))[:, 17:40, 5:29])
-    mask_part = resize_labels(mask[window], grid, part, origin)
-    np.testing.assert_array_equal(mask_part, resize_labels(mask, grid, whole, (0, 0))[17:40, 5:29])
 
 
 @no_deadline

@@ -73,11 +73,7 @@ def shown(strength: Augmentation, step: int = 0, seed: int = 0) -> Batch:
     return Augment(strength, seed, SIDE)(blocks(), step)
 
 
-@pytest.mark.parametrize(
-    "elastic, rotation, scale",
-    [(0, 0, 0), (3, 0, 0), (0, 180, 0), (0, 0, 0.3), (2, 180, 0.2)],
-    ids=["squares", "elastic", "rotation", "scale", "all"],
-)
+@pytest.mark.parametrize("elastic, rotation, scale", [(3, 0, 0), (0, 180, 0), (0, 0, 0.3), (2, 180, 0.2)])
 def test_image_interior_and_cells_move_together(elastic, rotation, scale):
     batch, changed = shown(replace(EXACT, elastic=elastic, rotation=rotation, scale=scale)), 0
     for tile in range(len(batch.inputs)):
