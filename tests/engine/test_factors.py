@@ -116,7 +116,6 @@ def test_otsu_lies_between_dim_and_bright_cells_of_all_regions(regions, no_warni
     table = measured(regions(*(f[0] for f in fovs), labels=[f[1] for f in fovs]), OTSU)
     assert list(table.columns) == ["fov0_cells", "fov1_cells", "fov2_cells", "factor"]
     assert table["factor"].to_numpy() == pytest.approx([5 * 550, 5 * 275], rel=0.05)
-    # A region on its own.
     alone = measured(regions(fovs[2][0], labels=[fovs[2][1]]), OTSU)
     assert alone["factor"].to_numpy() == pytest.approx(table["fov2_cells"].to_numpy(), rel=1e-9)
 

@@ -8,7 +8,7 @@ import tifffile
 from spatialdata import read_zarr
 from spatialdata.transformations import get_transformation
 
-from nimbus_sd.io import find_fovs, read_fovs
+from nimbus_sd.io import read_fovs
 from nimbus_sd.spatial import find_regions
 
 ALL = slice(None)
@@ -97,6 +97,7 @@ def test_pixels_that_are_not_square_and_paths_that_are_none(tmp_path, monkeypatc
 
 def test_missing_masks_and_paths(folders):
     assert not read_fovs(str(folders / "images")).labels
+    assert list(read_fovs(folders / "images" / "fov10").images) == ["fov10"]
     save(folders / "masks" / "fov1_whole_cell.tiff", LABELS[:-1])
     with pytest.raises(ValueError, match=r"fov1 is 40 x 60 pixels .*fov1_whole_cell\.tiff 39 x 60"):
         read_fovs(folders / "images", folders / "masks")
@@ -131,15 +132,6 @@ def test_names_become_valid_and_must_not_clash(tmp_path):
     for name in ("slide_um", "___"):
         with pytest.raises(ValueError, match=f"cannot be named '{name}'"):
             read_fovs(save(tmp_path / name / f"{name}.tif", IMAGE))
-
-
-def test_files_and_folders_that_are_fields_of_view(tmp_path):
-    save(tmp_path / "b.ome.tif", IMAGE)
-    save(tmp_path / "a.tiff", IMAGE)
-    assert find_fovs(tmp_path) == {"a": tmp_path / "a.tiff", "b": tmp_path / "b.ome.tif"}
-    assert find_fovs(tmp_path / "b.ome.tif") == {"b": tmp_path / "b.ome.tif"}
-    save(tmp_path / "fov" / "CD3.tiff", IMAGE[0])
-    assert find_fovs(tmp_path / "fov") == {"fov": tmp_path / "fov"}
 
 
 @pytest.mark.parametrize(

@@ -91,8 +91,7 @@ def test_image_interior_and_cells_move_together(elastic, rotation, scale):
 
 
 def test_squares_are_exact_and_all_eight_are_drawn():
-    batches = [shown(EXACT, step) for step in range(12)]
-    for batch in batches:
+    for batch in (batches := [shown(EXACT, step) for step in range(12)]):
         torch.testing.assert_close(batch.inputs[:, 0], batch.cells / 100)
     assert len({(tile - tile.min()).numpy().tobytes() for batch in batches for tile in batch.cells}) == 8
 
