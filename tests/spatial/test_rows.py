@@ -9,7 +9,7 @@ from anndata import AnnData
 from scipy import sparse
 from spatialdata.models import TableModel
 
-from nimbus_sd.spatial import check_keys, find_regions, matched, new_table, rows_of
+from nimbus_sd.spatial import check_keys, dense, find_regions, matched, new_table, rows_of
 from nimbus_sd.spatial.rows import is_extendable
 
 
@@ -23,6 +23,16 @@ def test_rows_of_a_labels_element():
     table.obs["instance_id"] = [1.5, 2.0, 3.0]
     with pytest.raises(ValueError, match=r"obs\['instance_id'\] must hold the labels of 'a' as whole"):
         rows_of(table, "a")
+
+
+def test_dense_is_a_writable_float_copy():
+    values = np.arange(4.0).reshape(2, 2)
+    for given in (values, values.astype(int), sparse.csr_matrix(values), pd.DataFrame(values)):
+        copy = dense(given, (2, 2))
+        np.testing.assert_array_equal(copy, values)
+        copy[0, 0] = np.nan
+    assert values[0, 0] == 0 and dense(values.astype(int), (2, 2)).dtype == np.float32
+    assert np.isnan(dense(None, (3, 2))).all()
 
 
 @pytest.fixture
