@@ -121,7 +121,7 @@ def test_a_second_call_replaces_the_map(tissue, make_sdata, deep, small):
 
 @pytest.mark.parametrize(
     "kind, name, settings",
-    [("labels", "fov_seg", {}), ("images", "FOV_Seg", {}), ("table", "fov_seg", {"table_key": "fov_seg"})],
+    [("labels", "fov_Seg", {}), ("images", "FOV_seg", {}), ("table", "fov_Seg", {"table_key": "fov_Seg"})],
 )
 def test_names_that_are_taken_are_found_before_the_work(tissue, make_sdata, small, kind, name, settings):
     image, labels = tissue((60, 60), 2)
@@ -131,7 +131,7 @@ def test_names_that_are_taken_are_found_before_the_work(tissue, make_sdata, smal
     )
     before = [(key, id(element)) for _, key, element in sdata.gen_elements()]
     with pytest.raises(ValueError, match=f"There is an element '{name}' already"):
-        predict(sdata, small, "fov", "fov_cells", key_added="seg", **settings)
+        predict(sdata, small, "fov", "fov_cells", key_added="Seg", **settings)
     assert [(key, id(element)) for _, key, element in sdata.gen_elements()] == before
 
 
