@@ -118,6 +118,9 @@ def test_otsu_of_few_values():
     assert np.isnan(counted(zeros, zeros=True).otsu())
     # One bright value among zeros: half-way.
     assert counted(zeros, np.array([8], np.uint8), zeros=True).otsu() == 4
+    joined = counted(bright := np.array([40, 41, 60, 61], np.uint8))
+    joined.update(counted(zeros, zeros=True))
+    assert joined.otsu() == counted(zeros, bright, zeros=True).otsu() < 40 < counted(bright).otsu()
     assert 0 < counted(np.full(9, 8, np.uint8), zeros=True).otsu() <= 8
 
 
