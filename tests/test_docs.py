@@ -122,13 +122,6 @@ def test_every_public_name_is_in_the_api(room):
         assert re.search(rf"^   {name}$|`{name}`|\.{name}$", page, re.MULTILINE), name
 
 
-def test_functions_of_labels_and_clusters_are_in_their_pages():
-    clusters = {*ns.tl.__all__} - {"adapt", "calibrate", "call_positive"}
-    for page, names in (("labels", ns.labels.__all__), ("clustering", clusters)):
-        text = read(f"docs/{page}.md")
-        assert not [name for name in names if not re.search(rf"\w\.{name}\b|`{name}`", text)]
-
-
 def test_pictures_and_files_named_in_the_readme_exist():
     named = re.findall(r"\]\((?!https?:)([^)#]+)\)|`((?:docs|tutorials|benchmarks)/[\w./]*\w)`", read("README.md"))
     paths = [path for pair in named for path in pair if path and not path.startswith("docs/_build")]

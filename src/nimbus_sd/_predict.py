@@ -92,8 +92,7 @@ def predict(
     tta
         Average the eight views of the square's symmetry (slower). None follows the model's card.
     precision
-        ``"float32"``, ``"bfloat16"`` or ``"auto"``, which is float32: no model's scores stay within 0.01 in bfloat16 so
-        far.
+        ``"float32"``, ``"bfloat16"`` or ``"auto"``: float32 so far, as bfloat16 changes scores by over 0.01.
     tile_size
         Side of a tile's core in model pixels. Scores do not depend on it.
     batch_size
@@ -104,12 +103,12 @@ def predict(
     device
         ``"auto"`` or a torch device; with a client, that of the workers.
     checkpoint
-        A folder where finished tiles are kept. After any kind of stop the same call goes on from there, and ends in
-        the same bytes. It may be deleted afterwards.
+        A folder where finished tiles are kept. Repeating an interrupted call resumes there and gives bit-identical
+        results. It may be deleted afterwards.
     client
-        A :class:`distributed.Client` whose workers compute the tiles, one at a time on each device. None takes the
-        active one; without one, all is done here. Images and labels should lie in a Zarr store that all workers reach:
-        those in memory travel to each of them.
+        A :class:`distributed.Client` whose workers compute the tiles, one at a time on each device. None uses the
+        active one, or works on this machine if there is none. Images and labels should lie in a Zarr
+        store that all workers reach: those in memory travel to each of them.
     progress
         Show progress bars.
 

@@ -75,11 +75,10 @@ def test_whole_numbers_are_labels(tmp_path, dtype):
     np.testing.assert_array_equal(mask, LABELS)
 
 
-@pytest.mark.parametrize("planar", ["contig", "separate"])
-def test_qupath_rgb_masks(tmp_path, planar):
-    rgb = np.stack([LABELS >> 16, LABELS >> 8 & 255, LABELS & 255]).astype(np.uint8)
-    array = rgb if planar == "separate" else np.moveaxis(rgb, 0, -1)
-    tifffile.imwrite(tmp_path / "mask.tif", array, photometric="rgb", planarconfig=planar)
+@pytest.mark.parametrize("planar, axis", [("contig", -1), ("separate", 0)])
+def test_qupath_rgb_masks(tmp_path, planar, axis):
+    rgb = np.stack([LABELS >> 16, LABELS >> 8 & 255, LABELS & 255], axis).astype(np.uint8)
+    tifffile.imwrite(tmp_path / "mask.tif", rgb, photometric="rgb", planarconfig=planar)
     mask = read_mask(tmp_path / "mask.tif")
     assert mask.dtype == np.uint32
     np.testing.assert_array_equal(mask, LABELS)

@@ -30,7 +30,7 @@ _FEW_SQUARES = 50
 def find_factors(
     regions: Sequence[Region], normalization: Normalization | None, card: Card, bad: BadPixels, progress: bool
 ) -> pd.DataFrame:
-    """Return the level of each channel that becomes 1: as given, or measured in all images together.
+    """Return the intensity of each channel that is scaled to 1: as given, or measured in all images together.
 
     Given ``normalization``, images are read up to each channel's first pixel above 0. None measures factors by the
     card's rule; then bad pixels are counted in ``bad``. Warns of channels without a positive pixel, and of those whose

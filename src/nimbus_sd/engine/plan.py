@@ -22,7 +22,7 @@ _MAX_CORE = 4096
 
 
 def model_grid(region: Region, card: Card) -> Grid:
-    """Grid on which region and model meet."""
+    """Grid of model pixels that covers a region."""
     return Grid(region.shape, region.pixel_size / card.pixel_size, card.stride)
 
 
