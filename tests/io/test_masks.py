@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import tifffile
 
-from nimbus_sd.io.fovs import find_masks, read_mask, relative_scale
+from nimbus_sd.io.masks import find_masks, read_mask, relative_scale
 from nimbus_sd.io.tiff import open_tiff
 
 
