@@ -25,7 +25,8 @@ def read_names(path: Path, number: int | None = None) -> list[str]:
     column = next((header.index(name) for name in _NAME_COLUMNS if name in header), None)
     if column is None and len(header) != 1:
         raise ValueError(f"{path} has the columns {header}; it needs 'marker_name', or one column of names only.")
-    rows = table if column is None else table[1:]
+    # A heading of another name makes one line too many.
+    rows = table if column is None and len(table) - 1 != number else table[1:]
     column = column or 0
     if uneven := [row for row in rows if len(row) != len(header)]:
         raise ValueError(f"{path} has {len(header)} columns, but not in the row {uneven[0]}; mend it.")
@@ -36,11 +37,11 @@ def read_names(path: Path, number: int | None = None) -> list[str]:
     return [row[column] or str(i) for i, row in enumerate(rows)]
 
 
-def _by_number(rows: Sequence[Sequence[str]], header: Sequence[str]) -> list[Sequence[str]]:
+def _by_number(rows: list[list[str]], header: Sequence[str]) -> list[list[str]]:
     """Put rows into the order of MCMICRO's column ``channel_number``, where it numbers them all."""
     if "channel_number" not in header:
-        return list(rows)
+        return rows
     place = header.index("channel_number")
     numbers = {row[place]: row for row in rows}
     counted = [str(i + 1) for i in range(len(rows))]
-    return [numbers[i] for i in counted] if set(numbers) == set(counted) else list(rows)
+    return [numbers[i] for i in counted] if set(numbers) == set(counted) else rows

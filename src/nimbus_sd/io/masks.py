@@ -9,10 +9,10 @@ from collections.abc import Sequence
 from fnmatch import fnmatchcase
 from pathlib import Path
 
-import dask
 import dask.array as da
 import imagecodecs
 import numpy as np
+from dask.delayed import delayed
 from numpy.typing import NDArray
 
 from nimbus_sd.io.tiff import ARRAYS, Tiff, before_ending, list_files, list_tiffs, open_tiff, stem
@@ -114,7 +114,7 @@ def _read_png(path: Path) -> tuple[da.Array, bool]:
     if colours not in _PNG_PLANES:
         raise ValueError(f"Mask {path} is a PNG file with a palette, whose colours are no labels; save it as grey.")
     shape, dtype = (height, width, _PNG_PLANES[colours]), np.dtype(np.uint16 if depth == 16 else np.uint8)
-    pixels = da.from_delayed(dask.delayed(_decode_png)(path, shape), shape, dtype)
+    pixels = da.from_delayed(delayed(_decode_png)(path, shape), shape, dtype)
     return da.moveaxis(pixels, -1, 0), colours == 2
 
 

@@ -24,6 +24,7 @@ _SUFFIXES = (".ome.tiff", ".ome.tif", ".qptiff", ".tiff", ".tif")
 #: Endings of masks that are no TIFF files.
 ARRAYS = (".png", ".npy")
 _CHUNK = 2048
+_COLOURS = (tifffile.PHOTOMETRIC.RGB, tifffile.PHOTOMETRIC.YCBCR)
 # Bytes of pixels for each byte of a file; no compression of an image comes near it.
 _MOST_COMPRESSED = 2**20
 # What tifffile raises where a header or a page is not what it should be.
@@ -87,7 +88,7 @@ def open_tiff(path: Path, *, planes_are_channels: bool = False, series: str | in
             images, ome = file.series, ome_images(file)
             if images[0].kind == "ome":
                 _check_set(path, images, ome)
-            number = _choose(images, series)
+            number = _choose(path, images, series)
             image = images[number]
             _check_size(file, image)
             axes, shape, dtype = image.axes, image.shape, image.dtype
@@ -97,7 +98,7 @@ def open_tiff(path: Path, *, planes_are_channels: bool = False, series: str | in
             described = ome[number] if number < len(ome) else None
             names = channel_names(file, image, described, math.prod(shape[i] for i in extra))
             size, source = pixel_size(file, image, described)
-            held = [Path(page.parent.filehandle.path) for page in image.pages] if image.is_multifile else [path]
+            held = [Path(page.parent.filehandle.path) for page in image.pages if page] if image.is_multifile else [path]
     except _UnclearError as error:
         raise ValueError(f"{path} {error}") from None
     except ElementTree.ParseError as error:
@@ -118,7 +119,7 @@ def open_tiff(path: Path, *, planes_are_channels: bool = False, series: str | in
     return Tiff(path, pixels, rgb and bool(extra) and axes[extra[0]] == "S", names, size, source, files)
 
 
-def _choose(images: list[tifffile.TiffPageSeries], wanted: str | int | None) -> int:
+def _choose(path: Path, images: list[tifffile.TiffPageSeries], wanted: str | int | None) -> int:
     """Return the number of the image that is meant: the one asked for, or the largest that is not in colour."""
     areas = [math.prod(n for axis, n in zip(x.axes, x.shape, strict=True) if axis in "YX") for x in images]
     known = ", ".join(
@@ -138,13 +139,13 @@ def _choose(images: list[tifffile.TiffPageSeries], wanted: str | int | None) -> 
         raise _UnclearError(f"holds several images of one size. {advice}")
     # Thumbnails and levels of a pyramid are smaller.
     if sum(areas[i] * 4 > areas[largest] for i in plain) > 1:
-        where = f"{images[largest].parent.filehandle.path} holds several images; the largest is read"
+        where = f"{path} holds several images; the largest is read"
         warnings.warn(f"{where}, number {largest}. {advice}", stacklevel=2)
     return largest
 
 
 def _in_colour(image: tifffile.TiffPageSeries) -> bool:
-    return "S" in image.axes and image.dtype == np.uint8 and image.keyframe.photometric.name in ("RGB", "YCBCR")
+    return "S" in image.axes and image.dtype == np.uint8 and image.keyframe.photometric in _COLOURS
 
 
 class _Lazy:

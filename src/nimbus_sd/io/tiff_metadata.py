@@ -25,9 +25,10 @@ _QPTIFF = "<PerkinElmer-QPI-ImageDescription"
 
 
 def ome_images(file: tifffile.TiffFile) -> list[ElementTree.Element]:
-    """List what OME-XML says of each image; nothing where there is none."""
+    """List what OME-XML says of each image that has pixels in a file; nothing where there is none."""
     # Python's expat limits how far entities expand; tifffile parses the same text with it.
-    return ElementTree.fromstring(file.ome_metadata or "<OME/>").findall("{*}Image") if file.is_ome else []  # noqa: S314
+    images = ElementTree.fromstring(file.ome_metadata or "<OME/>").findall("{*}Image") if file.is_ome else []  # noqa: S314
+    return [image for image in images if image.find("{*}Pixels/{*}TiffData") is not None] or images
 
 
 def channel_names(
@@ -83,9 +84,9 @@ def pixel_size(
         (x_unit, str(imagej.get("yunit", x_unit)), "ImageJ"),
         (tag, tag, "QPTIFF" if _QPTIFF in page.description else "resolution tag"),
     ):
-        units = [_micrometres(y), _micrometres(x)]
-        size = [unit / per if per > 0 else math.nan for unit, per in zip(units, page.resolution[::-1], strict=True)]
-        low, high = _MICROSCOPES if max(units) >= _MICROMETRES["cm"] else (0, math.inf)
+        scale = (_micrometres(y), _micrometres(x))
+        size = [unit / per if per > 0 else math.nan for unit, per in zip(scale, page.resolution[::-1], strict=True)]
+        low, high = _MICROSCOPES if max(scale) >= _MICROMETRES["cm"] else (0, math.inf)
         if all(low < side < high for side in size):
             return (size[0], size[1]), source
     return None, None
