@@ -47,7 +47,9 @@ def tiffs(tissue, tmp_path_factory) -> Path:
 def converted(tiffs) -> Path:
     store = tiffs / "plain.zarr"
     out, messages = done("convert", tiffs / "tumour.ome.tif", tiffs / "mask.tif", "--out", store)
-    assert (out, messages) == (f"Wrote 1 image(s) and 1 mask(s) to {store}.\n", "")
+    n = len(np.unique(tifffile.imread(tiffs / "mask.tif"))) - 1
+    found = f"tumour: 3 channels ({', '.join(CHANNELS)}), {n} cells, 0.5 um per pixel (OME-XML)."
+    assert (out, messages) == (f"{found}\nWrote 1 image(s) and 1 mask(s) to {store}.\n", "")
     return store
 
 
@@ -103,6 +105,26 @@ def test_convert_takes_channel_names_and_which_mask_is_meant(tissue, tmp_path):
     sdata = read_zarr(tmp_path / "x.zarr")
     assert list(sdata["a"].coords["c"].values) == ["CD3", "CD8"]
     np.testing.assert_array_equal(sdata["a_labels"], labels)
+
+
+def test_convert_takes_a_scene_a_plane_and_a_file_of_names(tissue, tmp_path):
+    image, labels = tissue((32, 40), 2)
+    with tifffile.TiffWriter(tmp_path / "x.ome.tif", ome=True) as writer:
+        for name, array in (("scene 1", image[:, ::-1]), ("scene 2", image)):
+            writer.write(array, photometric="minisblack", metadata={"axes": "CYX", "Name": name})
+    np.save(tmp_path / "mask.npy", np.stack([labels * 0, labels]))
+    (tmp_path / "markers.csv").write_text("cycle,marker_name\n1,CD3\n2,CD3\n")
+    command = ["convert", tmp_path / "x.ome.tif", tmp_path / "mask.npy", "--out", tmp_path / "x.zarr"]
+    assert "--series" in refused(*command)
+    command += ["--series", "scene 2"]
+    assert "--mask-plane" in refused(*command)
+    command += ["--mask-plane", "1", "--channels", tmp_path / "markers.csv"]
+    assert "--make-unique" in refused(*command)
+    out, _ = done(*command, "--make-unique")
+    assert "2 channels (CD3, CD3-1)" in out and "pixel size not known (--pixel-size)" in out
+    sdata = read_zarr(tmp_path / "x.zarr")
+    np.testing.assert_array_equal(sdata["x"], image)
+    np.testing.assert_array_equal(sdata["x_labels"], labels)
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ import tifffile
 from spatialdata import read_zarr
 from spatialdata.transformations import get_transformation
 
-from nimbus_sd.io import read_fovs
+from nimbus_sd.io import find_fovs, read_fovs, with_pyramids
 from nimbus_sd.spatial import find_regions
 
 ALL = slice(None)
@@ -169,5 +169,78 @@ def test_names_of_channels_in_a_file(tmp_path):
     with pytest.raises(ValueError, match=r"several channels named \['CD3'\]; name all"):
         names(twice)
     assert names(twice, ["x", "y", "z"]) == ["x", "y", "z"]
+    (image,) = read_fovs(twice, make_unique=True).images.values()
+    assert list(image.coords["c"].values) == ["CD3", "CD8", "CD3-1"]
     rgb = save(tmp_path / "rgb.ome.tif", IMAGE, photometric="rgb", planarconfig="separate", metadata=ome())
     assert names(rgb, NAMES) == NAMES
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "channel_number,cycle_number,marker_name,Filter\n1,1,CD3,\n2,1,CD8,\n3,2,CD20,\n",
+        "channel_number,marker_name\n3,CD20\n1,CD3\n2,CD8\n",
+        "channel_number,marker_name,remove\n1,CD3,\n2,bg,TRUE\n3,CD8,FALSE\n4,CD20,\n",
+        "\ufeffcycle;Marker Name\r\n1;CD3\r\n1;CD8\r\n1;CD20\r\n\r\n",
+        "marker_name\nCD3\nCD8\nCD20\n",
+        "Panel A\nCD3\nCD8\nCD20\n",
+        "CD3\nCD8\nCD20\n",
+    ],
+    ids=["MCMICRO", "order", "removed", "semicolons", "one column", "one of another name", "no heading"],
+)
+def test_names_of_channels_in_a_csv_file(tmp_path, text):
+    image = save(tmp_path / "x.tif", IMAGE)
+    (tmp_path / "markers.csv").write_text(text, encoding="utf-8", newline="")
+    sdata = read_fovs(image, channels=tmp_path / "markers.csv")
+    assert list(sdata.images["x"].coords["c"].values) == NAMES
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("a,b\n1,CD3\n", r"has the columns \['a', 'b'\]; it needs 'marker_name', or one column"),
+        ("", "it needs 'marker_name'"),
+        ("cycle,marker_name\n1,CD3\n1,CD8,x\n", r"has 2 columns, but not in the row \['1', 'CD8', 'x'\]"),
+        ("marker_name\nCD3\nCD8\n", r"`channels` has 2 names, but .*x\.tif has 3 channels"),
+    ],
+)
+def test_csv_files_that_do_not_do(tmp_path, text, said):
+    (tmp_path / "markers.csv").write_text(text)
+    with pytest.raises(ValueError, match=said):
+        read_fovs(save(tmp_path / "x.tif", IMAGE), channels=str(tmp_path / "markers.csv"))
+    with pytest.raises(FileNotFoundError, match="`channels` is 'CD3', and there is no such file; names go into a list"):
+        read_fovs(tmp_path / "x.tif", channels="CD3")
+
+
+def test_a_set_of_ome_files_in_a_folder_is_one_field_of_view(ome_set):
+    assert list(find_fovs(ome_set)) == ["p0"] and list(read_fovs(ome_set).images["p0"].coords["c"].values) == list(
+        "abc"
+    )
+    # A folder among others that hold fields of view.
+    assert read_fovs(ome_set.parent).images["set"].shape == (3, 130, 170)
+
+
+def test_where_pixel_sizes_come_from(tmp_path):
+    save(tmp_path / "a.ome.tif", IMAGE, metadata=ome(**square(0.5)))
+    save(tmp_path / "b.ome.tif", IMAGE, metadata=ome(), resolution=(2e4, 2e4), resolutionunit="CENTIMETER")
+    save(tmp_path / "c.ome.tif", IMAGE, metadata=ome())
+    sources = {"a": "OME-XML", "b": "resolution tag", "c": "unknown"}
+    assert read_fovs(tmp_path).attrs["pixel_size_source"] == sources
+    assert set(read_fovs(tmp_path, pixel_size=1).attrs["pixel_size_source"].values()) == {"argument"}
+
+
+def test_large_elements_get_pyramids(tmp_path):
+    labels = np.arange(4100 * 50, dtype=np.int32).reshape(50, 4100)
+    save(tmp_path / "x.tif", np.stack([labels % 251] * 3).astype(np.uint16), tile=(16, 1024))
+    save(tmp_path / "mask.tif", labels)
+    sdata = with_pyramids(read_fovs(tmp_path / "x.tif", tmp_path / "mask.tif", pixel_size=0.5))
+    image, mask = sdata.images["x"], sdata.labels["x_labels"]
+    for element in (image, mask):
+        sizes = [level["image"].sizes["x"] for level in element.children.values()]
+        assert sizes == [4100, 2050, 1025, 512]
+        assert set(get_transformation(element, get_all=True)) == {"x", "x_um"}
+    np.testing.assert_array_equal(mask["scale0"]["image"], labels)
+    np.testing.assert_array_equal(np.isin(mask["scale2"]["image"], labels[:, :]), True)
+    (region,) = find_regions(sdata)
+    np.testing.assert_array_equal(region.read_labels(slice(3, 5), slice(4000, 4100)), labels[3:5, 4000:])
+    assert with_pyramids(sdata) is sdata and not isinstance(read_fovs(tmp_path / "x.tif").images["x"], type(image))
