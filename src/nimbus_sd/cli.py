@@ -207,7 +207,7 @@ def predict(
 @_plain_messages()
 def convert(
     image: Annotated[Path, Argument(metavar="IMAGE", help="TIFF or QPTIFF, folder of channels, or folder of those.")],
-    mask: Annotated[Path, Argument(metavar="MASK", help="Label TIFF, PNG or NPY, or folder of them.")],
+    mask: Annotated[Path, Argument(metavar="MASK", help="Label TIFF, PNG or NPY, GeoJSON of cells, or folder.")],
     out: Annotated[Path, Option(help="SpatialData store to write (.zarr).")],
     pixel_size: Annotated[float | None, Option(help="um per pixel, where the file does not say.")] = None,
     channels: Annotated[
@@ -217,6 +217,7 @@ def convert(
     series: Annotated[str | None, Option(help="Name or number of the image in files of several.")] = None,
     mask_pattern: Annotated[str | None, Option(help='Which mask is whose, e.g. "{fov}_whole_cell.tiff".')] = None,
     mask_plane: Annotated[int | None, Option(help="Number (from 0) of the plane in masks of several.")] = None,
+    grow: Annotated[float, Option(help="Grow the cells of masks by so many um, such as 2 for masks of nuclei.")] = 0.0,
 ) -> None:
     """Turn images and masks into a SpatialData store, with pyramids of those above 4096 pixels a side."""
     from spatialdata import get_element_instances
@@ -234,19 +235,25 @@ def convert(
     names = Path(channels[0]) if channels and channels[0].lower().endswith((".csv", ".txt")) else channels
     settings: dict[str, Any] = {"pixel_size": pixel_size, "channels": names, "make_unique": make_unique}
     settings |= {"series": series, "mask_pattern": mask_pattern, "mask_plane": mask_plane}
+    settings |= {"grow": grow}
     sdata = with_pyramids(ns.io.read_fovs(image, mask, **settings))
     out.absolute().parent.mkdir(parents=True, exist_ok=True)
     _write_store(sdata, out)
     written = _read_store(out)
     for name, element in written.images.items():
         names, source = list(map(str, get_channel_names(element))), written.attrs[PIXEL_SIZE_SOURCE][name]
-        cells = len(get_element_instances(written.labels[f"{name}_labels"], return_background=False))
+        cells = len(written.shapes.get(f"{name}_cells", ()))
+        if (masks := written.labels.get(f"{name}_labels")) is not None:
+            cells = len(get_element_instances(masks, return_background=False))
         size = get_transformation(element, get_all=True).get(f"{name}_um")
         pixels = "pixel size not known (--pixel-size)"
         if size is not None:
             pixels = f"{size.to_affine_matrix(('y',), ('y',))[0, 0]:.6g} um per pixel ({source})"
         _say(f"{name}: {len(names)} channels ({', '.join(names)}), {cells} cells, {pixels}.")
-    _say(f"Wrote {len(sdata.images)} image(s) and {len(sdata.labels)} mask(s) to {out}.")
+    kinds = f"{len(sdata.images)} image(s), {len(sdata.labels)} mask(s) and {len(sdata.shapes)} set(s) of polygons"
+    _say(f"Wrote {kinds} to {out}.")
+    if sdata.shapes:
+        _say(f"Score it with: nimbus-sd predict {out} {' '.join(f'--shapes {name}' for name in sdata.shapes)}")
 
 
 @app.command()

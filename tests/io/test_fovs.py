@@ -221,7 +221,7 @@ def test_a_set_of_ome_files_in_a_folder_is_one_field_of_view(ome_set):
 
 
 def test_where_pixel_sizes_come_from(tmp_path):
-    save(tmp_path / "a.ome.tif", IMAGE, metadata=ome(**square(0.5)))
+    save(tmp_path / "a.ome.tif", IMAGE, metadata=ome(0.5))
     save(tmp_path / "b.ome.tif", IMAGE, metadata=ome(), resolution=(2e4, 2e4), resolutionunit="CENTIMETER")
     save(tmp_path / "c.ome.tif", IMAGE, metadata=ome())
     sources = {"a": "OME-XML", "b": "resolution tag", "c": "unknown"}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import warnings
 from collections.abc import Iterable, Sequence
@@ -12,15 +13,18 @@ import dask.array as da
 import numpy as np
 from anndata.utils import make_index_unique
 from pandas import Index
+from skimage.segmentation import expand_labels
 from spatialdata import SpatialData
-from spatialdata.models import Image2DModel, Labels2DModel
+from spatialdata.models import Image2DModel, Labels2DModel, ShapesModel
 from spatialdata.transformations import BaseTransformation, Identity, Scale
 
+from nimbus_sd._geojson import ENDINGS
 from nimbus_sd.io.marker_csv import read_names
 from nimbus_sd.io.masks import find_masks, read_mask, relative_scale
+from nimbus_sd.io.polygons import read_polygons
 from nimbus_sd.io.tiff import Tiff, list_tiffs, open_tiff, stem
 from nimbus_sd.keys import PIXEL_SIZE_SOURCE
-from nimbus_sd.spatial import is_micrometre
+from nimbus_sd.spatial import check_distance, is_micrometre
 
 
 def read_fovs(
@@ -33,8 +37,9 @@ def read_fovs(
     series: str | int | None = None,
     mask_pattern: str | None = None,
     mask_plane: int | None = None,
+    grow: float = 0.0,
 ) -> SpatialData:
-    """Read fields of view and their cell masks, lazily: from TIFF files, masks also from PNG and NPY files.
+    """Read fields of view and their cells: lazily from TIFF files, masks also from PNG, NPY and GeoJSON files.
 
     Parameters
     ----------
@@ -44,11 +49,12 @@ def read_fovs(
         (``fov1.ome.tif``). Or one field of view: such a folder, or such a file. Several files that are one image by
         their OME-XML are read as one, named after the first. Axes of length 1 do not count.
     masks
-        A folder of TIFF files (or, if it holds none, of PNG or NPY files), or one file for one field of view. In a
-        folder, the mask of ``fov1`` is the file whose name contains ``fov1`` (and does not go on with another digit);
-        of several, the one that is just ``fov1``, else the one that begins with ``fov1_``. Where there is none, a name
-        such as ``fov1.tif_image`` counts up to the ``.tif``. Masks hold whole numbers as labels, 0 = no cell, or are
-        24-bit RGB as QuPath writes them (label = R * 65536 + G * 256 + B). None reads images only.
+        A folder of TIFF files (or, if it holds none, of PNG, NPY or GeoJSON files), or one file for one field of view.
+        In a folder, the mask of ``fov1`` is the file whose name contains ``fov1`` (and does not go on with another
+        digit); of several, the one that is just ``fov1``, else the one that begins with ``fov1_``. Where there is none,
+        a name such as ``fov1.tif_image`` counts up to the ``.tif``. Masks hold whole numbers as labels, 0 = no cell, or
+        are 24-bit RGB as QuPath writes them (label = R * 65536 + G * 256 + B). GeoJSON (also ``.gz``, ``.zip``) holds
+        cells as polygons in pixels of the image; QuPath's annotations are left out. None reads images only.
     pixel_size
         um per pixel of the images. None takes it from the file: from OME-XML, ImageJ's unit, or the tags of resolution,
         in this order. A resolution of picture programs, such as 72 or 300 dpi, is no pixel size.
@@ -67,15 +73,20 @@ def read_fovs(
         ``"{fov}_whole_cell.tiff"``. None goes by the rule above.
     mask_plane
         Number (from 0) of the plane to read of masks that have several, such as whole cells and nuclei.
+    grow
+        By how many um masks are grown, as far as there is room between cells; the pixel size must be known. Polygons
+        are grown by ``grow`` of :func:`nimbus_sd.predict`, which grows any cells and notes it in the table.
 
     Returns
     -------
     SpatialData
         For each field of view, an image ``<fov>`` and labels ``<fov>_labels``, both in a coordinate system ``<fov>`` in
         pixels of the image, and, where the pixel size is known, in ``<fov>_um``. A mask may be finer or coarser than
-        its image by a whole factor. In names, any character but letters, digits, ``_``, ``-`` and ``.`` becomes ``_``.
-        ``attrs["pixel_size_source"]`` says of each image where its pixel size came from: ``"argument"``, ``"OME-XML"``,
-        ``"ImageJ"``, ``"QPTIFF"``, ``"resolution tag"``, or ``"unknown"``.
+        its image by a whole factor. Of polygons, shapes ``<fov>_cells``, for ``shapes_key`` of
+        :func:`nimbus_sd.predict`, with QuPath's ids as index and classes as ``class``. In names, any character but
+        letters, digits, ``_``, ``-`` and ``.`` becomes ``_``. ``attrs["pixel_size_source"]`` says of each image where
+        its pixel size came from: ``"argument"``, ``"OME-XML"``, ``"ImageJ"``, ``"QPTIFF"``, ``"resolution tag"``, or
+        ``"unknown"``; ``attrs["grow"]`` by how much masks were grown.
 
     Raises
     ------
@@ -130,11 +141,28 @@ def read_fovs(
         sdata.images[name] = Image2DModel.parse(
             image.pixels, dims=("c", "y", "x"), c_coords=image.channels, transformations=placed
         )
-        if fov in mask_files:
+        if fov in mask_files and mask_files[fov].name.lower().endswith(ENDINGS):
+            if grow:
+                raise ValueError(f"{mask_files[fov]} holds polygons; grow these by `grow` of `predict` (--grow).")
+            sdata.shapes[f"{name}_cells"] = ShapesModel.parse(read_polygons(mask_files[fov]), transformations=placed)
+        elif fov in mask_files:
             mask = read_mask(mask_files[fov], mask_plane)
-            placed = _transformations(name, relative_scale(image, mask, mask_files[fov]), size)
+            scale = relative_scale(image, mask, mask_files[fov])
+            if grow:
+                mask = _grown(mask, grow, size and size * scale, name)
+                sdata.attrs["grow"] = grow
+            placed = _transformations(name, scale, size)
             sdata.labels[f"{name}_labels"] = Labels2DModel.parse(mask, dims=("y", "x"), transformations=placed)
     return sdata
+
+
+def _grown(mask: da.Array, grow: float, pixel_size: float | None, name: str) -> da.Array:
+    """Grow the cells of a mask by so many um; whose a pixel becomes depends on no cell that is further away."""
+    if pixel_size is None:
+        raise ValueError(f"The pixel size of {name!r} is not known, so its mask cannot grow by um; pass `pixel_size`.")
+    distance = check_distance(grow) / pixel_size
+    depth = math.ceil(distance)
+    return mask.map_overlap(expand_labels, depth, "none", distance=distance, dtype=mask.dtype)
 
 
 def find_fovs(path: Path, series: str | int | None = None) -> dict[str, Path]:
@@ -171,7 +199,7 @@ def element_names(fovs: Iterable[str]) -> dict[str, str]:
     for fov, name in names.items():
         if not name or is_micrometre(name):
             raise ValueError(f"A field of view cannot be named {fov!r}, which is like a unit, or empty. Rename it.")
-        for element in (name, f"{name}_labels"):
+        for element in (name, f"{name}_labels", f"{name}_cells"):
             # SpatialData takes no names that differ in case only.
             if (first := taken.setdefault(element.lower(), fov)) != fov:
                 rule = "case does not count, and what is no letter, digit, '_', '-' or '.' becomes '_'"

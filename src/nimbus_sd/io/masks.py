@@ -15,6 +15,7 @@ import numpy as np
 from dask.delayed import delayed
 from numpy.typing import NDArray
 
+from nimbus_sd._geojson import ENDINGS
 from nimbus_sd.io.tiff import ARRAYS, Tiff, before_ending, list_files, list_tiffs, open_tiff, stem
 from nimbus_sd.spatial import sizes_fit
 
@@ -28,7 +29,7 @@ def find_masks(masks: Path, fovs: Sequence[str], pattern: str | None = None) -> 
         if len(fovs) > 1:
             raise ValueError(f"`masks` is one file, {masks}, for {len(fovs)} fields of view; pass a folder of masks.")
         return {fovs[0]: masks}
-    arrays, candidates = list_files(masks, ARRAYS), {}
+    arrays, candidates = list_files(masks, ARRAYS + ENDINGS), {}
     # Pictures of TIFF masks lie beside them in some folders.
     files = list_tiffs(masks) + arrays if pattern else list_tiffs(masks) or arrays
     for fov in fovs:
@@ -42,7 +43,7 @@ def find_masks(masks: Path, fovs: Sequence[str], pattern: str | None = None) -> 
             raise ValueError(f"`mask_pattern` is {pattern!r}; it must contain '{{fov}}', the field of view's name.")
     if without := [fov for fov in fovs if not candidates[fov]]:
         rule = "contains their name" if pattern is None else f"matches {pattern!r}"
-        raise ValueError(f"No mask for {', '.join(map(repr, without))}: no TIFF, PNG or NPY file in {masks} {rule}.")
+        raise ValueError(f"No mask for {', '.join(map(repr, without))}: no file of masks in {masks} {rule}.")
     hint = "Say which by `mask_pattern`, such as '{fov}_whole_cell.tiff'."
     owners: dict[Path, str] = {}
     for fov, (mask, *others) in candidates.items():

@@ -18,6 +18,7 @@ import zarr
 from dask.base import tokenize
 from numpy.typing import NDArray
 
+from nimbus_sd._geojson import ENDINGS
 from nimbus_sd.io.tiff_metadata import channel_names, ome_images, pixel_size
 
 _SUFFIXES = (".ome.tiff", ".ome.tif", ".qptiff", ".tiff", ".tif")
@@ -57,7 +58,8 @@ class _UnclearError(ValueError):
 def stem(path: Path) -> str:
     """Name of a TIFF file or a mask without its ending, which may be ``.ome.tif``."""
     lower = path.name.lower()
-    return next((path.name[: -len(end)] for end in _SUFFIXES + ARRAYS if lower.endswith(end)), path.name)
+    endings = sorted(_SUFFIXES + ARRAYS + ENDINGS, key=len, reverse=True)
+    return next((path.name[: -len(end)] for end in endings if lower.endswith(end)), path.name)
 
 
 def before_ending(name: str) -> str:

@@ -241,7 +241,7 @@ def find_regions(
                 shape=_common_grid(size, cells.shape, place, image, labels),
                 pixel_size=sizes[image] / place.image_repeat,
                 **place._asdict(),
-                grow=_distance(grow.get(labels, 0.0) if isinstance(grow, Mapping) else grow),
+                grow=check_distance(grow.get(labels, 0.0) if isinstance(grow, Mapping) else grow),
                 instances=instances,
                 image_transformations=dict(get_transformation(sdata.images[image], get_all=True)),
                 _image=pixels,
@@ -290,7 +290,8 @@ def _check_rivals(regions: Sequence[Region]) -> None:
         elements.warn(f"Image {image!r} has several labels, {names}, and all are used. Pass `labels_key` for one.")
 
 
-def _distance(grow: float) -> float:
+def check_distance(grow: float) -> float:
+    """Return a distance to grow by, or raise a ValueError if it is none."""
     if not isinstance(grow, Real) or isinstance(grow, bool) or not 0 <= grow < math.inf:
         raise ValueError(f"`grow` is {grow!r}; it must be a number of um, 0 or more.")
     return float(grow)
