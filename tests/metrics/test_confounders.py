@@ -87,6 +87,8 @@ def test_what_is_not_known_is_nan():
     adata.layers["integrated_expression"][~of_a, 1] = 0
     adata.obsm["spatial"][3] = np.nan
     adata.obs.loc["c4", "perimeter"], adata.obs.loc["c5", "region"] = 0, np.nan
+    # All cells that c4 touches are positive for Z.
+    adata.layers["gold"][:, 2] = 1
     found = confounders(adata, radius=20)
     here = of_a & (np.arange(60) != 5)
     for name in ("rarity", "sparsity", "spill_over"):

@@ -54,7 +54,7 @@ def test_the_most_extreme_cell_comes_first(uneven):
     axes = ns.pl.disagreement(uneven, "bright", width=20)
     # The median negative is (10 + 80) / 2 now.
     assert [text.split()[-1] for text in titles(axes)] == [f"{(95 - 45) / 45:.2f}", f"{(80 - 45) / 45:.2f}"]
-    assert len(ns.pl.disagreement(uneven, "bright", n_cells=1, width=20)) == 1
+    assert titles(ns.pl.disagreement(uneven, "bright", n_cells=1, width=20)) == titles(axes)[:1]
     uneven["table"].layers["nimbus"][7] = 0.497
     # Not shown as 0.50, which would be called positive.
     assert titles(ns.pl.disagreement(uneven, "bright"))[0].startswith("CD3: score 0.497\n")
