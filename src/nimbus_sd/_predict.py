@@ -119,8 +119,8 @@ def predict(
     Raises
     ------
     KeyError, TypeError, ValueError
-        An argument is not as above, image and labels do not fit, labels are a binary mask or a map of classes, no region
-        has a cell, or the checkpoint is of other inputs (it says which).
+        An argument is not as above, image and labels do not fit, labels are a binary mask or a map of classes, no
+        region has a cell, or the checkpoint is of other inputs (it says which).
     OSError
         Pixels cannot be read (a damaged chunk, a store that went away, a worker that sees other ones), or the
         checkpoint cannot be written or is in use.

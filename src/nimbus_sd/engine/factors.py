@@ -58,8 +58,8 @@ def find_factors(
     table = pd.DataFrame(
         {r.labels_key: levels[r.labels_key if r.labels_key in levels.columns else r.image_key] for r in regions}
     )
-    if concern := _other_scale(table):
-        warn(concern)
+    if scales := _other_scale(table):
+        warn(scales)
     table[_FACTOR] = levels[_FACTOR]
     _check_range(table)
     return table.set_index(pd.Index(regions[0].channels, name="channel"))
