@@ -111,6 +111,16 @@ def test_the_types_of_pixels_and_labels_do_not_matter(tissue, make_sdata, small)
     ).all()
 
 
+@pytest.mark.parametrize("pixel_size", [0.5, 1.0])
+def test_the_same_pixels_cut_into_smaller_ones_give_the_same_scores(odd, make_sdata, deep, pixel_size):
+    """Cells lose a boundary of one model pixel, however fine the image is; the model's are 1 um wide."""
+    whole = predict(make_sdata(*odd), deep, pixel_size=pixel_size).layers["nimbus"]
+    for times in (2, 3):
+        image, labels = (pixels.repeat(times, -2).repeat(times, -1) for pixels in odd)
+        fine = predict(make_sdata(image, labels), deep, pixel_size=pixel_size / times, tile_size=48)
+        np.testing.assert_allclose(fine.layers["nimbus"], whole, atol=TOLERANCE)
+
+
 @pytest.mark.parametrize("shape", [(1, 1), (1, 90), (90, 1), (2, 3), (5, 250), (40, 31)])
 @pytest.mark.filterwarnings("ignore:.*so small that no pixel is left", "ignore:With a pixel size of")
 def test_images_of_any_size(make_sdata, naive_scores, deep, deep_network, shape):

@@ -1,5 +1,7 @@
 """Bad input: a clear word about it, and nothing lost."""
 
+import warnings
+
 import dask.array as da
 import numpy as np
 import pandas as pd
@@ -8,6 +10,8 @@ from anndata import AnnData
 from scoring import FACTORS, predict
 from spatialdata.models import TableModel
 from spatialdata.transformations import Identity, Scale
+
+from nimbus_sd.pixels import interior
 
 
 @pytest.fixture
@@ -81,6 +85,36 @@ def test_labels_without_a_cell_or_of_another_kind(arrays, make_sdata, small):
     refuses(make_sdata(image, -labels), small, ValueError, "hold ids from -.* must lie between 0")
 
 
+def test_a_mask_that_does_not_lie_on_the_image(tissue, make_sdata, small):
+    """All channels of the image count, and with few cells nothing is said."""
+    image, labels = tissue((208, 208), 3, seed=1)
+    image[1:] = np.random.default_rng(0).poisson(5, image[1:].shape)
+    moved = {"transposed": labels.T, "mirrored": labels[::-1], "shifted": np.roll(labels, 20, 1)}
+    for mask in moved.values():
+        sdata = make_sdata({"good": image, "bad": image}, {"good_cells": labels, "bad_cells": mask})
+        with pytest.warns(
+            UserWarning, match="does not fit the image: labels 'bad_cells' on image 'bad'; in no channel"
+        ):
+            predict(sdata, small, channels=["CD3", "CD20"])
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        predict(make_sdata(image, labels), small, channels=["CD3"])
+        predict(make_sdata(image[:, :60, :60], moved["mirrored"][:60, :60]), small)
+        predict(make_sdata(np.ones_like(image), labels), small)
+
+
+@pytest.mark.parametrize("classes, values", [(1, 1), (1, 255), (3, 1), (5, 40)])
+def test_masks_and_maps_of_classes_are_no_labels(tissue, make_sdata, small, classes, values):
+    image, labels = tissue((128, 160), 3, seed=1)
+    apart = np.unique(np.where(interior(labels), labels, 0), return_inverse=True)[1].reshape(labels.shape)
+    mask = np.where(apart > 0, (apart % classes + 1) * values, 0)
+    words = rf"Labels 'fov_cells' hold {classes} number\(s\) for \d+ separate parts.*`skimage.measure.label\(mask\)`"
+    refuses(make_sdata(image, mask), small, ValueError, words)
+    one = np.where((apart > 0) & (apart % 3 == 0), 999, apart)
+    with pytest.warns(UserWarning, match=r"number\(s\) 999 each cover 24 separate parts or more"):
+        predict(make_sdata(image, one), small)
+
+
 @pytest.mark.parametrize(
     "normalization, layout", [(None, "many chunks"), (FACTORS, "one chunk"), (FACTORS, "xarray on numpy")]
 )
@@ -127,12 +161,12 @@ def test_a_run_that_is_stopped(sdata, small, error, when):
 
     def block(values):
         reads.append(1)
-        if len(reads) > {"first tile": 3, "later tile": 20, "normalisation": 0}[when]:
+        if len(reads) > {"first tile": 4, "later tile": 21, "normalisation": 1}[when]:
             raise error("stopped")
         return values
 
     element = sdata.images["fov"]
-    # One chunk per channel: three reads to see that no channel is empty, three for each of six tiles.
+    # One chunk per channel: one read to see that the mask fits, three that no channel is empty, three for each tile.
     element.data = da.from_array(element.values, chunks=(1, 90, 80)).map_blocks(
         block, dtype=element.dtype, meta=element.values[:0]
     )
@@ -140,7 +174,7 @@ def test_a_run_that_is_stopped(sdata, small, error, when):
         predict(sdata, small, tile_size=16, save_maps=True, normalization=None if when == "normalisation" else FACTORS)
     # Which of the three channels it is that fails is found out one by one.
     again = 3 if error is OSError else 0
-    assert len(reads) == {"first tile": 4, "later tile": 21, "normalisation": 1}[when] + again
+    assert len(reads) == {"first tile": 5, "later tile": 22, "normalisation": 2}[when] + again
 
 
 @pytest.mark.filterwarnings("ignore:.*so small that no pixel is left")

@@ -1,5 +1,6 @@
 """Normalisation through predict: measured, given, taken from an earlier run; channels that cannot be scored."""
 
+import warnings
 from dataclasses import replace
 from functools import partial
 
@@ -42,6 +43,30 @@ def test_the_cards_rule_and_quantile(arrays, make_sdata, deep_network, naive_sco
         scores = adata[adata.obs["region"] == f"{key}_cells"].layers["nimbus"]
         expected = naive_scores(deep_network, images[key], labels[f"{key}_cells"], factors, 0.5)
         np.testing.assert_allclose(scores, expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("rule", ["compact", "nimbus"])
+@pytest.mark.parametrize(
+    "change, named",
+    [
+        (lambda image: image / 65_535, "b_cells"),
+        (lambda image: image / np.float32(257), "b_cells"),
+        (lambda image: (image * 16).astype(np.uint16), "b_cells"),
+        (lambda image: image * 3, None),
+        (lambda image: np.stack([image[0], *np.random.default_rng(0).poisson(1, image[1:].shape)]), None),
+    ],
+    ids=["0 to 1", "8 bit", "12 bit", "three times", "markers are not stained"],
+)
+def test_a_region_on_another_scale_is_named(tissue, make_sdata, small, rule, change, named):
+    fovs = {key: tissue((90, 80), 3, seed=seed) for seed, key in enumerate("abcd", 1)}
+    images = {key: change(image) if key == "b" else image for key, (image, _) in fovs.items()}
+    sdata = make_sdata(images, {f"{key}_cells": labels for key, (_, labels) in fovs.items()})
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        predict(sdata, "compact" if rule == "compact" else small)
+    found = [str(warning.message) for warning in caught if "another scale" in str(warning.message)]
+    assert len(found) == bool(named)
+    assert not named or (f"labels {named!r} (" in found[0] and "a_cells" not in found[0])
 
 
 @pytest.mark.parametrize("form", ["mapping", "series", "varm"])

@@ -128,8 +128,8 @@ def predict(
     Raises
     ------
     KeyError, TypeError, ValueError
-        An argument is not as above, image and labels do not fit, no region has a cell, or the checkpoint is of other
-        inputs (it says which).
+        An argument is not as above, image and labels do not fit, labels are a binary mask or a map of classes, no
+        region has a cell, or the checkpoint is of other inputs (it says which).
     OSError
         Pixels cannot be read (a damaged chunk, a store that went away, a worker that sees other ones), or the
         checkpoint cannot be written or is in use.
@@ -144,7 +144,8 @@ def predict(
     -----
     UserWarning
         Names channels that are empty, rest on a handful of pixels, or hold NaN, infinite, enormous (above 1e30) or
-        negative pixels; regions without a cell; cells too small for the model to see; a pixel size that was assumed or
+        negative pixels; regions without a cell, whose mask does not fit the image, or on another scale than the others;
+        cells too small for the model to see; labels that cover many separate parts; a pixel size that was assumed or
         makes cells implausibly small or large.
 
     Examples
@@ -172,6 +173,7 @@ def predict(
 
     bad = engine.BadPixels()
     with engine.add_resume_hint(store):
+        engine.check_masks(regions)
         factors = engine.find_factors(regions, normalization, scorer.card, bad, progress)
     in_use = factors["factor"].to_numpy(np.float64)
     plan = engine.Plan(regions, in_use, scorer.card, tile_size, identify=checkpoint is not None)

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from scipy import ndimage
 from skimage.segmentation import find_boundaries
 
-from nimbus_sd.pixels import Grid, interior, resize_image, tiles
+from nimbus_sd.pixels import Grid, interior, resize_image, resize_interior, tiles
 
 SCALES = ["0.29", "0.38", "0.5", "0.65", "1", "1.7", "2", "4.3"]
 shapes = st.tuples(st.integers(1, 400), st.integers(1, 400))
@@ -62,6 +62,18 @@ def test_interior_is_what_skimage_leaves(height, width, seed, coarseness):
     np.testing.assert_array_equal(interior(labels), expected)
     large = np.where(labels > 0, labels.astype(np.uint64) + np.uint64(2**63), 0)
     np.testing.assert_array_equal(interior(large), expected)
+
+
+@no_deadline
+@given(st.integers(1, 60), st.integers(1, 60), st.integers(0, 9), st.integers(1, 4), st.integers(1, 3))
+def test_the_resized_interior_is_a_property_of_the_models_grid(height, width, seed, times, boundary):
+    """As of labels as fine as the boundary is wide, however much finer the image is."""
+    labels = np.random.default_rng(seed).integers(0, 4, (height, width)).repeat(3, 0).repeat(3, 1)
+    fine = labels.repeat(times, 0).repeat(times, 1)
+    grid = Grid(fine.shape, 1 / (times * boundary), 1)
+    expected = interior(labels)[::boundary, ::boundary]
+    inside = resize_interior(fine, grid, everything(grid), (0, 0), 1 / boundary)
+    np.testing.assert_array_equal(inside, expected)
 
 
 @pytest.mark.parametrize("scale", SCALES)

@@ -25,6 +25,8 @@ _BLOCK = 2048
 _ALL = "all images"
 # With fewer squares a few bright cells, or the lack of some, decide.
 _FEW_SQUARES = 50
+# Tens by which levels differ on another scale (12 bit beside 8 bit are 16 times as much), and where channels are few.
+_FAR, _FEW_FAR = 1.0, 2.0
 
 
 def find_factors(
@@ -56,6 +58,8 @@ def find_factors(
     table = pd.DataFrame(
         {r.labels_key: levels[r.labels_key if r.labels_key in levels.columns else r.image_key] for r in regions}
     )
+    if scales := _other_scale(table):
+        warn(scales)
     table[_FACTOR] = levels[_FACTOR]
     _check_range(table)
     return table.set_index(pd.Index(regions[0].channels, name="channel"))
@@ -214,6 +218,24 @@ def _concerns(counts: pd.DataFrame, card: Card) -> Iterator[str]:
     if len(few):
         stated = [f"{name!r} ({count} {what} above 0 in {key!r})" for (name, key), count in few.items()]
         yield f"The normalisation of {_first(stated)} rests on a handful of {what}. Check it, or pass `normalization`."
+
+
+def _other_scale(levels: pd.DataFrame) -> str | None:
+    """Say which regions have other levels than most of the others in nearly all channels; channels x regions."""
+    logs, off = np.log10(levels.to_numpy(np.float64)), []
+    for i, key in enumerate(levels):
+        ratio = logs[:, [i]] - logs
+        known = np.isfinite(ratio).sum(axis=0)
+        # A region without a marker has another level in it, so a few channels must be further apart.
+        far = np.where(known < 3, _FEW_FAR, _FAR)
+        beyond = np.maximum((ratio >= far).sum(axis=0), (ratio <= -far).sum(axis=0))
+        other = (known > 0) & (beyond >= known - known // 10)
+        if other.sum() > (len(logs.T) - 1) / 2:
+            off.append(f"{key!r} ({10 ** np.nanmedian(ratio[:, other]):.2g} times the others' level)")
+    if not off:
+        return None
+    what = f"On another scale than the other regions, in (nearly) all channels: labels {_first(off)}"
+    return f"{what}. One factor does not suit both: bring their images to one scale, or score them apart."
 
 
 def _first(items: Sequence[str], most: int = 8) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import combinations
 from numbers import Real
 
@@ -103,6 +103,12 @@ class Region:
             return dict(self.image_transformations)
         to_image = Scale([1 / self.image_repeat] * 2, axes=("y", "x"))
         return {system: Chain([to_image, place]) for system, place in self.image_transformations.items()}
+
+    def with_all_channels(self) -> Region:
+        """Return the region with the image's other channels after those asked for, named by their positions."""
+        others = [i for i in range(self._image.shape[0]) if i not in self._channel_index]
+        index = (*self._channel_index, *others)
+        return replace(self, channels=[*self.channels, *map(str, others)], _channel_index=index)
 
     def read_image(self, channels: Sequence[int], rows: slice, cols: slice) -> NDArray:
         """Read a window of some channels, and no more of the element than that takes.
