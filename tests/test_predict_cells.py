@@ -1,5 +1,7 @@
 """What says where cells are: labels on all or a part of the image, shapes, and cells that are grown."""
 
+import warnings
+
 import geopandas as gpd
 import numpy as np
 import pytest
@@ -156,3 +158,17 @@ def test_grow_must_be_a_distance(arrays, make_sdata, score):
     for grow in (-1, np.nan, "2"):
         with pytest.raises(ValueError, match=r"`grow` is .*; it must be a number of um"):
             score(make_sdata(*arrays), grow=grow)
+
+
+def test_signal_around_the_masks_is_told(arrays, make_sdata, score):
+    _, labels = arrays
+    nuclei = np.where(expand_labels(labels == 0, 5), 0, labels)
+    ring = (expand_labels(nuclei, 3) > 0) & (nuclei == 0)
+    image = np.stack([np.where(nuclei > 0, 200, 10), np.where(ring, 200, 10)]).astype(np.uint16)
+    with pytest.warns(UserWarning, match=r"outside the masks, .* in channel\(s\) 'CD3' \(\d\d+%\).*consider `grow`"):
+        score(make_sdata(image, nuclei))
+    for settings in ({"grow": 1.5}, {"channels": ["DAPI"]}):
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            score(make_sdata(image, nuclei), **settings)
+        assert not any("outside the masks" in str(warning.message) for warning in caught)

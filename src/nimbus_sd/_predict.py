@@ -174,6 +174,7 @@ def predict(
     bad = engine.BadPixels()
     with engine.add_resume_hint(store):
         engine.check_masks(regions)
+        engine.check_reach(regions)
         factors = engine.find_factors(regions, normalization, scorer.card, bad, progress)
     in_use = factors["factor"].to_numpy(np.float64)
     plan = engine.Plan(regions, in_use, scorer.card, tile_size, identify=checkpoint is not None)

@@ -75,8 +75,7 @@ def check_cell_size(regions: Sequence[Region], side: int = 2048, most: int = 4) 
 
 def _areas(region: Region, side: int) -> NDArray[np.float64]:
     """Areas in um^2 of the cells in the middle of a region."""
-    rows, cols = (slice(max(0, (n - side) // 2), min(n, (n + side) // 2)) for n in region.shape)
-    labels = region.read_labels(rows, cols)
+    labels = region.read_labels(*region.middle(side))
     _, cell = numbered(labels[labels > 0])
     return np.bincount(cell).astype(np.float64) * region.pixel_size**2
 

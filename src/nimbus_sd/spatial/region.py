@@ -84,6 +84,12 @@ class Region:
         spans = zip((rows, cols), self._extent, strict=True)
         return all(axis.start < stop + margin and start - margin < axis.stop for axis, (start, stop) in spans)
 
+    def middle(self, side: int) -> tuple[slice, slice]:
+        """Return the window of at most this side in the middle of where the labels lie on the image."""
+        spans = [(max(0, a), min(n, b)) for (a, b), n in zip(self._extent, self.shape, strict=True)]
+        rows, cols = (slice(max(a, (a + b - side) // 2), min(b, (a + b + side) // 2)) for a, b in spans)
+        return rows, cols
+
     def overlaps(self, other: Region) -> bool:
         """Whether the labels of two regions of one image cover a common part of it."""
         spans = [(a / self.image_repeat, b / self.image_repeat) for a, b in self._extent]
