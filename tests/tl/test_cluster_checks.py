@@ -3,7 +3,7 @@
 import numpy as np
 import pandas as pd
 import pytest
-from anndata import AnnData
+from anndata import AnnData, concat
 from scipy import ndimage, sparse
 
 import nimbus_sd as ns
@@ -61,6 +61,16 @@ def test_signal_that_neighbours_explain_is_spill_over():
     assert row.expected == pytest.approx(explained / (80 * 100 + 10 * 100 + 10 * 30), rel=1e-5)
     assert row.reason.startswith("10 of the 10 cells positive for CD3 owe more than half of its signal to positive")
     assert adata.uns["cluster_checks"]["leak"].loc["CD3", "leak"] == pytest.approx(LEAK, rel=1e-5)
+
+
+def test_cells_without_a_measured_intensity_are_as_if_not_there():
+    adata, lacking = spilled(), spilled()
+    expected = check(adata, "spill_over", "dim")
+    more = lacking[:20].copy()
+    more.layers["integrated_expression"][:] = np.nan
+    joined = concat([lacking, more], pairwise=True, index_unique="-")
+    joined.obs["perimeter"] = 20.0
+    pd.testing.assert_frame_equal(check(joined, "spill_over", "dim"), expected)
 
 
 def test_each_region_has_its_own_background():
