@@ -22,8 +22,8 @@ Window = tuple[slice, slice]
 
 def count_windows(regions: Sequence[Region]) -> int:
     """Count the windows of regions in which pixel thresholds, outlines and features of all of them are read."""
-    windows = {region: len(_windows(region)) for region in regions}
-    return sum(windows[region] for region in unique_images(regions)) + 2 * sum(windows.values())
+    counts = {region: len(windows(region)) for region in regions}
+    return sum(counts[region] for region in unique_images(regions)) + 2 * sum(counts.values())
 
 
 def pixel_thresholds(regions: Sequence[Region], on_window: Callable[[], object]) -> NDArray[np.float64]:
@@ -38,7 +38,7 @@ def pixel_thresholds(regions: Sequence[Region], on_window: Callable[[], object])
         histograms = {channel: Histogram(*dtypes) for channel in channels}
         pixels = 0
         for region in unique_images(regions):
-            for rows, cols in _windows(region):
+            for rows, cols in windows(region):
                 for group in _groups(channels, _area(rows, cols)):
                     for channel, image in zip(group, region.read_image(group, rows, cols), strict=True):
                         histograms[channel].add(image)
@@ -62,7 +62,7 @@ def _otsu(histogram: Histogram, pixels: int) -> float:
 def read_outlines(region: Region, on_window: Callable[[], object]) -> Outlines:
     """Find the region's cells and their contacts."""
     outlines = Outlines()
-    for rows, cols in _windows(region):
+    for rows, cols in windows(region):
         labels = region.read_labels(slice(rows.start, rows.stop + 1), slice(cols.start, cols.stop + 1))
         outlines.add(labels, (rows.stop - rows.start, cols.stop - cols.start), (rows.start, cols.start))
         on_window()
@@ -148,7 +148,7 @@ def _outline(mask: NDArray[np.bool_], origin: tuple[int, int], repeat: int) -> s
 
 def _cells_by_window(region: Region, boxes: NDArray[np.int64]) -> Iterator[tuple[NDArray[np.intp], Window]]:
     """Yield the cells whose bounding box starts in each window, and the window around them, empty without a cell."""
-    for rows, cols in _windows(region):
+    for rows, cols in windows(region):
         here = (boxes[:, 0] >= rows.start) & (boxes[:, 0] < rows.stop)
         cells = np.flatnonzero(here & (boxes[:, 1] >= cols.start) & (boxes[:, 1] < cols.stop))
         top, left = boxes[cells, :2].min(axis=0, initial=2**62).tolist()
@@ -156,7 +156,7 @@ def _cells_by_window(region: Region, boxes: NDArray[np.int64]) -> Iterator[tuple
         yield cells, (slice(top, bottom), slice(left, right))
 
 
-def _windows(region: Region) -> list[Window]:
+def windows(region: Region) -> list[Window]:
     """Cut a region into windows, row by row, which cover each pixel of the common grid once."""
     return list(_cut(slice(0, region.shape[0]), slice(0, region.shape[1]), _WINDOW))
 
