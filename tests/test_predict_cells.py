@@ -76,14 +76,14 @@ def test_labels_beyond_the_image_or_beside_it(arrays, make_sdata, score, whole):
     image, labels = arrays
     sdata = make_sdata(image, labels)
     sdata.labels["fov_cells"] = placed(np.pad(labels, 7, constant_values=9999), -7, -7)
-    with pytest.warns(UserWarning, match=r"'fov_cells' of 134 x 154 .* start at \(-7, -7\) .*beyond its edge"):
+    with pytest.warns(UserWarning, match="'fov_cells' cover rows -7 to 127 and columns -7 to 147 .*beyond its edge"):
         adata = score(sdata)
     np.testing.assert_array_equal(adata.layers["nimbus"], whole.layers["nimbus"])
     sdata.labels["fov_cells"] = placed(labels, 0, 140)
     with pytest.raises(ValueError, match="they lie beside it"):
         score(sdata, table_key="other")
     sdata.labels["fov_cells"] = placed(labels[:60, :70], 0, 0)
-    with pytest.warns(UserWarning, match=r"60 x 70 .* which is 120 x 140: they are taken for a mask of that part"):
+    with pytest.warns(UserWarning, match="columns 0 to 70 .* 120 x 140 pixels .*; only what is on both is used"):
         score(sdata, table_key="other")
 
 

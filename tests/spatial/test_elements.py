@@ -1,6 +1,5 @@
 """Images and labels as arrays, which belong together, how they lie on each other, how large pixels are."""
 
-import re
 import warnings
 
 import dask.array as da
@@ -16,10 +15,11 @@ from nimbus_sd.spatial.elements import (
     image_element,
     labels_element,
     matrices,
+    onto_image,
     own_pixel_size,
     pair_elements,
     pixel_sizes,
-    relative_scale,
+    place_labels,
 )
 
 
@@ -138,9 +138,9 @@ YX = ("y", "x")
 
 
 def placed(image, labels):
-    """Relative scale of labels to image, each given by its transformations."""
+    """How labels lie on the image, each given by its transformations."""
     elements = [Labels2DModel.parse(np.zeros((4, 4), np.int32), transformations=t) for t in (image, labels)]
-    return relative_scale(*map(matrices, elements))
+    return tuple(place_labels(onto_image(*map(matrices, elements), "Both"), "Both"))
 
 
 def at_stage(size):
@@ -152,17 +152,20 @@ def turned(size):
 
 
 @pytest.mark.parametrize(
-    ("image", "labels", "repeats"),
+    ("image", "labels", "place"),
     [
-        (Identity(), Identity(), (1, 1)),
-        (Scale([0.3, 0.3], YX), Scale([0.1, 0.1], ("x", "y")), (3, 1)),
-        (Identity(), Scale([1 / 3, 1 / 3], YX), (3, 1)),
-        (at_stage(0.325), at_stage(0.65), (1, 2)),
-        (turned(1), turned(4), (1, 4)),
+        (Identity(), Identity(), (1, 1, (0, 0))),
+        (Scale([0.3, 0.3], YX), Scale([0.1, 0.1], ("x", "y")), (3, 1, (0, 0))),
+        (Identity(), Scale([1 / 3, 1 / 3], YX), (3, 1, (0, 0))),
+        (at_stage(0.325), at_stage(0.65), (1, 2, (0, 0))),
+        (turned(1), turned(4), (1, 4, (0, 0))),
+        (at_stage(0.325), Sequence([Translation([-7, 1000], YX), at_stage(0.325)]), (1, 1, (-7, 1000))),
+        (Scale([2, 2], YX), Translation([3, 5.0005], YX), (2, 1, (3, 5))),
+        (Identity(), Sequence([Scale([4, 4], YX), Translation([3, 5], YX)]), (1, 4, (3, 5))),
     ],
 )
-def test_scales_by_whole_factors(image, labels, repeats):
-    assert placed({"global": image}, {"global": labels}) == repeats
+def test_whole_factors_and_pixels(image, labels, place):
+    assert placed({"global": image}, {"global": labels}) == place
 
 
 @pytest.mark.parametrize(
@@ -172,18 +175,23 @@ def test_scales_by_whole_factors(image, labels, repeats):
         (Scale([2, 4], YX), r"y' = 2 y \+0 x \+0, x' = 0 y \+4 x"),
         (Scale([2.0001, 2.0001], YX), r"y' = 2\.0001 y"),
         (Affine([[0, 1, 0], [1, 0, 0], [0, 0, 1]], YX, YX), r"y' = 0 y \+1 x"),
-        (MapAxis({"x": "y"}), "x' = 1 y"),
+        (MapAxis({"x": "y"}), "not affine and invertible"),
     ],
 )
 def test_other_transformations_are_described(labels, misfit):
-    assert re.search(misfit, placed({"global": Identity()}, {"global": labels}))
+    with pytest.raises(ValueError, match=misfit):
+        placed({"global": Identity()}, {"global": labels})
 
 
 def test_one_fitting_coordinate_system_is_enough():
     shifted = {"stage": Translation([3, 3], YX), "pixels": Identity()}
-    assert placed({"stage": Identity(), "pixels": Identity()}, shifted) == (1, 1)
-    assert placed({"here": Identity()}, {"there": Identity()}) == "no common coordinate system"
-    assert "invertible" in placed({"global": Scale([0, 1], YX)}, {"global": Identity()})
+    assert placed({"stage": Identity(), "pixels": Identity()}, shifted) == (1, 1, (0, 0))
+    for image, labels, message in (
+        ({"here": Identity()}, {"there": Identity()}, "common coordinate system, but there is none"),
+        ({"global": Scale([0, 1], YX)}, {"global": Identity()}, "only 'global', .* not affine and invertible"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            placed(image, labels)
 
 
 def test_systems_in_micrometres():

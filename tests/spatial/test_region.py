@@ -78,17 +78,22 @@ def test_something_else_than_a_spatialdata():
 
 
 @pytest.mark.parametrize(
-    ("transformation", "shape", "message"),
+    ("transformation", "shape", "covered"),
     [
-        (Identity(), (6, 9), r"'image' is 6 x 8 pixels \(y, x\) and labels 'cells' are 6 x 9, .* labels covers 1 x 1"),
-        (Scale([2, 2], ("y", "x")), (6, 8), r"6 x 8 .* 6 x 8, which do not fit: one pixel of the labels covers 2 x 2"),
-        (Scale([0.5, 0.5], ("y", "x")), (6, 8), "one pixel of the image covers 2 x 2"),
-        (Translation([1, 0], ("y", "x")), (6, 8), r"must lie on each other.*is: in 'global', y' = 1 y \+0 x \+1,"),
+        (Identity(), (6, 9), "rows 0 to 6 and columns 0 to 9 of image 'image', which has 6 x 8 pixels"),
+        (Scale([2, 2], ("y", "x")), (6, 8), "rows 0 to 12 and columns 0 to 16"),
+        (Scale([0.5, 0.5], ("y", "x")), (6, 8), "rows 0 to 3 and columns 0 to 4"),
     ],
 )
-def test_elements_that_do_not_lie_on_each_other(build, pixels, transformation, shape, message):
+def test_elements_of_other_sizes_are_told(build, pixels, transformation, shape, covered):
     sdata = build({"image": pixels()}, {"cells": (np.zeros(shape, int), {"global": transformation})})
-    with pytest.raises(ValueError, match=message):
+    with pytest.warns(UserWarning, match=f"{covered}.*only what is on both is used"):
+        find_regions(sdata, pixel_size=0.5)
+
+
+def test_elements_that_lie_between_pixels(build, pixels, cells):
+    sdata = build({"image": pixels()}, {"cells": (cells(), {"global": Translation([1.5, 0], ("y", "x"))})})
+    with pytest.raises(ValueError, match=r"must lie on each other.*is: in 'global', y' = 1 y \+0 x \+1.5,"):
         find_regions(sdata, pixel_size=0.5)
 
 

@@ -1,5 +1,7 @@
 """Rows of tables, which parts are from us, and what is wrong with names and tables, found before the work."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -11,21 +13,40 @@ from nimbus_sd.spatial import check_keys, dense, find_regions, matched, new_tabl
 from nimbus_sd.spatial.rows import is_extendable
 
 
-def test_rows_of_a_labels_element():
+def labels(key, instances=None):
+    """What `rows_of` asks a region for."""
+    return SimpleNamespace(labels_key=key, instances=instances)
+
+
+def test_rows_of_labels():
     table = new_table({"a": np.array([3, 2**62]), "b": np.array([3])}, ["CD3"])[[2, 1, 0]].copy()
-    rows, ids = rows_of(table, "a")
+    rows, ids = rows_of(table, labels("a"))
     assert rows.tolist() == [1, 2] and ids.tolist() == [2**62, 3] and ids.dtype == np.int64
-    assert rows_of(table, "c")[0].size == 0
-    rows, source = matched(table, "a", np.array([1, 3, 5]))
+    assert rows_of(table, labels("c"))[0].size == 0
+    rows, source = matched(table, labels("a"), np.array([1, 3, 5]))
     assert rows.tolist() == [2] and source.tolist() == [1]
 
 
-@pytest.mark.parametrize("bad", [["1", "x"], [1.5, 2.0], ["1", str(2**63)]])
+@pytest.mark.parametrize("instances", [pd.Index(["x", "12", "7"]), pd.Index([70, 12, 7])], ids=["text", "numbers"])
+def test_rows_of_shapes(instances):
+    table = new_table({"a": np.array(["7", "12", "new"])}, ["CD3"])
+    rows, numbers = rows_of(table, labels("a", instances))
+    assert rows.tolist() == [0, 1, 2] and numbers.tolist() == [3, 2, 0]
+
+
+@pytest.mark.parametrize("ids", [[1.0, 20.0], ["1.0", "20"], pd.array([1, 20], "Int64"), pd.Categorical([1, 20])])
+def test_whole_numbers_in_any_form(ids):
+    table = new_table({"a": np.array([1, 2])}, ["CD3"])
+    table.obs["instance_id"] = ids
+    assert rows_of(table, labels("a"))[1].tolist() == [1, 20]
+
+
+@pytest.mark.parametrize("bad", [["1", "x"], [1.5, 2.0], ["1", str(2**63)], [1.0, np.nan]])
 def test_ids_that_are_not_whole_numbers(bad):
     table = new_table({"a": np.array([1, 2])}, ["CD3"])
     table.obs["instance_id"] = bad
     with pytest.raises(ValueError, match=r"obs\['instance_id'\] must hold the labels of 'a' as whole"):
-        rows_of(table, "a")
+        rows_of(table, labels("a"))
 
 
 def test_dense_is_a_writable_float_copy():

@@ -259,15 +259,16 @@ def _common_grid(
     if origin == (0, 0) and elements.sizes_fit(fine, coarse, max(image_repeat, labels_repeat)):
         return fine[0], fine[1]
     grid = size[0] * image_repeat, size[1] * image_repeat
-    ends = [start + n * labels_repeat for start, n in zip(origin, labels_size, strict=True)]
-    where = f"Labels {labels!r} of {labels_size[0]} x {labels_size[1]} pixels (y, x) start at {origin}"
-    on = f"of image {image!r}, which is {size[0]} x {size[1]}"
-    if any(start >= n or end <= 0 for start, end, n in zip(origin, ends, grid, strict=True)):
-        raise ValueError(f"{where} {on}: they lie beside it. Place one anew.")
+    spans = [(start, start + n * labels_repeat) for start, n in zip(origin, labels_size, strict=True)]
+    (top, bottom), (left, right) = [(f"{a / image_repeat:g}", f"{b / image_repeat:g}") for a, b in spans]
+    where = f"Labels {labels!r} cover rows {top} to {bottom} and columns {left} to {right} of image {image!r}"
+    where = f"{where}, which has {size[0]} x {size[1]} pixels (y, x)"
+    if any(start >= n or end <= 0 for (start, end), n in zip(spans, grid, strict=True)):
+        raise ValueError(f"{where}: they lie beside it. Place one anew.")
     if origin == (0, 0):
-        elements.warn(f"{where} {on}: they are taken for a mask of that part. If it is of all, set a `Scale` for it.")
-    elif any(start < 0 or end > n for start, end, n in zip(origin, ends, grid, strict=True)):
-        elements.warn(f"{where} {on}: what lies beyond its edge is left out.")
+        elements.warn(f"{where}; only what is on both is used. If they are of all of it, set a `Scale` for one.")
+    elif any(start < 0 or end > n for (start, end), n in zip(spans, grid, strict=True)):
+        elements.warn(f"{where}; what lies beyond its edge is left out.")
     return grid
 
 
