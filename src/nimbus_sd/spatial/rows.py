@@ -41,7 +41,7 @@ def annotation(table: AnnData) -> tuple[str, str]:
 def cell_numbers(column: pd.Series, region: Region) -> NDArray[np.int64]:
     """Turn what a table calls a region's cells into what `Region.read_labels` calls them; 0 for unknown shapes.
 
-    Numbers may be floats, nullable, categories or text. Raises ValueError where the cells of labels are no whole numbers.
+    Numbers may be floats, nullable, categories or text. Raises ValueError where labels are no whole numbers.
     """
     if region.instances is None:
         return _whole_numbers(column, repr(region.labels_key))
