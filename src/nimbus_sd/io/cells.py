@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Final
 
 import numpy as np
 import pandas as pd
@@ -14,11 +13,10 @@ from anndata import AnnData
 from nimbus_sd import keys
 from nimbus_sd._disk import replacing
 from nimbus_sd._table import as_list, layer, obs_columns
-from nimbus_sd._text import listed, without_formulas
+from nimbus_sd._text import without_formulas
 from nimbus_sd.spatial import not_found
 
-#: Endings of files that can be written.
-ENDINGS: Final = (".csv", ".xlsx")
+_ENDINGS = (".csv", ".xlsx")
 # Rows of a sheet, of which the first names the columns.
 _EXCEL_ROWS = 1_048_576
 
@@ -82,7 +80,7 @@ def write_cells(
         raise FileExistsError(f"{path} exists already; pass `overwrite=True` to replace it, or name another file.")
     if path.suffix == ".xlsx" and adata.n_obs >= _EXCEL_ROWS:
         raise ValueError(f"{path} cannot hold {adata.n_obs} cells: a sheet has {_EXCEL_ROWS} rows. Write a .csv.")
-    table = cell_table(adata, as_list(layers), channels, obs)
+    table = _cell_table(adata, as_list(layers), channels, obs)
     with replacing(path) as (file,):
         if path.suffix == ".csv":
             table.to_csv(file)
@@ -91,14 +89,14 @@ def write_cells(
 
 
 def check_ending(path: Path) -> None:
-    """Check, before all work, that a file of cells can be written in the format that its ending says."""
-    if path.suffix not in ENDINGS:
-        raise ValueError(f"{path} must end in {' or '.join(ENDINGS)}.")
+    """Check, before all work, that cells can be written in the format that the file's ending says."""
+    if path.suffix not in _ENDINGS:
+        raise ValueError(f"{path} must end in {' or '.join(_ENDINGS)}.")
     if path.suffix == ".xlsx" and find_spec("openpyxl") is None:
         raise ImportError(f"{path} needs the package openpyxl: `pip install openpyxl`, or write a .csv.")
 
 
-def cell_table(
+def _cell_table(
     adata: AnnData, layers: Sequence[str], channels: str | Sequence[str] | None, obs: str | Sequence[str] | None
 ) -> pd.DataFrame:
     """Make the table that :func:`write_cells` writes."""
