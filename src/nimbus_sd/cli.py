@@ -353,9 +353,8 @@ def _read_store(store: Path) -> SpatialData:
 def _table_of(sdata: SpatialData, store: Path, name: str) -> AnnData:
     if name not in sdata.tables:
         present = ", ".join(map(repr, sdata.tables)) or "none"
-        raise KeyError(
-            f"{store} has no table {name!r}; there is: {present}. Pass its name with --table, or run `nimbus-sd predict` first."
-        )
+        hint = "Pass its name with --table, or run `nimbus-sd predict` first."
+        raise KeyError(f"{store} has no table {name!r}; there is: {present}. {hint}")
     return sdata.tables[name]
 
 
