@@ -286,7 +286,7 @@ def test_compressed_files(sdata, path, how, monkeypatch):
         np.testing.assert_array_equal(adata.layers.pop("back")[:6, 0], VALUES)
     # Nothing is unpacked onto the disk.
     assert list(packed.parent.iterdir()) == [packed]
-    monkeypatch.setattr("nimbus_sd.labels.qupath._MOST_BYTES", 1000)
+    monkeypatch.setattr("nimbus_sd.labels._geojson._MOST_BYTES", 1000)
     with pytest.raises(ValueError, match="holds more than"):
         ns.labels.from_qupath(adata, packed)
     packed.write_bytes(packed.read_bytes()[:100])
@@ -332,3 +332,13 @@ def test_samples_whose_regions_have_the_same_names(sdata):
     twice = ad.concat([sdata.tables["table"]] * 2, index_unique="-")
     with pytest.raises(ValueError, match="several rows for 12 cells, such as cell 3 of 'a_cells'"):
         ns.labels.to_csv(twice, "x.csv", layer="silver")
+    sdata.tables["table"].obs["instance_id"] = 3
+    with pytest.raises(ValueError, match="several rows for one label of 'a_cells'"):
+        ns.pl.cells(sdata, "CD3", "a_cells", layer="silver")
+    # Where regions are the groups of cells.
+    for function in (
+        ns.labels.evaluation_regions,
+        lambda adata: ns.metrics.marker_metrics(adata, "silver", "silver", n_boot=2),
+    ):
+        with pytest.warns(UserWarning, match="12 cells have the region and id of another one, such as in 'a_cells'"):
+            function(twice)

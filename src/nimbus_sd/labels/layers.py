@@ -35,12 +35,16 @@ PLACE: Final = ["region", "instance_id", "channel"]
 
 def cells_of(adata: AnnData) -> pd.DataFrame:
     """Return region (text) and instance id (int64, or text of shapes) of every cell; a ValueError if one is twice."""
-    region, cell = region_column(adata).astype(str), instance_column(adata)
+    cell = instance_column(adata)
+    with warnings.catch_warnings():
+        # What is there twice is an error here.
+        warnings.simplefilter("ignore")
+        region = region_column(adata).astype(str)
     text = cell.astype(str).str.replace(r"^([0-9]+)\.0+$", r"\1", regex=True)
     cells = pd.DataFrame({"region": region, "instance_id": text})
     if (twice := cells.duplicated()).any():
         first = "cell {instance_id} of {region!r}".format(**cells[twice].iloc[0])
-        advice = "Are these samples with the same names of regions? Rename the regions before joining them."
+        advice = "Rename regions of samples before joining these."
         raise ValueError(f"The table has several rows for {twice.sum()} cells, such as {first}. {advice}")
     return cells.astype({"instance_id": "int64"}) if text.str.fullmatch("-?[0-9]+").all() else cells
 

@@ -2,21 +2,16 @@
 
 from __future__ import annotations
 
-import gzip
 import json
 import logging
 import re
 import uuid
 import warnings
-import zlib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack
-from gzip import BadGzipFile
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import chain, count
 from pathlib import Path
 from typing import Any, TypeAlias
-from urllib.parse import quote, unquote
-from zipfile import BadZipFile, ZipFile
+from urllib.parse import quote
 
 import numpy as np
 import pandas as pd
@@ -29,6 +24,7 @@ from nimbus_sd._disk import replacing
 from nimbus_sd._table import as_list, check_table, clusters_of, noted_by_region
 from nimbus_sd._table import layer as read_layer
 from nimbus_sd._text import listed
+from nimbus_sd.labels._geojson import ENDING, as_in_qupath, read_features, unpacked
 from nimbus_sd.labels.layers import (
     PLACE,
     STATES,
@@ -46,9 +42,6 @@ logger = logging.getLogger("nimbus_sd")
 
 Names: TypeAlias = str | Sequence[str]
 
-_ENDING = ".geojson"
-# Of an unpacked file: what is larger would not fit into memory.
-_MOST_BYTES = 2**32
 # From orange (positive) to blue (negative), sure ones darker (Okabe and Ito 2008, lightened).
 _RGB = ([213, 94, 0], [240, 170, 110], [204, 121, 167], [130, 185, 220], [0, 114, 178])
 _COLORS = dict(zip(STATES, _RGB, strict=True))
@@ -230,13 +223,13 @@ def from_qupath(
     check_table(adata)
     paths = []
     for path in map(Path, [files] if isinstance(files, str | Path) else files):
-        endings = (_ENDING, f"{_ENDING}.gz", ".zip")
+        endings = (ENDING, f"{ENDING}.gz", ".zip")
         inside = sorted(file for file in path.iterdir() if file.name.endswith(endings)) if path.is_dir() else [path]
         if not inside:
-            raise FileNotFoundError(f"There is no {_ENDING} file in {str(path)!r}.")
+            raise FileNotFoundError(f"There is no {ENDING} file in {str(path)!r}.")
         paths += inside
     form = {"types": class_key is not None, "numbers": cells_of(adata)["instance_id"].dtype == np.int64}
-    rows = [row for path in paths for content in _unpacked(path) for row in _read_features(path, content, **form)]
+    rows = [row for path in paths for content in unpacked(path) for row in read_features(path, content, **form)]
     if not rows:
         raise ValueError(f"There is no cell in {listed(map(str, paths)) or 'an empty list of files'}.")
     source = str(paths[0]) if len(paths) == 1 else f"{len(paths)} files"
@@ -304,7 +297,7 @@ def _files(folder: Path, table: pd.DataFrame) -> dict[tuple[str, str], Path]:
         # Names that differ in case only are one file to some systems.
         stem = next(name for name in chain([stem], (f"{stem}_{i}" for i in count(2))) if name.casefold() not in taken)
         taken.add(stem.casefold())
-        files[region, channel] = folder / f"{stem}{_ENDING}"
+        files[region, channel] = folder / f"{stem}{ENDING}"
     return files
 
 
@@ -315,82 +308,12 @@ def _feature(name: str, properties: Mapping[str, Any], outline: Mapping[str, Any
     return {"type": "Feature", "id": identity, "geometry": outline, "properties": properties}
 
 
-def _unpacked(path: Path) -> Iterator[bytes]:
-    """Read a file, or those in a ``.zip`` or ``.gz``, into memory."""
-    try:
-        with path.open("rb") as file, ExitStack() as stack:
-            start = file.read(2)
-            file.seek(0)
-            streams: list[Any] = [file]
-            if start == b"\x1f\x8b":
-                streams = [gzip.GzipFile(fileobj=file)]
-            elif start == b"PK":
-                archive = stack.enter_context(ZipFile(file))
-                names = [name for name in archive.namelist() if name.endswith((_ENDING, ".json"))]
-                # What a Mac adds has this in front.
-                streams = [archive.open(name) for name in names if not name.startswith("__MACOSX")]
-            for stream in streams:
-                content = stream.read(_MOST_BYTES + 1)
-                if len(content) > _MOST_BYTES:
-                    raise ValueError(f"{path} holds more than {_MOST_BYTES >> 30} GiB; export fewer cells at once.")
-                yield content
-    except (BadZipFile, BadGzipFile, zlib.error, EOFError, RuntimeError) as error:
-        raise ValueError(f"{path} cannot be unpacked: {error}. Export it again.") from error
-
-
-def _read_features(path: Path, content: bytes, *, types: bool, numbers: bool) -> list[tuple[str, str, str, Any]]:
-    """Read region, cell, channel and label of each object, NaN for those without a class; or its type, None without."""
-    try:
-        content = json.loads(content)
-    except (ValueError, RecursionError) as error:
-        raise ValueError(f"{path} is no GeoJSON file: {error}.") from error
-    objects = content.get("features") if isinstance(content, Mapping) else content
-    if not isinstance(objects, list) or not all(isinstance(feature, Mapping) for feature in objects):
-        raise ValueError(f"{path} holds no list of objects; export them from QuPath as a FeatureCollection.")
-    rows, nameless, classes = [], [], set()
-    for number, feature in enumerate(objects, 1):
-        properties = feature.get("properties")
-        properties = properties if isinstance(properties, Mapping) else {}
-        # Names of regions and ids have no blank.
-        place, name = str(properties.get("name", "")).split(" ", 2), _class(properties.get("classification"))
-        state = name.casefold()
-        if len(place) != 3 - types or not (place[1].isdecimal() or not numbers):
-            nameless.append(number)
-        elif types:
-            rows.append((place[0], unquote(place[1]), "", name or None))
-        elif state and state not in STATES:
-            classes.add(state)
-        else:
-            rows.append((place[0], unquote(place[1]), place[2], STATES.get(state, float("nan"))))
-    if nameless:
-        example = "'fov1_labels 17'" if types else "'fov1_labels 17 CD3'"
-        what = f"{len(nameless)} of {len(objects)} objects without a name such as {example}"
-        advice = "Delete what was drawn beside the cells. Types are read with `class_key`, labels without."
-        raise ValueError(f"{path} has {what}, the first is number {nameless[0]}. {advice}")
-    if classes:
-        raise ValueError(f"{path} has the class(es) {listed(sorted(classes))}; a class is one of {list(STATES)}.")
-    return rows
-
-
-def _class(classification: object) -> str:
-    """Read a class as any version of QuPath writes it; empty for none."""
-    if isinstance(classification, Mapping):
-        names = classification.get("names") or classification.get("name")
-        classification = ": ".join(map(str, names)) if isinstance(names, list) else names
-    return _as_in_qupath(str(classification or ""))
-
-
-def _as_in_qupath(name: str) -> str:
-    """Write a class with the blanks that QuPath leaves in it, and puts behind colons."""
-    return " ".join(name.replace(":", ": ").split())
-
-
 def _put_classes(adata: AnnData, table: pd.DataFrame, key: str, source: str) -> None:
     """Write classes (`PLACE` and ``label``) into a column of ``obs``, over those of these cells."""
     table, rows = known_cells(adata, table, source)
     there = key in adata.obs and adata.obs[key].notna().any()
     before = clusters_of(adata, key) if there else pd.Categorical([None] * adata.n_obs, [])
-    own = {_as_in_qupath(name): name for name in before.categories}
+    own = {as_in_qupath(name): name for name in before.categories}
     after = before.astype(object)
     after[rows] = [None if pd.isna(name) else own.get(name, name) for name in table["label"]]
     categories = list(dict.fromkeys([*before.categories, *sorted(set(after[pd.notna(after)]))]))

@@ -145,7 +145,7 @@ def thresholds_by_channel(
             allowed = f"a number, {', '.join(map(repr, rules))}, or a mapping from channels to these"
             raise ValueError(f"`threshold` is {cut!r}; it must be {allowed}.")
     unnamed = [channel not in given for channel in channels]
-    if isinstance(others, numbers.Real) and 0 <= others <= 1 and outside_unit_interval(values[:, unnamed]).any():
+    if isinstance(others, numbers.Real) and 0 <= float(others) <= 1 and outside_unit_interval(values[:, unnamed]).any():
         hint = "Pass one in its units; metrics also take a rule such as 'otsu', and one threshold for each layer."
         unmeant = f"Layer {name!r} has values outside [0, 1], for which the threshold {others:g} is hardly meant."
         warnings.warn(f"{unmeant} {hint}", stacklevel=stacklevel)

@@ -82,10 +82,15 @@ def _whole_numbers(column: pd.Series, labels: str) -> NDArray[np.int64]:
 
 
 def rows_of(table: AnnData, region: Region) -> tuple[NDArray[np.intp], NDArray[np.int64]]:
-    """Find the rows of a region, and the cells that they are about, as by `cell_numbers`."""
+    """Find the rows of a region, and the cells that they are about, as by `cell_numbers`; an error if one is twice."""
     region_key, instance_key = annotation(table)
     rows = np.flatnonzero(table.obs[region_key] == region.labels_key)
-    return rows, cell_numbers(table.obs[instance_key].iloc[rows], region)
+    ids = cell_numbers(table.obs[instance_key].iloc[rows], region)
+    known = ids[ids > 0]
+    if len(np.unique(known)) < len(known):
+        message = f"The table has several rows for one label of {region.labels_key!r}"
+        raise ValueError(f"{message}. Rename regions of samples before joining these, or make a new table.")
+    return rows, ids
 
 
 def matched(table: AnnData, region: Region, ids: NDArray[np.int64]) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
@@ -268,7 +273,7 @@ def regions_of_table(
 
 
 def check_rows(table: AnnData, name: str, regions: Sequence[Region], advice: str, *, some: bool) -> None:
-    """Check that no cell of the regions has two rows and, where ``some``, that some cell has one.
+    """Check that rows of the regions are of their cells, each once and, where ``some``, that some cell has one.
 
     Raises ValueError with a message that calls the table ``name`` and ends with the advice.
     """
@@ -277,10 +282,7 @@ def check_rows(table: AnnData, name: str, regions: Sequence[Region], advice: str
         rows, ids = rows_of(table, region)
         if len(rows) and not (ids > 0).any():
             raise _of_other_cells(table, name, region, rows, advice)
-        ids = ids[ids > 0]
-        n_rows += len(ids)
-        if len(np.unique(ids)) < len(ids):
-            raise ValueError(f"{name} has several rows for one label of {region.labels_key!r}. {advice}.")
+        n_rows += int(np.count_nonzero(ids > 0))
     if some and not n_rows:
         lacking = listed([region.labels_key for region in regions], 5)
         content = listed(table.obs[annotation(table)[0]].unique(), 5)
