@@ -6,6 +6,7 @@ import signal
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from fractions import Fraction
+from math import floor
 from pathlib import Path
 from typing import Any
 
@@ -115,13 +116,19 @@ def naive_scores(
     shape = [max(1, -(-n * scale.numerator // scale.denominator)) for n in labels.shape]
     centres = [[min(max((i + Fraction(1, 2)) / scale - Fraction(1, 2), 0), n - 1) for i in range(m)]
                for m, n in zip(shape, labels.shape, strict=True)]  # fmt: skip
-    nearest = [[min(int(i / scale), n - 1) for i in range(m)] for m, n in zip(shape, labels.shape, strict=True)]
     enlarge = np.ix_(
         *([min(int(y * scale), m - 1) for y in range(n)] for m, n in zip(shape, labels.shape, strict=True))
     )
     stride = network.stride
     padding = [(0, max(2, -(-m // stride)) * stride - m) for m in shape]
-    mask = np.pad(naive_interior(labels)[np.ix_(*nearest)], padding, mode="reflect").astype(np.float32)
+    # Half a micrometre in each direction, that is half a pixel of the networks here, must be the same cell.
+    half, around = Fraction(1, 2), []
+    for dy, dx in ((0, 0), (-half, 0), (half, 0), (0, -half), (0, half)):
+        places = [[min(max(floor((i + step) / scale), 0), n - 1) for i in range(m)]
+                  for step, m, n in zip((dy, dx), shape, labels.shape, strict=True)]  # fmt: skip
+        around.append(labels[np.ix_(*places)])
+    inside = (around[0] > 0) & (np.array(around) == around[0]).all(axis=0)
+    mask = np.pad(inside, padding, mode="reflect").astype(np.float32)
     coordinates = np.meshgrid(*(np.array(axis, float) for axis in centres), indexing="ij")
     ids = np.unique(labels[labels > 0])
     scores = []

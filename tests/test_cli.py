@@ -16,7 +16,7 @@ import pandas as pd
 import psutil
 import pytest
 import tifffile
-from command_line import call, done, refused
+from command_line import call, done, raising, refused
 from spatialdata import SpatialData, read_zarr
 
 import nimbus_sd
@@ -47,7 +47,9 @@ def tiffs(tissue, tmp_path_factory) -> Path:
 def converted(tiffs) -> Path:
     store = tiffs / "plain.zarr"
     out, messages = done("convert", tiffs / "tumour.ome.tif", tiffs / "mask.tif", "--out", store)
-    assert (out, messages) == (f"Wrote 1 image(s) and 1 mask(s) to {store}.\n", "")
+    n = len(np.unique(tifffile.imread(tiffs / "mask.tif"))) - 1
+    found = f"tumour: 3 channels ({', '.join(CHANNELS)}), {n} cells, 0.5 um per pixel (OME-XML)."
+    assert (out, messages) == (f"{found}\nWrote 1 image(s), 1 mask(s) and 0 set(s) of polygons to {store}.\n", "")
     return store
 
 
@@ -105,6 +107,26 @@ def test_convert_takes_channel_names_and_which_mask_is_meant(tissue, tmp_path):
     np.testing.assert_array_equal(sdata["a_labels"], labels)
 
 
+def test_convert_takes_a_scene_a_plane_and_a_file_of_names(tissue, tmp_path):
+    image, labels = tissue((32, 40), 2)
+    with tifffile.TiffWriter(tmp_path / "x.ome.tif", ome=True) as writer:
+        for name, array in (("scene 1", image[:, ::-1]), ("scene 2", image)):
+            writer.write(array, photometric="minisblack", metadata={"axes": "CYX", "Name": name})
+    np.save(tmp_path / "mask.npy", np.stack([labels * 0, labels]))
+    (tmp_path / "markers.csv").write_text("cycle,marker_name\n1,CD3\n2,CD3\n")
+    command = ["convert", tmp_path / "x.ome.tif", tmp_path / "mask.npy", "--out", tmp_path / "x.zarr"]
+    assert "--series" in refused(*command)
+    command += ["--series", "scene 2"]
+    assert "--mask-plane" in refused(*command)
+    command += ["--mask-plane", "1", "--channels", tmp_path / "markers.csv"]
+    assert "--make-unique" in refused(*command)
+    out, _ = done(*command, "--make-unique")
+    assert "2 channels (CD3, CD3-1)" in out and "pixel size not known (--pixel-size)" in out
+    sdata = read_zarr(tmp_path / "x.zarr")
+    np.testing.assert_array_equal(sdata["x"], image)
+    np.testing.assert_array_equal(sdata["x_labels"], labels)
+
+
 @pytest.mark.parametrize(
     ("image", "mask", "out", "said"),
     [
@@ -139,38 +161,32 @@ def test_convert_leaves_nothing_behind_where_writing_fails(tiffs, tmp_path, monk
     assert [path.name for path in out.parent.iterdir()] == ["x.zarr"]
 
 
-def test_predict_takes_names_channels_and_keys(store, small):
-    names = ["--image", "tumour", "--labels", "tumour_labels", "--channel", "CD20", "--channel", "DAPI"]
-    # Without a table, --overwrite has nothing to do.
-    done(*score(store, small, *names, "--table", "cells", "--key", "mine", "--no-tta", "--overwrite"))
-    sdata = read_zarr(store)
-    assert list(sdata.tables) == ["cells"] and list(sdata["cells"].var_names) == ["CD20", "DAPI"]
-    assert sdata["cells"].uns["mine"]["views"] == 1 and "mine" in sdata["cells"].layers
-
-
-def test_predict_takes_factors_sizes_and_a_checkpoint(store, small, tmp_path):
+def test_predict_takes_all_options(store, small, tmp_path):
     factors = pd.DataFrame({"factor": [90.0, 120.0, 100.0]}, index=pd.Index(["CD20", "DAPI", "CD3"], name="channel"))
     factors.to_csv(tmp_path / "factors.csv")
-    options = ["--normalization", tmp_path / "factors.csv", "--tile-size", 16, "--batch-size", 1, "--no-tta"]
+    options = ["--image", "tumour", "--labels", "tumour_labels", "--channel", "CD20", "--channel", "DAPI", "--no-tta"]
+    options += ["--normalization", tmp_path / "factors.csv", "--tile-size", 16, "--batch-size", 1]
     options += ["--precision", "float32", "--checkpoint", tmp_path / "checkpoint"]
-    done("predict", store, "--model", small, *options)
-    table = read_zarr(store)["table"]
-    assert table.uns["nimbus"]["normalization"] == "given" and table.uns["nimbus"]["precision"] == "float32"
-    assert table.varm["nimbus_normalization"]["factor"].to_dict() == factors["factor"].to_dict()
+    # Without a table, --overwrite has nothing to do.
+    done(*score(store, small, *options, "--table", "cells", "--key", "mine", "--overwrite"))
+    sdata = read_zarr(store)
+    assert list(sdata.tables) == ["cells"]
+    table, used = sdata["cells"], sdata["cells"].uns["mine"]
+    assert (used["normalization"], used["precision"], used["views"]) == ("given", "float32", 1)
+    assert table.varm["mine_normalization"]["factor"].to_dict() == {"CD20": 90, "DAPI": 120}
     # 32 x 36 model pixels in cores of 16.
     assert len(list((tmp_path / "checkpoint").glob("tile-*.npz"))) == 6
     settings = {"model": small, "normalization": factors, "tta": False, "pixel_size": 0.5, "progress": False}
-    expected = nimbus_sd.predict(read_zarr(store), **settings)
-    np.testing.assert_allclose(table.layers["nimbus"], expected.layers["nimbus"], atol=1e-5)
+    expected = nimbus_sd.predict(read_zarr(store), channels=["CD20", "DAPI"], **settings)
+    assert list(table.var_names) == ["CD20", "DAPI"]
+    np.testing.assert_allclose(table.layers["mine"], expected.layers["nimbus"], atol=1e-5)
 
 
 @pytest.mark.parametrize(
     "content, said",
     [
         ("marker,factor\nCD3,2\n", "has the columns ['marker', 'factor']; it needs 'channel', too"),
-        ("channel,factor\nCD3,2\nCD3,3\nDAPI,1\nCD20,1\n", "names channel(s) 'CD3' more than once"),
         ("channel,factor\nCD3,\nDAPI,1\nCD20,1\n", "of channel 'CD3' is ''; give a number"),
-        ("channel,factor\nCD3,1\n", "no factor for channel(s) 'DAPI', 'CD20'"),
         ("channel,factor\nCD3\n", "line 2 has more or fewer values"),
     ],
 )
@@ -184,8 +200,7 @@ def test_log_and_warnings_are_single_lines(converted, small, tmp_path):
     assert all(line.startswith(("Warning: ", "Model ", "added ")) for line in lines), lines
     (size,) = (line for line in lines if "which is implausible" in line)
     assert size.startswith("Warning: With a pixel size of 7 um the median cell of 'tumour_labels' is")
-    (model,) = (line for line in lines if line.startswith("Model "))
-    assert "Model small: from" in model
+    assert sum(line.startswith("Model small: from") for line in lines) == 1
     assert len(set(lines)) == len(lines)
 
 
@@ -250,7 +265,6 @@ def test_an_existing_table_is_kept_or_with_overwrite_joined(scored_store, small)
     sdata = read_zarr(scored_store)
     table = sdata["table"]
     scores = table.layers["nimbus"]
-    assert np.isfinite(scores).all() and scores.min() >= 0 and scores.max() <= 1 and scores.std() > 0
     table.obs["cell_type"] = pd.Categorical(["T", *["B"] * (table.n_obs - 1)])
     table.layers["gold"] = np.ones(table.shape, np.float32)
     table.uns["notes"] = "seen by Ana"
@@ -262,9 +276,8 @@ def test_an_existing_table_is_kept_or_with_overwrite_joined(scored_store, small)
     assert files(scored_store) == before
     done(*command, "--overwrite")
     back = read_zarr(scored_store)
-    assert list(back.tables) == ["table"]
     joined = back["table"]
-    assert list(joined.obs_names) == list(table.obs_names[::-1])
+    assert list(back.tables) == ["table"] and list(joined.obs_names) == list(table.obs_names[::-1])
     assert joined.obs["cell_type"].tolist() == table.obs["cell_type"][::-1].tolist()
     assert set(joined.layers) >= {"nimbus", "again", "gold", "integrated_expression"}
     np.testing.assert_array_equal(joined.layers["nimbus"], scores[::-1])
@@ -274,18 +287,6 @@ def test_an_existing_table_is_kept_or_with_overwrite_joined(scored_store, small)
     assert [now[name] for name in others] == [before[name] for name in others]
 
 
-def test_no_table_is_lost_where_writing_fails(scored_store, small, monkeypatch):
-    before = files(scored_store)
-    command = score(scored_store, small, "--key", "again", "--overwrite")
-    with monkeypatch.context() as patch:
-        patch.setattr("nimbus_sd.io.tables.put_folder", lambda *_: (_ for _ in ()).throw(OSError("No space left")))
-        code, _, messages = call(*command)
-    assert code == 2 and messages.endswith("Error: No space left\n")
-    assert files(scored_store) == before
-    done(*command)
-    assert {"nimbus", "again"} <= set(read_zarr(scored_store)["table"].layers)
-
-
 @pytest.mark.parametrize("step", ["put_folder", "sync"])
 def test_the_same_command_goes_through_after_a_kill(store, small, monkeypatch, step):
     """Also where the table was in its place already, which is no reason to ask for --overwrite."""
@@ -293,7 +294,7 @@ def test_the_same_command_goes_through_after_a_kill(store, small, monkeypatch, s
 
     command = score(store, small)
     with monkeypatch.context() as patch:
-        patch.setattr(tables, step, lambda *_: (_ for _ in ()).throw(SystemExit(137)))
+        patch.setattr(tables, step, raising(SystemExit(137)))
         patch.setattr(tables.shutil, "rmtree", lambda path, *_, **__: path.name == "new.zarr" and rmtree(path))
         assert call(*command)[0] == 137
     assert (store / ".nimbus-sd").exists()
@@ -354,16 +355,10 @@ def test_ctrl_c_stops_within_seconds_and_says_how_to_go_on(store, small, tmp_pat
         (["--out", "x.txt"], "must end in .h5ad or .csv or .xlsx"),
         (["--out", "no/such/folder/x.csv"], "no folder no/such/folder"),
         (["--image", "tumor"], "Did you mean 'tumour'"),
-        (["--labels", "cells"], "No labels element 'cells'; there is: 'tumour_labels'"),
-        (["--channel", "CD02"], "Did you mean 'CD20'"),
-        (["--pixel-size", "-1"], "`pixel_size` is -1"),
         (["--model", "compat"], "model='compat' is not known"),
         (["--model", "nowhere.pt"], "nowhere.pt does not exist"),
         (["--table", "my table"], "must consist of letters"),
-        (["--key", "gold"], "kept for something else"),
         (["--normalization", "nowhere.csv"], "nowhere.csv"),
-        (["--tile-size", "0"], "`tile_size` is 0"),
-        (["--batch-size", "0"], "batch_size=0"),
     ],
     ids=lambda value: value[0] + " " + value[1] if isinstance(value, list) else "",
 )
@@ -380,7 +375,7 @@ def test_what_is_no_store_is_one_line(converted, tiffs, tmp_path, monkeypatch, c
     assert "There is no " in refused(command, tmp_path / "nowhere.zarr", *out)
     for path in (tiffs / "mask.tif", tmp_path / "empty.zarr"):
         assert f"{path.name} cannot be read as a SpatialData store" in refused(command, path, *out)
-    monkeypatch.setattr("spatialdata.read_zarr", lambda path: (_ for _ in ()).throw(ValueError("first\n  second\n")))
+    monkeypatch.setattr("spatialdata.read_zarr", raising(ValueError("first\n  second\n")))
     assert refused(command, converted, *out).endswith("store: first second")
 
 

@@ -7,6 +7,7 @@ import stat
 
 import pytest
 import torch
+from command_line import raising
 
 from nimbus_sd import _hub
 from nimbus_sd._disk import put_folder, replacing, settle
@@ -73,15 +74,17 @@ def test_weights_and_their_card_are_replaced_together(tmp_path):
 
 
 def test_links_and_permissions(tmp_path):
-    target, link, plain = (tmp_path / name for name in ("target", "link", "plain"))
+    """The file is put in place of the old one, never written into: that has another name, and its text."""
+    target, other_name, link, plain = (tmp_path / name for name in ("target", "other_name", "link", "plain"))
     target.touch(0o640)
     plain.touch()
     link.symlink_to(target)
+    os.link(target, other_name)
     with replacing(link, tmp_path / "new") as files:
         for file in files:
             file.write_text("new")
     assert link.is_symlink() and target.read_text() == "new" and stat.S_IMODE(target.stat().st_mode) == 0o640
-    assert (tmp_path / "new").stat().st_mode == plain.stat().st_mode
+    assert other_name.read_text() == "" and (tmp_path / "new").stat().st_mode == plain.stat().st_mode
 
 
 def folder(path, text):
@@ -102,17 +105,8 @@ def test_a_folder_is_put_back_after_a_kill(tmp_path, moved):
 def test_a_folder_takes_the_place_of_another_or_leaves_it(tmp_path, monkeypatch):
     old, new = folder(tmp_path / "here", "old"), folder(tmp_path / "new", "new")
     with monkeypatch.context() as patch, pytest.raises(OSError, match="No space"):
-        patch.setattr(os, "fsync", lambda _: (_ for _ in ()).throw(OSError("No space left on device")))
+        patch.setattr(os, "fsync", raising(OSError("No space left on device")))
         put_folder(new, old, tmp_path / "aside")
     assert (old / "file").read_text() == "old"
     put_folder(new, old, tmp_path / "aside")
     assert (old / "file").read_text() == "new" and os.listdir(tmp_path) == ["here"]
-
-
-def test_a_file_is_put_in_place_of_the_old_one_and_never_written_into(tmp_path):
-    path, other_name = tmp_path / "card.json", tmp_path / "old"
-    path.write_text("old")
-    os.link(path, other_name)
-    with replacing(path) as (file,):
-        file.write_text("new")
-    assert path.read_text() == "new" and other_name.read_text() == "old"

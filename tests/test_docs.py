@@ -3,8 +3,10 @@
 import re
 from pathlib import Path
 
+import geopandas as gpd
 import numpy as np
 import pytest
+import shapely
 import spatialdata
 import tifffile
 import torch
@@ -13,6 +15,7 @@ from squidpy_here import squidpy_fits
 import nimbus_sd as ns
 from nimbus_sd.models import UNet
 from nimbus_sd.simulate import Detector, Marker, simulate
+from nimbus_sd.spatial import find_regions, read_polygons
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
@@ -58,6 +61,34 @@ def test_labels(run):
     assert ns.labels.evaluation_regions(adata) == names["regions"]
     judged = np.isfinite(adata.layers["gold_training"]).sum()
     assert judged == len(names["cells"]) == 100
+
+
+@pytest.mark.slow
+def test_masks(run, tmp_path):
+    sdata = ns.datasets.example()
+    (region,) = find_regions(sdata, "fov1", "fov1_labels")
+    outlines = dict(read_polygons(region, np.unique(sdata["fov1_labels"])[1:]))
+    # As QuPath exports them: cells, and an annotation around all.
+    frame = gpd.GeoDataFrame(
+        {"objectType": "cell", "id": [f"object {i}" for i in outlines]}, geometry=[*outlines.values()]
+    )
+    frame.loc[len(frame)] = "annotation", "", shapely.box(0, 0, 512, 512)
+    frame.to_file(tmp_path / "cells.geojson")
+    names = run("docs/masks.md")
+    adata, tables = names["adata"], names["sdata"].tables
+    np.testing.assert_array_equal(tables["from_qupath"].layers["nimbus"][:, 0], adata.to_df("nimbus")["CD3"])
+    assert tables["from_qupath"].obs["instance_id"].tolist() == frame["id"].tolist()[:-1]
+    assert (names["grown"].obs["area"] >= adata.obs["area"]).all() and set(names["cores"]) == set(
+        names["slide"].obs["region"]
+    )
+    # Most of what the recipe finds are the cells of the tissue: more than half of both together is in both.
+    found, truth = names["found"].ravel(), sdata["fov2_labels"].to_numpy().ravel()
+    (a, b), both = np.unique([found, truth], axis=1, return_counts=True)[0:2]
+    same = (a > 0) & (b > 0) & (both > (np.bincount(found)[a] + np.bincount(truth)[b]) / 3)
+    assert same.sum() > 0.75 * len(np.unique(truth))
+    # What needs other packages is at least Python.
+    for block in re.findall(r"^```py\n(.*?)^```", read("docs/masks.md"), re.DOTALL | re.MULTILINE):
+        compile(block, "docs/masks.md", "exec")
 
 
 @pytest.mark.slow
@@ -114,19 +145,19 @@ def test_whole_slides(slide, run, tmp_path):
     assert list(table.var_names) == ["CD3", "CD8", "CD20", "CD68"] and np.isfinite(table.layers["nimbus"]).all()
 
 
+def test_the_error_for_no_mask_names_a_page(slide):
+    slide.labels.clear()
+    with pytest.raises(ValueError, match=r'labels \(none\)\. Find .*: see ".+" in') as error:
+        ns.predict(slide)
+    assert f"# {str(error.value).split(chr(34))[1]}\n" in read("docs/masks.md") and "\nmasks\n" in read("docs/index.md")
+
+
 @pytest.mark.parametrize("room", [name for name in ns.__all__ if name != "predict"])
 def test_every_public_name_is_in_the_api(room):
     page = read(f"docs/api/{room}.md")
     assert f"\n{room}\n" in read("docs/api/index.md")
     for name in getattr(ns, room).__all__:
         assert re.search(rf"^   {name}$|`{name}`|\.{name}$", page, re.MULTILINE), name
-
-
-def test_functions_of_labels_and_clusters_are_in_their_pages():
-    clusters = {*ns.tl.__all__} - {"adapt", "calibrate", "call_positive"}
-    for page, names in (("labels", ns.labels.__all__), ("clustering", clusters)):
-        text = read(f"docs/{page}.md")
-        assert not [name for name in names if not re.search(rf"\w\.{name}\b|`{name}`", text)]
 
 
 def test_pictures_and_files_named_in_the_readme_exist():

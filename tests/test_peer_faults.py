@@ -10,15 +10,7 @@ import tracemalloc
 import dask.array as da
 import numpy as np
 import pytest
-
-import nimbus_sd as ns
-
-FACTORS = {"DAPI": 120.0, "CD3": 100.0}
-
-
-def predict(sdata, model, **settings):
-    defaults = {"normalization": FACTORS, "tta": False, "progress": False, "pixel_size": 0.5}
-    return ns.predict(sdata, model=model, **defaults | settings)
+from scoring import predict
 
 
 @pytest.mark.filterwarnings("ignore:.*so small that no pixel is left")
@@ -57,9 +49,8 @@ def test_images_of_similar_names_keep_their_own_pixels(tissue, make_sdata, small
     names = ["fov", "fov_1", "fov_10", "1_fov"]
     fovs = {name: tissue((40, 40), 1, seed=i) for i, name in enumerate(names)}
     labels = {name: np.minimum(cells, 1) for name, (_, cells) in fovs.items()}
-    together = predict(
-        make_sdata({n: i for n, (i, _) in fovs.items()}, {f"{n}_cells": cells for n, cells in labels.items()}), small
-    )
+    of_all = {n: i for n, (i, _) in fovs.items()}, {f"{n}_cells": cells for n, cells in labels.items()}
+    together = predict(make_sdata(*of_all), small)
     for name in names:
         alone = predict(make_sdata({name: fovs[name][0]}, {f"{name}_cells": labels[name]}), small)
         (row,) = np.flatnonzero(together.obs["region"] == f"{name}_cells")
@@ -91,21 +82,3 @@ def test_a_slide_is_not_loaded(make_sdata, small):
     assert peak < np.prod(shape) * 2 / 3
     # To see that no channel is empty, the corner; then the tile with the cell.
     assert {(y, x) for y, x in read if y > 2 or x > 2} <= {(3, 2), (3, 3), (4, 2), (4, 3)}
-
-
-def test_an_artefact_in_the_factor_can_be_seen_and_undone(tissue, make_sdata, deep):
-    """A bright speck dims one region's signal; the regions' quantiles show it, and other factors bring it back."""
-    fovs = [tissue((90, 90), 1, seed=i) for i in range(3)]
-    labels = {f"f{i}_cells": cells for i, (_, cells) in enumerate(fovs)}
-    clean = {f"f{i}": image for i, (image, _) in enumerate(fovs)}
-    right = predict(make_sdata(clean, labels), deep, normalization=None)
-    spoiled = {key: image.copy() for key, image in clean.items()}
-    spoiled["f1"][0, :4, :10] = 40_000
-    wrong = predict(make_sdata(spoiled, labels), deep, normalization=None)
-    quantiles = wrong.varm["nimbus_normalization"].loc["DAPI"]
-    assert quantiles["f1_cells"] > 20 * quantiles[["f0_cells", "f2_cells"]].max()
-    factor = quantiles[["f0_cells", "f2_cells"]].mean()
-    mended = predict(make_sdata(spoiled, labels), deep, normalization={"DAPI": factor})
-    far = [name for name in right.obs_names if not name.startswith("f1")]
-    error = [np.abs(run[far].layers["nimbus"] - right[far].layers["nimbus"]).mean() for run in (wrong, mended)]
-    assert error[1] < error[0] / 4

@@ -1,19 +1,16 @@
 """Scores: what they are, and what they do not depend on."""
 
+from functools import partial
+
 import dask.array as da
 import numpy as np
 import pytest
+import scoring
+from scoring import FACTORS
 
-import nimbus_sd as ns
-
-FACTORS = {"DAPI": 120.0, "CD3": 100.0, "CD20": 90.0}
+predict = partial(scoring.predict, precision="float32", device="cpu")
 # Float32 sums in another order; the scores of these networks differ by about 0.02 from cell to cell.
 TOLERANCE = 1e-5
-
-
-def predict(sdata, model, **settings):
-    defaults = {"normalization": FACTORS, "tta": False, "precision": "float32", "device": "cpu", "progress": False}
-    return ns.predict(sdata, model=model, **defaults | {"pixel_size": 0.5} | settings)
 
 
 @pytest.fixture(scope="module")
@@ -94,6 +91,7 @@ def test_other_channels_do_not_matter(odd, make_sdata, small, normalization):
         np.testing.assert_allclose(some.layers["nimbus"], everything[:, channels].layers["nimbus"], atol=TOLERANCE)
 
 
+@pytest.mark.filterwarnings("ignore:The normalisation of .* rests on a handful")
 def test_the_types_of_pixels_and_labels_do_not_matter(tissue, make_sdata, small):
     image, labels = tissue((60, 70), 2)
     image = np.minimum(image, 250)
@@ -107,14 +105,20 @@ def test_the_types_of_pixels_and_labels_do_not_matter(tissue, make_sdata, small)
         # Factors of floats are within 5e-5.
         np.testing.assert_allclose(other.layers["nimbus"], plain.layers["nimbus"], atol=1e-4)
         np.testing.assert_array_equal(other.layers["integrated_expression"], plain.layers["integrated_expression"])
+    yes_or_no = predict(make_sdata(image > 50, labels), small, normalization=None)
+    assert (yes_or_no.varm["nimbus_normalization"]["factor"] == 1).all() and np.isfinite(
+        yes_or_no.layers["nimbus"]
+    ).all()
 
 
-@pytest.mark.filterwarnings("ignore:The normalisation of .* rests on a handful")
-def test_yes_or_no_pixels(tissue, make_sdata, small):
-    image, labels = tissue((60, 70), 1)
-    adata = predict(make_sdata(image > 50, labels), small, normalization=None)
-    assert adata.varm["nimbus_normalization"].loc["DAPI", "factor"] == 1
-    assert np.isfinite(adata.layers["nimbus"]).all()
+@pytest.mark.parametrize("pixel_size", [0.5, 1.0])
+def test_the_same_pixels_cut_into_smaller_ones_give_the_same_scores(odd, make_sdata, deep, pixel_size):
+    """Cells lose a boundary of one model pixel, however fine the image is; the model's are 1 um wide."""
+    whole = predict(make_sdata(*odd), deep, pixel_size=pixel_size).layers["nimbus"]
+    for times in (2, 3):
+        image, labels = (pixels.repeat(times, -2).repeat(times, -1) for pixels in odd)
+        fine = predict(make_sdata(image, labels), deep, pixel_size=pixel_size / times, tile_size=48)
+        np.testing.assert_allclose(fine.layers["nimbus"], whole, atol=TOLERANCE)
 
 
 @pytest.mark.parametrize("shape", [(1, 1), (1, 90), (90, 1), (2, 3), (5, 250), (40, 31)])
@@ -126,15 +130,4 @@ def test_images_of_any_size(make_sdata, naive_scores, deep, deep_network, shape)
     for pixel_size, tta in ((0.38, True), (1.7, False)):
         adata = predict(make_sdata(image, labels), deep, pixel_size=pixel_size, tta=tta, tile_size=64)
         expected = naive_scores(deep_network, image, labels, [120.0], pixel_size, tta)
-        np.testing.assert_allclose(adata.layers["nimbus"], expected, atol=TOLERANCE)
-
-
-@pytest.mark.filterwarnings("ignore:With a pixel size of")
-def test_one_pixel_cells_and_a_cell_that_fills_the_image(make_sdata, naive_scores, deep, deep_network):
-    image = np.random.default_rng(6).integers(1, 250, (1, 48, 64)).astype(np.uint8)
-    ones = np.ones((48, 64), int)
-    with pytest.warns(UserWarning, match="3072 of 3072 cells are so small"):
-        many = predict(make_sdata(image, ones.cumsum().reshape(48, 64)), deep)
-    for adata, labels in ((many, ones.cumsum().reshape(48, 64)), (predict(make_sdata(image, ones), deep), ones)):
-        expected = naive_scores(deep_network, image, labels, [120.0], 0.5)
         np.testing.assert_allclose(adata.layers["nimbus"], expected, atol=TOLERANCE)

@@ -18,6 +18,7 @@ import numpy as np
 import pytest
 import torch
 from distributed import Client, LocalCluster, get_worker
+from scoring import assert_same_bytes, tiles
 from spatialdata import read_zarr
 
 import nimbus_sd as ns
@@ -76,10 +77,6 @@ def workers():
         yield client
 
 
-def tiles(folder):
-    return sorted(folder.glob("tile-*.npz"))
-
-
 def wait_until(condition):
     end = time.monotonic() + 60
     while not condition():
@@ -87,18 +84,12 @@ def wait_until(condition):
         time.sleep(0.02)
 
 
-def assert_same(adata, other):
-    for layer in ("nimbus", "integrated_expression"):
-        assert adata.layers[layer].tobytes() == other.layers[layer].tobytes()
-    assert adata.obs.equals(other.obs) and str(adata.uns) == str(other.uns)
-
-
 def test_the_active_client_is_used_but_not_within_a_task(sdata, small, alone, workers, caplog, capsys):
     with caplog.at_level("INFO", logger="nimbus_sd"):
         predict(sdata, small)
         assert "cluster" not in caplog.text
         with workers.as_current():
-            assert_same(predict(sdata, small, progress=True), alone)
+            assert_same_bytes(predict(sdata, small, progress=True), alone)
             assert caplog.text.count("35 tiles run on a cluster of 2 workers") == 1
             assert re.search(r"Scores: 100%.* 35\.0/35", capsys.readouterr().err)
             # Several at once, which would wait for each other's workers.
@@ -152,18 +143,18 @@ def test_tiles_do_not_wait_for_a_busy_worker_while_another_is_idle(sdata, small,
         return call(self, *args)
 
     monkeypatch.setattr(Scorer, "__call__", called)
-    assert_same(predict(sdata, small, workers), alone)
+    assert_same_bytes(predict(sdata, small, workers), alone)
     assert waited and all(waited)
 
 
 def test_a_checkpoint_goes_on_from_here_to_there_and_back(sdata, small, alone, workers, tmp_path):
-    assert_same(predict(sdata, small, workers, checkpoint=tmp_path), alone)
-    paths = tiles(tmp_path)
+    assert_same_bytes(predict(sdata, small, workers, checkpoint=tmp_path), alone)
+    paths = list(tiles(tmp_path))
     assert len(paths) == 35
     for client, gone in ((None, paths[::2]), (workers, paths[1::2])):
         for path in gone:
             path.unlink()
-        assert_same(predict(sdata, small, client, checkpoint=tmp_path), alone)
+        assert_same_bytes(predict(sdata, small, client, checkpoint=tmp_path), alone)
     sdata.labels["fov_cells"].data = sdata.labels["fov_cells"].data.compute() + 1
     with pytest.raises(ValueError, match="The checkpoint was made of other labels 'fov_cells'"):
         predict(sdata, small, workers, checkpoint=tmp_path)
@@ -190,7 +181,7 @@ def failing(data, make_sdata):
 
 
 def test_a_tile_that_fails_once_is_tried_again(failing, small, alone, workers):
-    assert_same(predict(failing(lambda n: n == 1), small, workers), alone)
+    assert_same_bytes(predict(failing(lambda n: n == 1), small, workers), alone)
 
 
 def test_a_tile_that_always_fails_is_named_and_the_others_kept(failing, sdata, small, alone, workers, tmp_path):
@@ -198,7 +189,7 @@ def test_a_tile_that_always_fails_is_named_and_the_others_kept(failing, sdata, s
         predict(failing(lambda n: True), small, workers, checkpoint=tmp_path)
     kept = tiles(tmp_path)
     assert 0 < len(kept) < 35 and f"{len(kept)} of 35 tiles are kept" in error.value.__notes__[0]
-    assert_same(predict(sdata, small, workers, checkpoint=tmp_path), alone)
+    assert_same_bytes(predict(sdata, small, workers, checkpoint=tmp_path), alone)
 
 
 def test_ctrl_c_says_how_to_go_on_and_drops_the_rest(failing, sdata, small, alone, tmp_path):
@@ -209,7 +200,7 @@ def test_ctrl_c_says_how_to_go_on_and_drops_the_rest(failing, sdata, small, alon
             predict(interrupted, small, client, checkpoint=tmp_path)
         wait_until(lambda: not any("nimbus-sd-tile" in str(key) for key in list(client.cluster.scheduler.tasks)))
     assert len(tiles(tmp_path)) < 35
-    assert_same(predict(sdata, small, checkpoint=tmp_path), alone)
+    assert_same_bytes(predict(sdata, small, checkpoint=tmp_path), alone)
 
 
 def test_a_cluster_that_is_closed_is_an_error_that_says_how_to_go_on(failing, small, tmp_path):
@@ -303,7 +294,7 @@ def test_processes_give_the_same_bytes_even_if_one_is_killed_half_way(data, make
         # Dask would allow one.
         assert 2 in client.run(torch.get_num_threads).values()
     assert 5 <= done[0] < 35
-    assert_same(adata, expected)
+    assert_same_bytes(adata, expected)
 
 
 DOCUMENT = Path(__file__).parents[1] / "docs" / "cluster.md"

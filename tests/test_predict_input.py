@@ -1,21 +1,17 @@
 """Bad input: a clear word about it, and nothing lost."""
 
+import warnings
+
 import dask.array as da
 import numpy as np
 import pandas as pd
 import pytest
 from anndata import AnnData
+from scoring import FACTORS, predict
 from spatialdata.models import TableModel
 from spatialdata.transformations import Identity, Scale
 
-import nimbus_sd as ns
-
-FACTORS = {"DAPI": 120.0, "CD3": 100.0, "CD20": 90.0}
-
-
-def predict(sdata, model, *keys, **settings):
-    defaults = {"normalization": FACTORS, "tta": False, "progress": False, "pixel_size": 0.5}
-    return ns.predict(sdata, *keys, model=model, **defaults | settings)
+from nimbus_sd.pixels import interior
 
 
 @pytest.fixture
@@ -67,6 +63,7 @@ def refuses(sdata, model, error, words, *keys, **settings):
         ((), {"checkpoint": 5}, TypeError, "`checkpoint` is a int; pass the path"),
         ((), {"checkpoint": __file__, "normalization": None}, NotADirectoryError, "test_predict_input.py' is a file"),
         ((), {"precision": "float16"}, ValueError, "'auto', 'float32' or 'bfloat16'"),
+        ((), {"clip_values": (0, 2)}, TypeError, "clip_values"),
         ((), {"device": "tpu"}, ValueError, "Give 'auto' or one of"),
         ((), {"key_added": "gold"}, ValueError, "`key_added` is 'gold'"),
         ((), {"table_key": "fov"}, ValueError, "there is an element 'fov'"),
@@ -86,6 +83,36 @@ def test_labels_without_a_cell_or_of_another_kind(arrays, make_sdata, small):
     sdata.labels["fov_cells"] = sdata.labels["fov_cells"].astype("float32")
     refuses(sdata, small, ValueError, "type float32; they must be integers: cast them")
     refuses(make_sdata(image, -labels), small, ValueError, "hold ids from -.* must lie between 0")
+
+
+def test_a_mask_that_does_not_lie_on_the_image(tissue, make_sdata, small):
+    """All channels of the image count, and with few cells nothing is said."""
+    image, labels = tissue((208, 208), 3, seed=1)
+    image[1:] = np.random.default_rng(0).poisson(5, image[1:].shape)
+    moved = {"transposed": labels.T, "mirrored": labels[::-1], "shifted": np.roll(labels, 20, 1)}
+    for mask in moved.values():
+        sdata = make_sdata({"good": image, "bad": image}, {"good_cells": labels, "bad_cells": mask})
+        with pytest.warns(
+            UserWarning, match="does not fit the image: labels 'bad_cells' on image 'bad'; in no channel"
+        ):
+            predict(sdata, small, channels=["CD3", "CD20"])
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        predict(make_sdata(image, labels), small, channels=["CD3"])
+        predict(make_sdata(image[:, :60, :60], moved["mirrored"][:60, :60]), small)
+        predict(make_sdata(np.ones_like(image), labels), small)
+
+
+@pytest.mark.parametrize("classes, values", [(1, 1), (1, 255), (3, 1), (5, 40)])
+def test_masks_and_maps_of_classes_are_no_labels(tissue, make_sdata, small, classes, values):
+    image, labels = tissue((128, 160), 3, seed=1)
+    apart = np.unique(np.where(interior(labels), labels, 0), return_inverse=True)[1].reshape(labels.shape)
+    mask = np.where(apart > 0, (apart % classes + 1) * values, 0)
+    words = rf"Labels 'fov_cells' hold {classes} number\(s\) for \d+ separate parts.*`skimage.measure.label\(mask\)`"
+    refuses(make_sdata(image, mask), small, ValueError, words)
+    one = np.where((apart > 0) & (apart % 3 == 0), 999, apart)
+    with pytest.warns(UserWarning, match=r"number\(s\) 999 each cover 24 separate parts or more"):
+        predict(make_sdata(image, one), small)
 
 
 @pytest.mark.parametrize(
@@ -134,12 +161,12 @@ def test_a_run_that_is_stopped(sdata, small, error, when):
 
     def block(values):
         reads.append(1)
-        if len(reads) > {"first tile": 3, "later tile": 20, "normalisation": 0}[when]:
+        if len(reads) > {"first tile": 4, "later tile": 21, "normalisation": 1}[when]:
             raise error("stopped")
         return values
 
     element = sdata.images["fov"]
-    # One chunk per channel: three reads to see that no channel is empty, three for each of six tiles.
+    # One chunk per channel: one read to see that the mask fits, three that no channel is empty, three for each tile.
     element.data = da.from_array(element.values, chunks=(1, 90, 80)).map_blocks(
         block, dtype=element.dtype, meta=element.values[:0]
     )
@@ -147,15 +174,14 @@ def test_a_run_that_is_stopped(sdata, small, error, when):
         predict(sdata, small, tile_size=16, save_maps=True, normalization=None if when == "normalisation" else FACTORS)
     # Which of the three channels it is that fails is found out one by one.
     again = 3 if error is OSError else 0
-    assert len(reads) == {"first tile": 4, "later tile": 21, "normalisation": 1}[when] + again
+    assert len(reads) == {"first tile": 5, "later tile": 22, "normalisation": 2}[when] + again
 
 
 @pytest.mark.filterwarnings("ignore:.*so small that no pixel is left")
 def test_the_pixel_size_is_assumed_read_or_doubted(arrays, make_sdata, small):
     image, labels = arrays
-    with pytest.warns(UserWarning, match="pixel size of 'fov' is not known; 0.5 um per pixel .* assumed") as caught:
+    with pytest.warns(UserWarning, match="pixel size of 'fov' is not known; 0.5 um per pixel .* assumed"):
         assumed = predict(make_sdata(image, labels), small, pixel_size=None)
-    assert caught[0].filename == __file__
     um = {"a": Identity(), "a_um": Scale([0.5, 0.5], ("y", "x"))}
     known = make_sdata({"a": image}, {"a_cells": labels}, transformations={"a": um, "a_cells": um})
     np.testing.assert_array_equal(predict(known, small, pixel_size=None).layers["nimbus"], assumed.layers["nimbus"])

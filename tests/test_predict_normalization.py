@@ -1,19 +1,19 @@
 """Normalisation through predict: measured, given, taken from an earlier run; channels that cannot be scored."""
 
+import warnings
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import pandas as pd
 import pytest
+import scoring
+from scoring import FACTORS
 
 import nimbus_sd as ns
 from nimbus_sd.models import PUBLISHED, save
 
-FACTORS = {"DAPI": 120, "CD3": 100, "CD20": 90}
-
-
-def predict(sdata, model, **settings):
-    return ns.predict(sdata, model=model, **{"tta": False, "progress": False, "pixel_size": 0.5} | settings)
+predict = partial(scoring.predict, normalization=None)
 
 
 @pytest.fixture
@@ -45,16 +45,35 @@ def test_the_cards_rule_and_quantile(arrays, make_sdata, deep_network, naive_sco
         np.testing.assert_allclose(scores, expected, atol=1e-5)
 
 
-@pytest.mark.parametrize("form", ["mapping", "series", "frame", "varm"])
+@pytest.mark.parametrize("rule", ["compact", "nimbus"])
+@pytest.mark.parametrize(
+    "change, named",
+    [
+        (lambda image: image / 65_535, "b_cells"),
+        (lambda image: image / np.float32(257), "b_cells"),
+        (lambda image: (image * 16).astype(np.uint16), "b_cells"),
+        (lambda image: image * 3, None),
+        (lambda image: np.stack([image[0], *np.random.default_rng(0).poisson(1, image[1:].shape)]), None),
+    ],
+    ids=["0 to 1", "8 bit", "12 bit", "three times", "markers are not stained"],
+)
+def test_a_region_on_another_scale_is_named(tissue, make_sdata, small, rule, change, named):
+    fovs = {key: tissue((90, 80), 3, seed=seed) for seed, key in enumerate("abcd", 1)}
+    images = {key: change(image) if key == "b" else image for key, (image, _) in fovs.items()}
+    sdata = make_sdata(images, {f"{key}_cells": labels for key, (_, labels) in fovs.items()})
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        predict(sdata, "compact" if rule == "compact" else small)
+    found = [str(warning.message) for warning in caught if "another scale" in str(warning.message)]
+    assert len(found) == bool(named)
+    assert not named or (f"labels {named!r} (" in found[0] and "a_cells" not in found[0])
+
+
+@pytest.mark.parametrize("form", ["mapping", "series", "varm"])
 def test_factors_of_an_earlier_run(arrays, make_sdata, small, form, no_warning):
     measured = predict(make_sdata(*arrays), small)
     factors = measured.varm["nimbus_normalization"]
-    given = {
-        "mapping": factors["factor"].to_dict(),
-        "series": factors["factor"][::-1],
-        "frame": factors[["factor"]],
-        "varm": factors,
-    }[form]
+    given = {"mapping": factors["factor"].to_dict(), "series": factors["factor"][::-1], "varm": factors}[form]
     channels = ["CD20", "DAPI"]
     again = predict(make_sdata(*arrays), small, normalization=given, channels=channels)
     np.testing.assert_allclose(again.layers["nimbus"], measured[:, channels].layers["nimbus"], atol=1e-5, rtol=0)
@@ -71,7 +90,6 @@ def test_factors_of_an_earlier_run(arrays, make_sdata, small, form, no_warning):
         ({"DAPI": 1e-40, "CD3": 1e-300, "CD20": 1e39}, ValueError, r"\(1e-40\), 'CD3' \(1e-300\), 'CD20' \(1e\+39\)"),
         (3.0, TypeError, "`normalization` is 3.0; pass a factor for each channel"),
         ({"DAPI": 1, "CD3": "a", "CD20": 2}, ValueError, "of channel 'CD3' is 'a'; give a number"),
-        ({"DAPI": 1, "CD3": None, "CD20": 2}, ValueError, "of channel 'CD3' is None; give a number"),
         (pd.DataFrame({"factor": [1.0, 2]}, index=["CD3", "CD3"]), ValueError, "names channel.* 'CD3' more than once"),
     ],
 )
@@ -86,13 +104,6 @@ def assert_only_cd3_is_nan(adata):
     assert np.isnan(adata[:, "CD3"].layers["nimbus"]).all()
     assert np.isfinite(adata[:, ["DAPI", "CD20"]].layers["nimbus"]).all()
     assert np.isnan(adata.varm["nimbus_normalization"].loc["CD3", "factor"])
-
-
-def test_a_factor_of_zero(arrays, make_sdata, small):
-    with pytest.warns(UserWarning, match=r"factor of channel\(s\) 'CD3' is 0 or NaN: their scores are NaN"):
-        adata = predict(make_sdata(*arrays), small, normalization=FACTORS | {"CD3": 0})
-    assert_only_cd3_is_nan(adata)
-    assert np.isfinite(adata.layers["integrated_expression"]).all()
 
 
 @pytest.mark.parametrize("normalization", [None, FACTORS], ids=["measured", "given"])
@@ -121,15 +132,6 @@ def test_a_channel_with_light_in_one_region_and_outside_of_all_cells_is_scored(
     assert adata.varm["nimbus_normalization"].loc["CD3", "factor"] == (9 if normalization is None else 100)
 
 
-def test_a_constant_channel(arrays, make_sdata, deep, naive_scores, deep_network):
-    images, labels = arrays
-    images["a"][0] = 40
-    adata = predict(make_sdata({"a": images["a"]}, {"a_cells": labels["a_cells"]}), deep, channels=["DAPI"])
-    assert adata.varm["nimbus_normalization"].loc["DAPI", "factor"] == 40
-    expected = naive_scores(deep_network, images["a"][:1], labels["a_cells"], [40], 0.5)
-    np.testing.assert_allclose(adata.layers["nimbus"], expected, atol=1e-5)
-
-
 def test_warnings_point_at_the_callers_line(arrays, make_sdata, small):
     images, labels = arrays
     for key, image in images.items():
@@ -142,8 +144,22 @@ def test_warnings_point_at_the_callers_line(arrays, make_sdata, small):
     settings = {"model": small, "tta": False, "progress": False}
     with pytest.warns(UserWarning) as caught:
         ns.predict(make_sdata(images, labels), pixel_size=0.1, **settings)
-        ns.predict(make_sdata(images, labels), pixel_size=0.5, normalization=FACTORS | {"DAPI": 0}, **settings)
+        adata = ns.predict(make_sdata(images, labels), normalization=FACTORS | {"DAPI": 0}, **settings)
     ours = [warning for warning in caught if warning.category is UserWarning]
-    for words in ("No pixel above 0", "handful", "negative", "No cell in", "implausible", "so small", "is 0 or NaN"):
-        assert any(words in str(warning.message) for warning in ours), words
+    said = "\n".join(str(warning.message) for warning in ours)
+    words = (
+        "No pixel above 0",
+        "handful",
+        "negative",
+        "No cell in",
+        "implausible",
+        "so small",
+        "is 0 or NaN",
+        "assumed",
+    )
+    assert not [one for one in words if one not in said]
     assert {warning.filename for warning in ours} == {__file__}
+    # What was warned of: a region without a cell has no rows, a factor of 0 gives no scores, all else is there.
+    assert set(adata.obs["region"]) == {"a_cells"} and np.isfinite(adata.layers["integrated_expression"]).all()
+    assert np.isnan(adata[:, "DAPI"].layers["nimbus"]).all() and np.isfinite(adata[:, "CD20"].layers["nimbus"]).all()
+    assert np.isnan(adata.varm["nimbus_normalization"].loc["DAPI", "factor"])

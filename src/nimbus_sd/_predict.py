@@ -92,8 +92,7 @@ def predict(
     tta
         Average the eight views of the square's symmetry (slower). None follows the model's card.
     precision
-        ``"float32"``, ``"bfloat16"`` or ``"auto"``, which is float32: no model's scores stay within 0.01 in bfloat16 so
-        far.
+        ``"float32"``, ``"bfloat16"`` or ``"auto"``: float32 so far, as bfloat16 changes scores by over 0.01.
     tile_size
         Side of a tile's core in model pixels. Scores do not depend on it.
     batch_size
@@ -104,12 +103,12 @@ def predict(
     device
         ``"auto"`` or a torch device; with a client, that of the workers.
     checkpoint
-        A folder where finished tiles are kept. After any kind of stop the same call goes on from there, and ends in
-        the same bytes. It may be deleted afterwards.
+        A folder where finished tiles are kept. Repeating an interrupted call resumes there and gives bit-identical
+        results. It may be deleted afterwards.
     client
-        A :class:`distributed.Client` whose workers compute the tiles, one at a time on each device. None takes the
-        active one; without one, all is done here. Images and labels should lie in a Zarr store that all workers reach:
-        those in memory travel to each of them.
+        A :class:`distributed.Client` whose workers compute the tiles, one at a time on each device. None uses the
+        active one, or works on this machine if there is none. Images and labels should lie in a Zarr
+        store that all workers reach: those in memory travel to each of them.
     progress
         Show progress bars.
 
@@ -129,8 +128,8 @@ def predict(
     Raises
     ------
     KeyError, TypeError, ValueError
-        An argument is not as above, image and labels do not fit, no region has a cell, or the checkpoint is of other
-        inputs (it says which).
+        An argument is not as above, image and labels do not fit, labels are a binary mask or a map of classes, no
+        region has a cell, or the checkpoint is of other inputs (it says which).
     OSError
         Pixels cannot be read (a damaged chunk, a store that went away, a worker that sees other ones), or the
         checkpoint cannot be written or is in use.
@@ -145,7 +144,8 @@ def predict(
     -----
     UserWarning
         Names channels that are empty, rest on a handful of pixels, or hold NaN, infinite, enormous (above 1e30) or
-        negative pixels; regions without a cell; cells too small for the model to see; a pixel size that was assumed or
+        negative pixels; regions without a cell, whose mask does not fit the image, or on another scale than the others;
+        cells too small for the model to see; labels that cover many separate parts; a pixel size that was assumed or
         makes cells implausibly small or large.
 
     Examples
@@ -174,6 +174,7 @@ def predict(
 
     bad = engine.BadPixels()
     with engine.add_resume_hint(store):
+        engine.check_masks(regions)
         factors = engine.find_factors(regions, normalization, scorer.card, bad, progress)
     in_use = factors["factor"].to_numpy(np.float64)
     plan = engine.Plan(regions, in_use, scorer.card, tile_size, identify=checkpoint is not None)

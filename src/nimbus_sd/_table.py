@@ -23,7 +23,7 @@ _LONGEST = 200
 
 
 def check_table(adata: object) -> None:
-    """Raise a TypeError, with what to do, if this is no AnnData: mostly it is the SpatialData that has one."""
+    """Raise a TypeError unless this is an AnnData; the SpatialData that holds it is the usual mistake."""
     if not hasattr(adata, "layers"):
         given = type(adata).__name__
         raise TypeError(f"This needs a table of cells (AnnData) and was given {given}; pass sdata.tables['table'].")

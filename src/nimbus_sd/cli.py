@@ -239,24 +239,54 @@ def export(
 @app.command()
 @_plain_messages()
 def convert(
-    image: Annotated[Path, Argument(metavar="IMAGE", help="OME-TIFF, folder of channels' TIFFs, or folder of those.")],
-    mask: Annotated[Path, Argument(metavar="MASK", help="Label TIFF, or folder of them.")],
+    image: Annotated[Path, Argument(metavar="IMAGE", help="TIFF or QPTIFF, folder of channels, or folder of those.")],
+    mask: Annotated[Path, Argument(metavar="MASK", help="Label TIFF, PNG or NPY, GeoJSON of cells, or folder.")],
     out: Annotated[Path, Option(help="SpatialData store to write (.zarr).")],
     pixel_size: Annotated[float | None, Option(help="um per pixel, where the file does not say.")] = None,
-    channels: Annotated[Names, Option("--channel", metavar="NAME", help="Channel's name; repeat for all.")] = None,
+    channels: Annotated[
+        Names, Option("--channel", "--channels", metavar="NAME", help="Name, repeat for all; or one CSV file of names.")
+    ] = None,
+    make_unique: Annotated[bool, Option("--make-unique", help="Number channels of one name.")] = False,
+    series: Annotated[str | None, Option(help="Name or number of the image in files of several.")] = None,
     mask_pattern: Annotated[str | None, Option(help='Which mask is whose, e.g. "{fov}_whole_cell.tiff".')] = None,
+    mask_plane: Annotated[int | None, Option(help="Number (from 0) of the plane in masks of several.")] = None,
+    grow: Annotated[float, Option(help="Grow the cells of masks by so many um, such as 2 for masks of nuclei.")] = 0.0,
 ) -> None:
-    """Turn images and masks into a SpatialData store."""
+    """Turn images and masks into a SpatialData store, with pyramids of those above 4096 pixels a side."""
+    from spatialdata import get_element_instances
+    from spatialdata.models import get_channel_names
+    from spatialdata.transformations import get_transformation
+
     import nimbus_sd as ns
+    from nimbus_sd.io import with_pyramids
+    from nimbus_sd.keys import PIXEL_SIZE_SOURCE
 
     if out.exists():
         raise FileExistsError(f"{out} exists already; name a new store.")
     if out.suffix != ".zarr":
         raise ValueError(f"--out {out} must end in .zarr.")
-    sdata = ns.io.read_fovs(image, mask, pixel_size=pixel_size, channels=channels, mask_pattern=mask_pattern)
+    names = Path(channels[0]) if channels and channels[0].lower().endswith((".csv", ".txt")) else channels
+    settings: dict[str, Any] = {"pixel_size": pixel_size, "channels": names, "make_unique": make_unique}
+    settings |= {"series": series, "mask_pattern": mask_pattern, "mask_plane": mask_plane}
+    settings |= {"grow": grow}
+    sdata = with_pyramids(ns.io.read_fovs(image, mask, **settings))
     out.absolute().parent.mkdir(parents=True, exist_ok=True)
     _write_store(sdata, out)
-    _say(f"Wrote {len(sdata.images)} image(s) and {len(sdata.labels)} mask(s) to {out}.")
+    written = _read_store(out)
+    for name, element in written.images.items():
+        names, source = list(map(str, get_channel_names(element))), written.attrs[PIXEL_SIZE_SOURCE][name]
+        cells = len(written.shapes.get(f"{name}_cells", ()))
+        if (masks := written.labels.get(f"{name}_labels")) is not None:
+            cells = len(get_element_instances(masks, return_background=False))
+        size = get_transformation(element, get_all=True).get(f"{name}_um")
+        pixels = "pixel size not known (--pixel-size)"
+        if size is not None:
+            pixels = f"{size.to_affine_matrix(('y',), ('y',))[0, 0]:.6g} um per pixel ({source})"
+        _say(f"{name}: {len(names)} channels ({', '.join(names)}), {cells} cells, {pixels}.")
+    kinds = f"{len(sdata.images)} image(s), {len(sdata.labels)} mask(s) and {len(sdata.shapes)} set(s) of polygons"
+    _say(f"Wrote {kinds} to {out}.")
+    if sdata.shapes:
+        _say(f"Score it with: nimbus-sd predict {out} {' '.join(f'--shapes {name}' for name in sdata.shapes)}")
 
 
 @app.command()

@@ -40,3 +40,6 @@ BOUNDARY: Final = "boundary"
 PERIMETER: Final = "perimeter"
 #: ``uns`` entry: how these were made.
 CELL_FEATURES: Final = "cell_features"
+
+#: ``attrs`` entry of a SpatialData that `io.read_fovs` read: where the pixel size of each image came from.
+PIXEL_SIZE_SOURCE: Final = "pixel_size_source"

@@ -40,12 +40,3 @@ def test_a_model_is_judged_image_by_image(benchmark, small, monkeypatch):
     # This image is one where the mean intensity does well, whatever the model.
     assert row["f1_expression_best"] > 2 * row["share_positive"] / (1 + row["share_positive"])
     assert 0 <= row["auroc_score"] <= 1 and row["auroc_expression"] > 0.6
-
-
-@pytest.mark.parametrize("platform", ["CODEX", "CyCIF", "IMC", "MIBI", "Vectra"])
-def test_looks_of_platforms(benchmark, platform):
-    drawn = [benchmark.draw_look(platform, np.random.default_rng(seed)) for seed in (0, 0, *range(1, 20))]
-    assert drawn[0] == drawn[1] and len({str(look) for look in drawn}) == 20
-    assert {look.detector.counting for look in drawn} == {platform in ("IMC", "MIBI")}
-    with pytest.raises(ValueError, match=r"'PhenoCycler'; choose of .*, MIBI, Vectra"):
-        benchmark.draw_look("PhenoCycler", np.random.default_rng(0))

@@ -11,12 +11,6 @@ import nimbus_sd as ns
 cell_types = module("cell_types")
 
 
-def test_signatures_of_the_package_tell_the_types_from_each_other():
-    with pytest.warns(UserWarning, match="no scores of the marker"):
-        told = ns.tl.check_signatures(None, cell_types.MARKERS, missing="skip")
-    assert set(cell_types.TYPES) <= set(told.index)
-
-
 def test_clusters_are_named_by_more_than_half_of_their_cells():
     types = pd.Series([*"aaabbbrr", "a"], dtype="category")
     clusters = pd.Series([*"0001112", "2", None], dtype="category")

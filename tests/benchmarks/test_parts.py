@@ -1,6 +1,5 @@
 """Parts of three benchmarks: `tl.adapt`, noise-robust training, checks without labels; figures come from runs."""
 
-import sys
 from dataclasses import replace
 
 import numpy as np
@@ -22,12 +21,6 @@ def test_cells_that_judge_are_not_labelled():
     cells = pd.DataFrame({"score": np.linspace(0, 1, 20), "mean": np.arange(20.0), "state": [0, 1] * 10})
     for _, own, others in adapt.draw(cells, np.random.default_rng(0)):
         assert len(own) == len(others) == 10 and not set(own.index) & set(others.index)
-
-
-def test_without_data_it_says_so(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(sys, "argv", ["adapt.py", str(tmp_path), str(tmp_path / "labels.csv")])
-    adapt.main()
-    assert "skipped: there is no" in capsys.readouterr().out
 
 
 def test_a_shift_moves_labels_whole():

@@ -126,10 +126,6 @@ def main(target: Path) -> None:
         arrays[f"{name}_scores"] = table[list(CHANNELS)].to_numpy(np.float32)
     arrays["own_factors"] = np.array([float(factors[channel]) for channel in CHANNELS])
     np.savez_compressed(target, **arrays)
-    for name in ("given", "own"):
-        print(
-            name, arrays[f"{name}_scores"].shape, np.percentile(arrays[f"{name}_scores"], [0, 10, 50, 90, 100], axis=0)
-        )
     print(arrays["own_factors"], target.stat().st_size)
 
 

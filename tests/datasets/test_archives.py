@@ -4,8 +4,6 @@ import io
 import os
 import shutil
 import stat
-import subprocess
-import sys
 import zipfile
 from types import SimpleNamespace
 
@@ -95,21 +93,6 @@ def test_unreadable_record_is_looked_up_again(standin, tmp_path, caplog):
         assert get() == first and "looked up again" in caplog.text
 
 
-def test_environment_variables(standin, tmp_path):
-    """In a process of its own, as huggingface_hub reads some of them when it is imported."""
-    code = f"from nimbus_sd.datasets.archives import fetch; print(fetch({REPOSITORY!r}, None, update=0, progress=0))"
-    ours = {key: value for key, value in os.environ.items() if not key.startswith(("HF_", "HUGGINGFACE_"))}
-    ours |= {"HF_HOME": str(tmp_path / "home"), "HF_ENDPOINT": standin.url}
-
-    def run(**more):
-        return subprocess.check_output([sys.executable, "-c", code], env=ours | more, text=True, timeout=60)
-
-    printed = run()
-    assert FIRST in printed and str(tmp_path / "home") in printed
-    standin.stop()
-    assert run(HF_HUB_OFFLINE="1") == printed
-
-
 @pytest.fixture
 def into(tmp_path):
     """Unpack the content of a file into ``tmp_path/place/to``, and return what is there."""
@@ -140,7 +123,6 @@ def entry(name, mode=0):
 def test_content_of_whole_and_cut_archives_is_unpacked_once(into, parts, tmp_path):
     files = {f"a/{i}.bin": np.random.default_rng(i).bytes(10_000 * i) for i in range(5)} | {"b c.txt": b"d"}
     files |= {"x" * 255: b"1", "é" * 127: b"2", "/".join(["y" * 99] * 10): b"3", "c/b": b"4", "cb": b"5"}
-    # What macOS adds and Windows writes.
     others = {"a/.DS_Store": b"", "__MACOSX/a/._x.tif": b"", "a/._x.tif": b"", "a\\x.tif": b"x"}
     assert into(zipped(files | others), parts) == into(b"something else") == files | {"a/x.tif": b"x"}
     assert os.listdir(tmp_path / "place") == ["to"]

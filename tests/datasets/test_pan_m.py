@@ -69,7 +69,7 @@ def test_five_data_sets_of_both_file_forms(standin, made, no_warning):
         assert gold.to_dict() == wanted[dataset].to_dict()
 
 
-def test_scores_join_the_table_and_are_measured(folder, small, tmp_path, no_warning):
+def test_scores_join_the_table(folder, small, tmp_path, no_warning):
     for dataset, sdata in read(["mibi_decidua", "vectra_pancreas"], folder=folder, pixel_size=0.5).items():
         before = sdata["table"].copy()
         with warnings.catch_warnings():
@@ -81,8 +81,6 @@ def test_scores_join_the_table_and_are_measured(folder, small, tmp_path, no_warn
         adata = ns.predict(sdata, model=small, progress=False)
         assert list(adata.obs_names) == list(before.obs_names) and list(adata.var_names) == list(before.var_names)
         assert np.isfinite(adata.layers["nimbus"]).all()
-        gold = np.isfinite(adata.layers["gold"])
-        assert ns.metrics.marker_metrics(adata)["cells"].tolist() == gold.sum(axis=0).tolist()
         # Bright cells are those labelled positive.
         assert (ns.metrics.marker_metrics(adata, "integrated_expression", threshold=100)["f1"] == 1).all()
 
@@ -144,7 +142,6 @@ def test_what_holds_no_data_set(serve_hub, tmp_path):
 
 @pytest.fixture
 def read_one(tmp_path):
-    """Write one data set of one field of view, and read it."""
 
     def write(labels, files=None):
         mask = tiff(np.array([[1, 1, 0], [2, 2, 0], [0, 0, 0]]))
@@ -167,7 +164,6 @@ def test_labels_of_what_is_not_there_are_left_out_with_a_warning(read_one):
         table = read_one(HEAD + rows)["table"]
     said = " ".join(str(warning.message) for warning in caught)
     assert "labels of 'g' were left out" in said and "'CD4'" in said and "labels of 1 cells" in said
-    # They point at the caller.
     assert all(warning.filename == __file__ for warning in caught if "left out" in str(warning.message))
     assert table.layers["gold"].tolist() == [[1.0], [0.0]]
 

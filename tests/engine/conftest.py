@@ -10,7 +10,6 @@ from nimbus_sd.spatial import Region, find_regions
 
 @pytest.fixture
 def regions(make_sdata) -> Callable[..., list[Region]]:
-    """Regions of images (c, y, x), each with labels of ones, or with those given."""
 
     def build(*images: np.ndarray, labels: Sequence[np.ndarray] | None = None, **settings) -> list[Region]:
         labels = [np.ones(image.shape[1:], np.int32) for image in images] if labels is None else labels

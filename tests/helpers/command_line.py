@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from typer.testing import CliRunner
 
 from nimbus_sd.cli import app
@@ -28,3 +30,12 @@ def refused(*arguments: object) -> str:
     (error,) = (line for line in messages.splitlines() if not line.startswith("Model "))
     assert error.startswith("Error: "), messages
     return error
+
+
+def raising(error: BaseException) -> Callable[..., None]:
+    """Make a function that fails, to be put in place of another."""
+
+    def function(*_: object, **__: object) -> None:
+        raise error
+
+    return function

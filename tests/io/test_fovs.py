@@ -8,7 +8,7 @@ import tifffile
 from spatialdata import read_zarr
 from spatialdata.transformations import get_transformation
 
-from nimbus_sd.io import find_fovs, read_fovs
+from nimbus_sd.io import find_fovs, read_fovs, with_pyramids
 from nimbus_sd.spatial import find_regions
 
 ALL = slice(None)
@@ -23,17 +23,13 @@ def save(path, array, **kwargs):
     return path
 
 
-def ome(**metadata):
-    return {"axes": "CYX", "Channel": {"Name": NAMES}, **metadata}
-
-
-def square(size, unit="\u00b5m"):
-    return {"PhysicalSizeX": size, "PhysicalSizeXUnit": unit, "PhysicalSizeY": size, "PhysicalSizeYUnit": unit}
+def ome(x=None, y=None, unit="\u00b5m", names=NAMES):
+    sizes = {"PhysicalSizeX": x, "PhysicalSizeXUnit": unit, "PhysicalSizeY": y or x, "PhysicalSizeYUnit": unit}
+    return {"axes": "CYX", "Channel": {"Name": names}} | (sizes if x else {})
 
 
 @pytest.fixture
 def folders(tmp_path):
-    """Two fields of view as folders of channels, with masks."""
     for i, fov in enumerate(("fov1", "fov10")):
         for name, plane in zip(NAMES, IMAGE + i, strict=True):
             save(tmp_path / "images" / fov / f"{name}.tiff", plane)
@@ -61,7 +57,7 @@ def test_folders_of_channels_also_written_and_read_back(folders, tmp_path):
 
 
 def test_ome_tiffs_tell_names_and_pixel_size(tmp_path):
-    save(tmp_path / "images" / "a.ome.tif", IMAGE, metadata=ome(**square(325, "nm")), tile=(16, 16), compression="zlib")
+    save(tmp_path / "images" / "a.ome.tif", IMAGE, metadata=ome(325, unit="nm"), tile=(16, 16), compression="zlib")
     save(tmp_path / "images" / "b.ome.tif", IMAGE, metadata=ome())
     for fov in "ab":
         save(tmp_path / "masks" / f"{fov}.tif", LABELS)
@@ -74,7 +70,7 @@ def test_ome_tiffs_tell_names_and_pixel_size(tmp_path):
 
 
 def test_coarser_and_finer_masks_lie_on_their_image(tmp_path):
-    save(tmp_path / "image.ome.tif", IMAGE, metadata=ome(**square(0.5)))
+    save(tmp_path / "image.ome.tif", IMAGE, metadata=ome(0.5))
     save(tmp_path / "coarse.tif", LABELS[::2, ::2])
     save(tmp_path / "fine.tif", LABELS.repeat(2, axis=0).repeat(2, axis=1))
     for name, repeats, size in (("coarse", (1, 2), 0.5), ("fine", (2, 1), 0.25)):
@@ -88,22 +84,20 @@ def test_coarser_and_finer_masks_lie_on_their_image(tmp_path):
 
 def test_pixels_that_are_not_square_and_paths_that_are_none(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    path = save(tmp_path / "x.ome.tif", IMAGE, metadata=ome(PhysicalSizeX=0.5, PhysicalSizeY=0.6))
+    path = save(tmp_path / "x.ome.tif", IMAGE, metadata=ome(0.5, 0.6))
     with pytest.raises(ValueError, match=r"0\.6 x 0\.5 um \(y, x\) by its metadata; they must be square"):
         read_fovs(path)
     assert "x_um" in read_fovs("x.ome.tif", pixel_size=0.5).coordinate_systems
     with pytest.raises(ValueError, match="`pixel_size` is -1; it must be a number above 0"):
         read_fovs(path, pixel_size=-1)
-    for paths, message in (
-        ((["x.ome.tif"],), "`images` is a list; it must be one path, of a folder or a single file"),
-        (("x.ome.tif", ["labels.tif"]), "`masks` is a list; it must be one path"),
-    ):
-        with pytest.raises(TypeError, match=message):
+    for name, paths in (("images", [["x.ome.tif"]]), ("masks", ["x.ome.tif", ["labels.tif"]])):
+        with pytest.raises(TypeError, match=f"`{name}` is a list; it must be one path"):
             read_fovs(*paths)
 
 
 def test_missing_masks_and_paths(folders):
     assert not read_fovs(str(folders / "images")).labels
+    assert list(read_fovs(folders / "images" / "fov10").images) == ["fov10"]
     save(folders / "masks" / "fov1_whole_cell.tiff", LABELS[:-1])
     with pytest.raises(ValueError, match=r"fov1 is 40 x 60 pixels .*fov1_whole_cell\.tiff 39 x 60"):
         read_fovs(folders / "images", folders / "masks")
@@ -131,24 +125,13 @@ def test_names_become_valid_and_must_not_clash(tmp_path):
     save(tmp_path / "a" / "Slide 1 (A,B).tif", IMAGE)
     save(tmp_path / "a" / "__x.tif", IMAGE)
     assert list(read_fovs(tmp_path / "a").images) == ["Slide_1__A_B_", "x"]
-    for first, second in (("a b", "a_b"), ("a", "a_labels"), ("a", "__a"), ("fov", "FOV")):
-        folder = tmp_path / f"{first}-{second}"
-        save(folder / f"{first}.tif", IMAGE)
-        save(folder / f"{second}.tif", IMAGE)
+    for names in (("a b", "a_b"), ("a", "a_labels"), ("a", "__a"), ("fov", "FOV")):
+        folders = [save(tmp_path / "-".join(names) / f"{name}.tif", IMAGE).parent for name in names]
         with pytest.raises(ValueError, match="would both have an element"):
-            read_fovs(folder)
+            read_fovs(folders[0])
     for name in ("slide_um", "___"):
         with pytest.raises(ValueError, match=f"cannot be named '{name}'"):
             read_fovs(save(tmp_path / name / f"{name}.tif", IMAGE))
-
-
-def test_files_and_folders_that_are_fields_of_view(tmp_path):
-    save(tmp_path / "b.ome.tif", IMAGE)
-    save(tmp_path / "a.tiff", IMAGE)
-    assert find_fovs(tmp_path) == {"a": tmp_path / "a.tiff", "b": tmp_path / "b.ome.tif"}
-    assert find_fovs(tmp_path / "b.ome.tif") == {"b": tmp_path / "b.ome.tif"}
-    save(tmp_path / "fov" / "CD3.tiff", IMAGE[0])
-    assert find_fovs(tmp_path / "fov") == {"fov": tmp_path / "fov"}
 
 
 @pytest.mark.parametrize(
@@ -182,9 +165,82 @@ def test_names_of_channels_in_a_file(tmp_path):
     assert names(tmp_path, ["x", "y", "z"]) == ["x", "y", "z"]
     with pytest.raises(ValueError, match=r"`channels` has 2 names, but .*plain\.tif has 3 channels"):
         names(plain, ["x", "y"])
-    twice = save(tmp_path / "x.ome.tif", IMAGE, metadata=ome() | {"Channel": {"Name": ["CD3", "CD8", "CD3"]}})
+    twice = save(tmp_path / "x.ome.tif", IMAGE, metadata=ome(names=["CD3", "CD8", "CD3"]))
     with pytest.raises(ValueError, match=r"several channels named \['CD3'\]; name all"):
         names(twice)
     assert names(twice, ["x", "y", "z"]) == ["x", "y", "z"]
+    (image,) = read_fovs(twice, make_unique=True).images.values()
+    assert list(image.coords["c"].values) == ["CD3", "CD8", "CD3-1"]
     rgb = save(tmp_path / "rgb.ome.tif", IMAGE, photometric="rgb", planarconfig="separate", metadata=ome())
     assert names(rgb, NAMES) == NAMES
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "channel_number,cycle_number,marker_name,Filter\n1,1,CD3,\n2,1,CD8,\n3,2,CD20,\n",
+        "channel_number,marker_name\n3,CD20\n1,CD3\n2,CD8\n",
+        "channel_number,marker_name,remove\n1,CD3,\n2,bg,TRUE\n3,CD8,FALSE\n4,CD20,\n",
+        "\ufeffcycle;Marker Name\r\n1;CD3\r\n1;CD8\r\n1;CD20\r\n\r\n",
+        "marker_name\nCD3\nCD8\nCD20\n",
+        "Panel A\nCD3\nCD8\nCD20\n",
+        "CD3\nCD8\nCD20\n",
+    ],
+    ids=["MCMICRO", "order", "removed", "semicolons", "one column", "one of another name", "no heading"],
+)
+def test_names_of_channels_in_a_csv_file(tmp_path, text):
+    image = save(tmp_path / "x.tif", IMAGE)
+    (tmp_path / "markers.csv").write_text(text, encoding="utf-8", newline="")
+    sdata = read_fovs(image, channels=tmp_path / "markers.csv")
+    assert list(sdata.images["x"].coords["c"].values) == NAMES
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("a,b\n1,CD3\n", r"has the columns \['a', 'b'\]; it needs 'marker_name', or one column"),
+        ("", "it needs 'marker_name'"),
+        ("cycle,marker_name\n1,CD3\n1,CD8,x\n", r"has 2 columns, but not in the row \['1', 'CD8', 'x'\]"),
+        ("marker_name\nCD3\nCD8\n", r"`channels` has 2 names, but .*x\.tif has 3 channels"),
+    ],
+)
+def test_csv_files_that_do_not_do(tmp_path, text, said):
+    (tmp_path / "markers.csv").write_text(text)
+    with pytest.raises(ValueError, match=said):
+        read_fovs(save(tmp_path / "x.tif", IMAGE), channels=str(tmp_path / "markers.csv"))
+    with pytest.raises(FileNotFoundError, match="`channels` is 'CD3', and there is no such file; names go into a list"):
+        read_fovs(tmp_path / "x.tif", channels="CD3")
+
+
+def test_a_set_of_ome_files_in_a_folder_is_one_field_of_view(ome_set):
+    assert list(find_fovs(ome_set)) == ["p0"] and list(read_fovs(ome_set).images["p0"].coords["c"].values) == list(
+        "abc"
+    )
+    # A folder among others that hold fields of view.
+    assert read_fovs(ome_set.parent).images["set"].shape == (3, 130, 170)
+
+
+def test_where_pixel_sizes_come_from(tmp_path):
+    save(tmp_path / "a.ome.tif", IMAGE, metadata=ome(0.5))
+    save(tmp_path / "b.ome.tif", IMAGE, metadata=ome(), resolution=(2e4, 2e4), resolutionunit="CENTIMETER")
+    save(tmp_path / "c.ome.tif", IMAGE, metadata=ome())
+    sources = {"a": "OME-XML", "b": "resolution tag", "c": "unknown"}
+    assert read_fovs(tmp_path).attrs["pixel_size_source"] == sources
+    assert set(read_fovs(tmp_path, pixel_size=1).attrs["pixel_size_source"].values()) == {"argument"}
+
+
+def test_large_elements_get_pyramids(tmp_path):
+    labels = np.arange(4100 * 50, dtype=np.int32).reshape(50, 4100)
+    save(tmp_path / "x.tif", np.stack([labels % 251] * 3).astype(np.uint16), tile=(16, 1024))
+    save(tmp_path / "mask.tif", labels)
+    sdata = with_pyramids(read_fovs(tmp_path / "x.tif", tmp_path / "mask.tif", pixel_size=0.5))
+    image, mask = sdata.images["x"], sdata.labels["x_labels"]
+    for element in (image, mask):
+        sizes = [level["image"].sizes["x"] for level in element.children.values()]
+        assert sizes == [4100, 2050, 1025, 512]
+        assert set(get_transformation(element, get_all=True)) == {"x", "x_um"}
+    np.testing.assert_array_equal(mask["scale0"]["image"], labels)
+    np.testing.assert_array_equal(np.isin(mask["scale2"]["image"], labels[:, :]), True)
+    (region,) = find_regions(sdata)
+    np.testing.assert_array_equal(region.read_labels(slice(3, 5), slice(4000, 4100)), labels[3:5, 4000:])
+    assert with_pyramids(sdata) is sdata and not isinstance(read_fovs(tmp_path / "x.tif").images["x"], type(image))

@@ -1,10 +1,11 @@
 """Masks: which file is whose, how labels are stored, and sizes that fit."""
 
+import imagecodecs
 import numpy as np
 import pytest
 import tifffile
 
-from nimbus_sd.io.fovs import find_masks, read_mask, relative_scale
+from nimbus_sd.io.masks import find_masks, read_mask, relative_scale
 from nimbus_sd.io.tiff import open_tiff
 
 
@@ -60,6 +61,12 @@ def test_masks_by_a_pattern_or_as_one_file(tmp_path):
     assert mask_names(masks, "a[1]", pattern="{fov}.tif") == ["a[1].tif"]
     path = folder(tmp_path, "anything.tif") / "anything.tif"
     assert find_masks(path, ["fov"]) == {"fov": path}
+    # Pictures of masks beside them do not count, unless they are meant.
+    masks = folder(tmp_path, "f1_whole_cell.png")
+    assert mask_names(masks, "f1", pattern="{fov}_whole_cell.png") == ["f1_whole_cell.png"]
+    arrays = tmp_path / "arrays"
+    arrays.mkdir()
+    assert mask_names(folder(arrays, "f1.npy", "f10.png"), "f1", "f10") == ["f1.npy", "f10.png"]
     with pytest.raises(ValueError, match=r"is one file, .* for 2 fields of view"):
         find_masks(path, ["a", "b"])
 
@@ -75,14 +82,66 @@ def test_whole_numbers_are_labels(tmp_path, dtype):
     np.testing.assert_array_equal(mask, LABELS)
 
 
-@pytest.mark.parametrize("planar", ["contig", "separate"])
-def test_qupath_rgb_masks(tmp_path, planar):
-    rgb = np.stack([LABELS >> 16, LABELS >> 8 & 255, LABELS & 255]).astype(np.uint8)
-    array = rgb if planar == "separate" else np.moveaxis(rgb, 0, -1)
-    tifffile.imwrite(tmp_path / "mask.tif", array, photometric="rgb", planarconfig=planar)
+@pytest.mark.parametrize("planar, axis", [("contig", -1), ("separate", 0)])
+def test_qupath_rgb_masks(tmp_path, planar, axis):
+    rgb = np.stack([LABELS >> 16, LABELS >> 8 & 255, LABELS & 255], axis).astype(np.uint8)
+    tifffile.imwrite(tmp_path / "mask.tif", rgb, photometric="rgb", planarconfig=planar)
     mask = read_mask(tmp_path / "mask.tif")
     assert mask.dtype == np.uint32
     np.testing.assert_array_equal(mask, LABELS)
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+def test_png_masks(tmp_path, dtype):
+    labels = (LABELS % 256).astype(dtype)
+    (tmp_path / "mask.png").write_bytes(imagecodecs.png_encode(labels))
+    mask = read_mask(tmp_path / "mask.png")
+    assert mask.dtype == dtype
+    np.testing.assert_array_equal(mask, labels)
+    rgb = np.stack([LABELS >> 16, LABELS >> 8 & 255, LABELS & 255], axis=-1).astype(np.uint8)
+    (tmp_path / "rgb.PNG").write_bytes(imagecodecs.png_encode(rgb))
+    np.testing.assert_array_equal(read_mask(tmp_path / "rgb.PNG"), LABELS)
+    (tmp_path / "mask.png").write_bytes((tmp_path / "mask.png").read_bytes()[:45])
+    with pytest.raises(ValueError, match=r"mask\.png is damaged"):
+        read_mask(tmp_path / "mask.png").compute()
+    for damage in (b"", b"no picture, but long enough for a header"):
+        (tmp_path / "mask.png").write_bytes(damage)
+        with pytest.raises(ValueError, match=r"mask\.png cannot be read as a PNG file"):
+            read_mask(tmp_path / "mask.png")
+
+
+@pytest.mark.parametrize("dtype", [np.uint16, np.int64, np.float32])
+@pytest.mark.parametrize("shape", [(40, 60), (1, 40, 60), (40, 60, 1), (1, 40, 60, 1)])
+def test_npy_and_tiff_masks_whatever_axes_of_one_they_have(tmp_path, dtype, shape):
+    labels = np.arange(40 * 60).reshape(40, 60)
+    np.save(tmp_path / "mask.npy", labels.astype(dtype).reshape(shape))
+    tifffile.imwrite(tmp_path / "mask.tif", labels.astype(dtype).reshape(shape))
+    for name in ("mask.npy", "mask.tif"):
+        np.testing.assert_array_equal(read_mask(tmp_path / name), labels)
+
+
+def test_what_is_no_array_of_labels(tmp_path):
+    np.save(tmp_path / "x_seg.npy", np.array({"masks": LABELS}), allow_pickle=True)
+    with pytest.raises(ValueError, match=r"x_seg\.npy cannot be read as an array of numbers.*save the masks alone"):
+        read_mask(tmp_path / "x_seg.npy")
+    np.save(tmp_path / "row.npy", LABELS[0])
+    with pytest.raises(ValueError, match=r"row\.npy is of shape \(4,\); it must have two axes"):
+        read_mask(tmp_path / "row.npy")
+
+
+@pytest.mark.parametrize("axis", [0, -1])
+@pytest.mark.parametrize("n", [2, 3])
+def test_of_several_planes_one_must_be_chosen(tmp_path, axis, n):
+    labels = np.arange(40 * 60, dtype=np.int32).reshape(40, 60)
+    planes = np.stack([labels + i for i in range(n)], axis)
+    np.save(tmp_path / "mask.npy", planes)
+    tifffile.imwrite(tmp_path / "mask.tif", planes)
+    for name in ("mask.npy", "mask.tif"):
+        with pytest.raises(ValueError, match=rf"Choose one of its planes with `mask_plane` .*0 to {n - 1}"):
+            read_mask(tmp_path / name)
+        np.testing.assert_array_equal(read_mask(tmp_path / name, 1), labels + 1)
+        with pytest.raises(ValueError, match=rf"`mask_plane` is {n}, but .* has the planes 0 to {n - 1}"):
+            read_mask(tmp_path / name, n)
 
 
 @pytest.mark.parametrize(

@@ -31,7 +31,6 @@ def table(value: float) -> ad.AnnData:
 
 @pytest.fixture(scope="module")
 def stores(make_sdata, tmp_path_factory) -> dict[str, Path]:
-    """A store of each form with a table ``mine``."""
     paths = {}
     for form in FORMS:
         sdata = make_sdata(np.ones((1, 4, 4), np.uint16), LABELS)

@@ -49,6 +49,11 @@ def test_ome_names_and_pixel_sizes(tmp_path):
         (5e-4, "mm", 5e-4, "mm", (0.5, 0.5)),
         (0.5, None, None, None, None),
         (1, "pixel", 1, "pixel", None),
+        (1, "reference frame", 1, "reference frame", None),
+        (0.5, "micrometer", 0.5, "Microns", (0.5, 0.5)),
+        (500, "nanometre", 5e-4, "MILLIMETER", (0.5, 0.5)),
+        (0.5, "\u00c2\u00b5m", 5000, "\u00c5", (0.5, 0.5)),
+        (0.5 / 25400, "in", 0.5 / 25.4, "thou", (0.5, 0.5)),
         (0, None, 0, None, None),
     ):
         sizes = {"PhysicalSizeX": x, "PhysicalSizeXUnit": x_unit, "PhysicalSizeY": y, "PhysicalSizeYUnit": y_unit}
@@ -57,9 +62,9 @@ def test_ome_names_and_pixel_sizes(tmp_path):
         assert tiff.channels == list("abcde")
         assert tiff.pixel_size == (expected if expected is None else pytest.approx(expected))
     np.testing.assert_array_equal(tiff.pixels, IMAGE)
-    # Names that are not complete are not used.
-    for names in ({"Channel": {"Name": ["a", "", "c", "d", "e"]}}, {}):
-        assert written(tmp_path / "y.ome.tif", IMAGE, metadata={"axes": "CYX"} | names).channels is None
+    # A number stands for a name that is missing.
+    for names, expected in (({"Channel": {"Name": ["a", "", "c", "d", "e"]}}, ["a", "1", "c", "d", "e"]), ({}, None)):
+        assert written(tmp_path / "y.ome.tif", IMAGE, metadata={"axes": "CYX"} | names).channels == expected
 
 
 def test_axes_and_levels_of_one_image(tmp_path):
@@ -90,6 +95,108 @@ def test_stacks_are_an_error_unless_their_planes_are_channels(tmp_path):
         open_tiff(path, planes_are_channels=True)
 
 
+def test_axes_of_length_one_do_not_count_wherever_they_are(tmp_path):
+    for array in (IMAGE[None], IMAGE[None, None], IMAGE[..., None], IMAGE[:, None], IMAGE[None, :, None, ..., None]):
+        tiff = written(tmp_path / "x.tif", array, photometric="minisblack")
+        np.testing.assert_array_equal(tiff.pixels, IMAGE)
+        np.testing.assert_array_equal(tiff.pixels[1:3, 40:50, 7:9], IMAGE[1:3, 40:50, 7:9])
+
+
+def several(path, *images):
+    with tifffile.TiffWriter(path, ome=True) as writer:
+        for name, array in images:
+            photometric = "rgb" if array.dtype == np.uint8 else "minisblack"
+            writer.write(array, photometric=photometric, metadata={"Name": name, "PhysicalSizeX": len(name)} | SQUARE)
+    return path
+
+
+SQUARE = {"PhysicalSizeY": 0.5}
+
+
+def test_the_largest_image_that_is_not_in_colour_is_read(tmp_path, recwarn):
+    thumbnail, colour = ("thumbnail", IMAGE[0, ::8, ::8]), ("macro", np.zeros((300, 400, 3), np.uint8))
+    for images in ([thumbnail, ("slide", IMAGE)], [colour, ("slide", IMAGE), thumbnail]):
+        tiff = open_tiff(several(tmp_path / "x.ome.tif", *images))
+        np.testing.assert_array_equal(tiff.pixels, IMAGE)
+        assert tiff.pixel_size == (0.5, 5)
+    assert not recwarn
+    with tifffile.TiffWriter(tmp_path / "pages.tif") as writer:
+        for plane in (thumbnail[1], *IMAGE):
+            writer.write(plane, metadata=None)
+    np.testing.assert_array_equal(open_tiff(tmp_path / "pages.tif").pixels, IMAGE)
+    # What is neither a thumbnail nor a level of a pyramid is not left out in silence.
+    path = several(tmp_path / "y.ome.tif", ("a", IMAGE[:, :90]), ("b", IMAGE))
+    with pytest.warns(UserWarning, match=r"y\.ome\.tif holds several images; the largest is read, number 1.*0: 'a'"):
+        np.testing.assert_array_equal(open_tiff(path).pixels, IMAGE)
+
+
+def test_of_images_of_one_size_one_must_be_chosen(tmp_path):
+    path = several(tmp_path / "x.ome.tif", ("scene 1", IMAGE[:, ::-1]), ("scene 2", IMAGE), ("macro", RGB))
+    with pytest.raises(
+        ValueError, match=r"x\.ome\.tif holds several images of one size\. Choose .*`series`.*1: 'scene 2'"
+    ):
+        open_tiff(path)
+    for series in ("scene 2", 1, "1"):
+        np.testing.assert_array_equal(open_tiff(path, series=series).pixels, IMAGE)
+    for series in ("scene 3", 3):
+        with pytest.raises(ValueError, match=rf"holds 0 images {series!r}; `series` must be one of 0: 'scene 1'"):
+            open_tiff(path, series=series)
+
+
+def test_names_and_pixel_sizes_outside_of_ome(tmp_path):
+    path, names = tmp_path / "x.ome.tiff", list("abcde")
+    with tifffile.TiffWriter(path, ome=False) as writer:
+        for name, plane in zip(names, IMAGE, strict=True):
+            writer.write(plane, extratags=[(285, "s", 0, name, True)], metadata=None)
+    assert open_tiff(path).channels == names
+    for unit, um in (
+        ("um", 1),
+        ("\\u00B5m", 1),
+        ("micron", 1),
+        ("nm", 1e-3),
+        ("mm", 1e3),
+        ("inch", 25400),
+        ("pixel", None),
+    ):
+        per = (um or 1) / 0.325
+        metadata = {"axes": "CYX", "unit": unit, "Labels": names}
+        tiff = written(path, IMAGE, imagej=True, resolution=(per, per), metadata=metadata)
+        expected = (pytest.approx((0.325, 0.325)), "ImageJ") if um else (None, None)
+        assert (tiff.channels, tiff.pixel_size, tiff.size_source) == (names, *expected)
+    page = '<?xml version="1.0" encoding="utf-16"?><PerkinElmer-QPI-ImageDescription><Name>a</Name>{}'
+    page += "</PerkinElmer-QPI-ImageDescription>"
+    with tifffile.TiffWriter(path, ome=False) as writer:
+        for name, plane in zip(names, IMAGE, strict=True):
+            text = page.format(f"<Biomarker>{name}</Biomarker>" if name != "a" else "").encode()
+            kwargs = {"metadata": None, "resolution": (2e4, 2e4), "resolutionunit": "CENTIMETER"}
+            writer.write(plane, description=text, software="PerkinElmer-QPI", **kwargs)
+    tiff = open_tiff(path)
+    assert (tiff.channels, tiff.pixel_size, tiff.size_source) == (names, pytest.approx((0.5, 0.5)), "QPTIFF")
+
+
+@pytest.mark.parametrize(
+    ("unit", "per", "um"),
+    [
+        *(("CENTIMETER", 2e4, 0.5), ("INCH", 50800, 0.5), ("MILLIMETER", 2e3, 0.5), ("NONE", 2, None)),
+        *(("INCH", 72, None), ("INCH", 96, None), ("INCH", 300, None), ("CENTIMETER", 28.35, None), ("INCH", 0, None)),
+    ],
+)
+def test_resolution_is_a_pixel_size_unless_it_is_for_a_printer(tmp_path, unit, per, um):
+    tiff = written(tmp_path / "x.tif", IMAGE, resolution=(per, per), resolutionunit=unit)
+    expected = (None, None) if um is None else (pytest.approx((um, um)), "resolution tag")
+    assert (tiff.pixel_size, tiff.size_source) == expected
+
+
+def test_a_set_of_ome_files_is_one_image_and_an_error_if_one_is_missing(ome_set):
+    for name in ("p0.ome.tif", "p2.ome.tif"):
+        tiff = open_tiff(ome_set / name)
+        np.testing.assert_array_equal(tiff.pixels, IMAGE[:3])
+        assert (tiff.channels, len(tiff.files)) == (["a", "b", "c"], 3)
+    (ome_set / "p1.ome.tif").unlink()
+    with pytest.raises(ValueError, match=r"1 planes that are not there; the files p1\.ome\.tif are not beside it"):
+        open_tiff(ome_set / "p0.ome.tif")
+
+
 def test_chunks_are_whole_tiles_or_strips(tmp_path):
     big = np.zeros((2, 2100, 2300), np.uint8)
     tiled = written(tmp_path / "tiled.tif", big, tile=(512, 768), compression="zlib").pixels
@@ -109,12 +216,12 @@ def test_files_are_read_late_and_may_be_sent_to_workers(tmp_path):
 
 
 def test_names_and_lists_of_files(tmp_path):
-    names = ("a.tif", "a.b.TIFF", "CD3.ome.tif", "x.OME.tiff", "png.png")
-    assert [stem(Path(name)) for name in names] == ["a", "a.b", "CD3", "x", "png.png"]
-    for name in ("b.tif", "a.ome.tiff", "._b.tif", "notes.txt", "C.TIF"):
+    names = ("a.tif", "a.b.TIFF", "CD3.ome.tif", "x.OME.tiff", "s.qptiff", "m.png", "txt.txt")
+    assert [stem(Path(name)) for name in names] == ["a", "a.b", "CD3", "x", "s", "m", "txt.txt"]
+    for name in ("b.tif", "a.ome.tiff", "._b.tif", "notes.txt", "C.TIF", "s.qptiff", "m.png"):
         (tmp_path / name).touch()
     (tmp_path / "folder.tif").mkdir()
-    assert [path.name for path in list_tiffs(tmp_path)] == ["C.TIF", "a.ome.tiff", "b.tif"]
+    assert [path.name for path in list_tiffs(tmp_path)] == ["C.TIF", "a.ome.tiff", "b.tif", "s.qptiff"]
 
 
 def test_damaged_pixels_name_the_file(tmp_path):

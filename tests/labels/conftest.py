@@ -10,7 +10,6 @@ CHANNELS = ("CD3", "CD20", "Ki 67/x")
 
 
 def table_of(cells: dict[str, list[int]], channels=CHANNELS, **layers) -> AnnData:
-    """Cells of each region, without values."""
     rows = [(region, cell) for region, ids in cells.items() for cell in ids]
     obs = pd.DataFrame(rows, columns=["region", "instance_id"], index=[f"c{i}" for i in range(len(rows))])
     adata = AnnData(

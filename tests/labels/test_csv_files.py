@@ -12,7 +12,6 @@ OURS, THEIRS = "region,instance_id,channel,label\n", "fov,cell_id,channel,activi
 
 @pytest.fixture
 def read(adata, tmp_path):
-    """Read the text of a file into a layer, and return that."""
 
     def read(text, key_added="gold", **options):
         (tmp_path / "x.csv").write_bytes(text.encode() if isinstance(text, str) else text)
@@ -98,7 +97,6 @@ def test_fields_of_view_of_one_name_are_told_by_their_data_sets(adata, tmp_path)
     "text, error, message",
     [
         (OURS + "a,1,CD3,0.6\n", ValueError, "label.*0.6.*1 .positive."),
-        (OURS + "a,1,CD3,maybe\n", ValueError, "'maybe'"),
         (OURS + "c,1,CD3,1\n", KeyError, "No region 'c'"),
         (OURS + "a,1,CD33,1\n", KeyError, "No channel 'CD33'.*Did you mean 'CD3'"),
         (OURS + "a,1.5,CD3,1\na,x,CD3,1\n", ValueError, "'1.5', 'x' of instance_id.*whole"),

@@ -101,7 +101,6 @@ def positive_for():
 
 
 def test_the_worst_comes_first_and_says_why(tissue, positive_for):
-    # T cells are CD20-positive by mistake.
     positive_for.loc["T", "CD20"] = 1
     ns.labels.silver(tissue, positive_for)
     table = ns.labels.check_silver(tissue)

@@ -15,20 +15,13 @@ EXPECTED[5] = [NAN] * 3
 pytestmark = pytest.mark.filterwarnings("ignore:Marker")
 
 
-@pytest.mark.parametrize(
-    "code",
-    [
-        {},
-        {0.5: 2},
-        {1: "positive", 0: "Negative ", 0.5: "undetermined"},
-        {1: "+", 0: "-", 0.5: "?"},
-        {1: "1", 0: "0.0", 0.5: "0.5"},
-        {1: True, 0: False, 0.5: "any"},
-    ],
-)
+CODES = [("positive", "Negative ", "undetermined"), ("+", "-", "?"), ("1", "0.0", "0.5"), (True, False, "any")]
+
+
+@pytest.mark.parametrize("code", [(1, 0, 0.5), (1, 0, 2), *CODES])
 @pytest.mark.parametrize("as_file", [False, True])
 def test_every_code_says_the_same(adata, matrix, code, as_file, tmp_path):
-    coded = matrix.astype(object).map(lambda value: code.get(value, value))
+    coded = matrix.astype(object).map(lambda value: code[[1, 0, 0.5].index(value)])
     if as_file:
         coded.to_csv(tmp_path / "matrix.csv")
         coded = str(tmp_path / "matrix.csv")
@@ -60,7 +53,6 @@ def put(row, column, value):
     "change, message",
     [
         (put("T", "CD3", 3), "'T' has '3' for 'CD3'.*0, 1 and 0.5"),
-        (put("T", "CD3", -1), "'T' has '-1' for 'CD3'"),
         (put("T", "CD3", None), "'T' has nothing for 'CD3'"),
         (put("T", "CD3", "high"), "'T' has 'high'"),
         # A 2 means the other code, in which there is no 0.5.
@@ -143,9 +135,7 @@ def test_cells_between_gates_are_undetermined_and_infinite_gates_leave_out_a_sta
     "gates, error, message",
     [
         ("marker,lower\nCD3,1", ValueError, "has 'marker', 'lower'; it must have 'marker', 'gate' or"),
-        ("marker,gate,lower,upper\nCD3,1,1,2", ValueError, "it must have 'marker', 'gate' or"),
         ("marker,lower,upper\nCD20,1,2\nCD3,1,", ValueError, r"gate of 'CD3' is no number .* is \(1, nan\)"),
-        ("marker,lower,upper\nCD3,low,3", ValueError, "gate of 'CD3' is no number"),
         ({"CD4": 1}, KeyError, "'CD4'"),
         *(({"CD3": gate}, ValueError, "'CD3' is no number") for gate in ("x", NAN, INF, (NAN, 1), (1, 2, 3), (1,))),
         ({"CD20": 1, "CD3": (3, 1)}, ValueError, r"gate of 'CD3' is .*lower <= upper.* is \(3, 1\)"),

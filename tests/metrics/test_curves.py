@@ -56,19 +56,15 @@ def test_steps_cover_the_values_of_a_layer(adata):
 
 def test_points_are_those_of_sklearn(adata):
     adata = adata[:200].copy()
+    roc, pr = roc_curve(adata), pr_curve(adata)
     y, score = judged(adata, "nimbus", 0)
     false, true, cuts = metrics.roc_curve(y, score)
-    found = of(roc_curve(adata), "nimbus", "A")
-    assert list(found.columns) == ["layer", "channel", "threshold", "false_positive_rate", "true_positive_rate"]
-    np.testing.assert_array_equal(found.iloc[:, 2:], np.c_[cuts, false, true])
+    assert list(roc.columns) == ["layer", "channel", "threshold", "false_positive_rate", "true_positive_rate"]
+    np.testing.assert_array_equal(of(roc, "nimbus", "A").iloc[:, 2:], np.c_[cuts, false, true])
     precision, recall, cuts = metrics.precision_recall_curve(y, score, drop_intermediate=True)
-    found = of(pr_curve(adata), "nimbus", "A")
-    assert list(found.columns) == ["layer", "channel", "threshold", "recall", "precision"]
-    np.testing.assert_array_equal(found.iloc[:, 2:], np.c_[np.append(cuts, np.inf), recall, precision])
-
-
-def test_markers_of_one_class_have_a_row_without_points(adata):
-    roc, pr = roc_curve(adata), pr_curve(adata)
+    assert list(pr.columns) == ["layer", "channel", "threshold", "recall", "precision"]
+    np.testing.assert_array_equal(of(pr, "nimbus", "A").iloc[:, 2:], np.c_[np.append(cuts, np.inf), recall, precision])
+    # Markers of one class have a row without points.
     for curve in (*(of(roc, "nimbus", channel) for channel in "BCD"), of(pr, "nimbus", "B")):
         assert len(curve) == 1 and curve.iloc[:, 2:].isna().all(axis=None)
     assert (of(pr, "nimbus", "C")["precision"] == 1).all()
@@ -93,17 +89,13 @@ def test_bad_input(adata, function):
         function(adata, average="macro")
 
 
-def scored(pred, truth, **layers):
-    return table(np.float64, nimbus=pred, gold=truth, **layers)
-
-
 @pytest.fixture
 def scores():
     rng = np.random.default_rng(0)
     score = rng.random((400, 2))
     gold = rng.choice([0, 0.25, 0.5, 0.75, 1, NAN], (400, 2))
     score[rng.random((400, 2)) < 0.1] = NAN
-    return scored(score, gold, other=score**2)
+    return table(np.float64, nimbus=score, gold=gold, other=score**2, big=score * 100)
 
 
 @pytest.mark.parametrize("likely", [True, False])
@@ -120,7 +112,7 @@ def test_the_calibration_curve_is_that_of_sklearn(scores, by_channel, likely):
 
 def test_errors_counted_by_hand():
     # Two bins: 0.2 and 0.4 with one positive of two, 0.6 and 1 with two of two.
-    found = calibration_error(scored([0.2, 0.4, 0.6, 1.0], [0, 1, 1, 1]), n_bins=2).loc["CD3"]
+    found = calibration_error(table(np.float64, nimbus=[0.2, 0.4, 0.6, 1.0], gold=[0, 1, 1, 1]), n_bins=2).loc["CD3"]
     assert found["cells"] == 4 and found["positives"] == 3
     assert found["brier"] == pytest.approx((0.04 + 0.36 + 0.16 + 0) / 4)
     assert found["ece"] == pytest.approx(0.5 * abs(0.3 - 0.5) + 0.5 * abs(0.8 - 1))
@@ -138,11 +130,9 @@ def test_several_layers_and_the_row_of_all(scores):
     assert list(calibration_curve(scores, ["nimbus", "other"])["layer"].unique()) == ["nimbus", "other"]
 
 
-def test_rare_markers_and_one_class_or_none():
-    # Balanced, a rare marker's positive cells count that are missed.
-    found = calibration_error(scored([0.01] * 1000, [0] * 990 + [1] * 10)).loc["CD3"]
-    assert found["ece"] == pytest.approx(0) and found["ece_balanced"] == pytest.approx(0.49)
-    adata = scored(np.full((20, 3), 0.25), np.stack([np.ones(20), np.full(20, NAN), np.zeros(20)], axis=1))
+def test_markers_of_one_class_or_none_have_no_balanced_error():
+    gold = np.stack([np.ones(20), np.full(20, NAN), np.zeros(20)], axis=1)
+    adata = table(np.float64, nimbus=np.full((20, 3), 0.25), gold=gold)
     found = calibration_error(adata)
     assert found.loc["CD3", "ece"] == 0.75 and np.isnan(found.loc["CD3", "ece_balanced"])
     assert found.loc["CD8", "cells"] == 0 and found.loc["CD8", ["brier", "ece", "ece_balanced"]].isna().all()
@@ -158,8 +148,6 @@ def test_warnings_and_errors_of_calibration(scores, function):
     with pytest.warns(UserWarning, match=r"'nimbus' was fitted on the cells of obs\['fitted'\]") as caught:
         function(scores)
     assert caught[0].filename == __file__
-    scores.layers["big"] = scores.layers["nimbus"] * 100
-    with pytest.raises(ValueError, match="`n_bins` is 0"):
-        function(scores, n_bins=0)
-    with pytest.raises(ValueError, match=r"'big' has values outside \[0, 1\]"):
-        function(scores, "big")
+    for options, message in (({"n_bins": 0}, "`n_bins` is 0"), ({"pred": "big"}, r"'big' has values outside \[0, 1\]")):
+        with pytest.raises(ValueError, match=message):
+            function(scores, **options)

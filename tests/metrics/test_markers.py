@@ -1,4 +1,4 @@
-"""Agreement of a layer with the truth: counted by hand, as scikit-learn has it, in groups and averaged."""
+"""Agreement of a layer with the truth: as scikit-learn has it, in groups and averaged."""
 
 import numpy as np
 import pandas as pd
@@ -37,17 +37,6 @@ def tissue(regions: int = 8, cells: int = 30, seed: int = 0) -> AnnData:
     return adata
 
 
-def test_counted_by_hand():
-    # 3 true positives, 1 false negative, 2 false positives, 4 true negatives.
-    found = row([0.9, 0.8, 0.5, 0.4, 0.7, 0.6, 0.1, 0.2, 0.3, 0.0], [1, 1, 1, 1, 0, 0, 0, 0, 0, 0])
-    assert list(found.index) == ["cells", "positives", "share_positive", *RATES, "threshold"]
-    assert found.to_list()[:8] == pytest.approx([10, 4, 4 / 10, 3 / 5, 3 / 4, 4 / 6, 6 / 9, 7 / 10])
-    # Of 4 x 6 pairs the positive cell has the larger score in 6 + 6 + 4 + 4.
-    assert found["auroc"] == pytest.approx(20 / 24)
-    # Recall rises at 0.9, 0.8, 0.5 and 0.4, where precision is 1, 1, 3 / 5 and 4 / 6.
-    assert found["average_precision"] == pytest.approx((1 + 1 + 3 / 5 + 4 / 6) / 4) and found["threshold"] == 0.5
-
-
 @pytest.mark.filterwarnings("ignore:Layer 'nimbus' has values outside")
 @pytest.mark.parametrize(
     ("pred", "gold", "options", "expected"),
@@ -63,7 +52,6 @@ def test_counted_by_hand():
         ([0.1, 0.2], [0, 1], {}, {"precision": 0, "recall": 0, "f1": 0}),
         ([NAN, NAN, NAN], [0, 1, 1], {"n_boot": 10}, {"cells": 0, **dict.fromkeys([*RATES, "f1_low", "f1_high"], NAN)}),
         ([0.3, 0.29], [1, 0], {"threshold": 0.3}, {"f1": 1}),
-        ([0.3, 0.29], [1, 0], {"threshold": 0.31}, {"f1": 0}),
         ([5.0, 5.0], [1, 0], {"threshold": "otsu"}, {"f1": 0, "specificity": 1}),
         ([NAN, NAN], [1, 0], {"threshold": "otsu"}, {"cells": 0, "threshold": np.inf}),
     ],
@@ -75,13 +63,11 @@ def test_which_cells_count(pred, gold, options, expected):
 def test_otsu_splits_all_values_of_the_channel():
     rng = np.random.default_rng(0)
     values = np.concatenate([rng.normal(10, 1, 300), rng.normal(60, 5, 100)])
-    truth = np.r_[np.zeros(300), np.ones(100)]
-    found = row(values, truth, threshold="otsu")
-    assert found["threshold"] == find_threshold(np.float32(values), "otsu") and found["f1"] > 0.99
     # The threshold is the lab's: it does not depend on who was judged.
     few = np.full(400, NAN)
-    few[[0, 1, 300, 301]] = truth[[0, 1, 300, 301]]
-    assert row(values, few, threshold="otsu")["threshold"] == found["threshold"]
+    few[[0, 1, 300, 301]] = [0, 0, 1, 1]
+    found = row(values, few, threshold="otsu")
+    assert found["threshold"] == find_threshold(np.float32(values), "otsu") and found["f1"] == 1
 
 
 def test_layers_by_name_and_kind():
@@ -175,7 +161,8 @@ def test_as_sklearn_has_it(cells, threshold, likely):
     adata = table(np.float64, nimbus=values, gold=gold)
     found = marker_metrics(adata, threshold=threshold, likely=likely).loc["CD3"]
     y, score = judged(adata, "nimbus", 0, likely)
-    assert (found["cells"], found["positives"]) == (len(y), y.sum())
+    assert list(found.index) == ["cells", "positives", "share_positive", *RATES, "threshold"]
+    assert (found["cells"], found["positives"], found["threshold"]) == (len(y), y.sum(), threshold)
     assert found[RATES].to_dict() == pytest.approx(metrics_of_sklearn(y, score, score >= threshold), nan_ok=True)
 
 
@@ -264,12 +251,6 @@ def test_cells_without_a_group_are_left_out():
     adata.obs["cell_type"] = None
     with pytest.raises(ValueError, match="No cell has a value in `obs` 'cell_type'"):
         marker_metrics(adata, by="cell_type")
-
-
-def test_three_cells_have_a_wide_interval():
-    found = row([0.9, 0.2, 0.3], [1, 0, 1], n_boot=200)
-    assert found[["cells", "recall", "specificity", "auroc"]].tolist() == [3, 0.5, 1, 1]
-    assert found["resampled"] == "cells" and found["recall_low"] < 0.1 and found["recall_high"] > 0.9
 
 
 @pytest.mark.parametrize("average", [None, "macro", "pooled"])

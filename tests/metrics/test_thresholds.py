@@ -31,14 +31,18 @@ def test_otsu_is_just_above_that_of_skimage(dtype):
         assert cut == pytest.approx(edges[np.searchsorted(edges, expected)], rel=1e-6)
 
 
-def test_otsu_splits_where_skimage_would_not():
+def test_otsu_splits_where_skimage_would_not_and_the_quantile_calls_a_tenth():
     # skimage gives the centre of the one bin that holds the lower mode, with half of it above.
     rng = np.random.default_rng(0)
     values = np.concatenate([rng.normal(1, 0.001, 500), rng.normal(60, 5, 100)])
     assert (values >= find_threshold(values, "otsu")).sum() == 100
+    assert (values >= find_threshold(values, "quantile")).sum() == 60
     # Of two whole numbers skimage gives the lower: at or above it is everybody.
     values = np.array([3, 3, 3, 7])
     np.testing.assert_array_equal(values >= find_threshold(values, "otsu"), [False, False, False, True])
+    # Ties are not torn apart: most cells are 0, and 0 is not above it.
+    values = np.float32([0] * 950 + [*range(50)])
+    assert (values >= find_threshold(values, "quantile")).sum() == 49
 
 
 def test_a_mixture_parts_where_its_gaussians_cross():
@@ -51,14 +55,6 @@ def test_a_mixture_parts_where_its_gaussians_cross():
     rng = np.random.default_rng(0)
     values = np.concatenate([rng.normal(-0.3, 3, 300), rng.normal(0, 0.3, 3000)])
     assert find_threshold(values, "mixture") == np.inf
-
-
-def test_the_quantile_calls_a_tenth():
-    values = np.random.default_rng(0).permutation(1000).astype(np.float32)
-    assert (values >= find_threshold(values, "quantile")).sum() == 100
-    # Ties are not torn apart: most cells are 0, and 0 is not above it.
-    values[:950] = 0
-    assert (values >= find_threshold(values, "quantile")).sum() == 50
 
 
 @given(st.lists(st.tuples(st.integers(0, 8), st.booleans()), min_size=1, max_size=30))

@@ -16,7 +16,6 @@ def network(random_network) -> UNet:
 
 @pytest.fixture(scope="session")
 def model(network: UNet) -> Model:
-    """The network with a card that fits it."""
     return Model(replace(PUBLISHED, name="random", root_filters=4, depth=3), network)
 
 

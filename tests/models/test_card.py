@@ -20,37 +20,27 @@ def test_published_card_and_round_trip_through_a_file(tmp_path):
     assert Card.read(path) == replace(PUBLISHED, figures={})
 
 
+WRONG = {"name": "", "root_filters": 16.0, "depth": True, "padding": ["reflect"], "rule": "median", "tta": 1}
+WRONG |= {"license": None, "sha256": "abc", "training": [1], "revision": 1}
+RANGES = [[0, 1], *({"low": low, "high": 1, "false_alarm": 0.01} for low in (2, "0")), {"low": 0, "high": 1}]
+
+
 @pytest.mark.parametrize(
-    ("key", "value"),
+    ("key", "values"),
     [
-        ("name", ""),
-        ("root_filters", 16.0),
-        ("depth", True),
-        ("padding", ["reflect"]),
-        ("pixel_size", 0),
-        ("pixel_size", float("nan")),
-        ("pixel_size", 10**400),
-        ("rule", "median"),
-        ("quantile", 0.0),
-        ("quantile", None),
-        ("tta", 1),
-        ("license", None),
-        ("figures", {"f1": "good"}),
-        ("figures", [0.8]),
-        ("sha256", "abc"),
-        ("ranges", {"median": [0, 1]}),
-        ("ranges", {"median": {"low": 0, "high": 1}}),
-        ("ranges", {"median": {"low": 1, "high": 0, "false_alarm": 0.01}}),
-        ("ranges", {"median": {"low": "0", "high": 1, "false_alarm": 0.01}}),
-        ("training", [1]),
-        ("revision", 1),
+        *((key, [value]) for key, value in WRONG.items()),
+        ("pixel_size", [0, float("nan"), 10**400]),
+        ("quantile", [0.0, None]),
+        ("figures", [{"f1": "good"}, [0.8]]),
+        ("ranges", [{"median": given} for given in RANGES]),
     ],
 )
-def test_values_that_are_not_allowed(tmp_path, key, value):
+def test_values_that_are_not_allowed(tmp_path, key, values):
     path = tmp_path / "card.json"
-    path.write_text(json.dumps(asdict(PUBLISHED) | {key: value}))
-    with pytest.raises(ValueError, match=rf"card\.json.*{key} is .*must be"):
-        Card.read(path)
+    for value in values:
+        path.write_text(json.dumps(asdict(PUBLISHED) | {key: value}))
+        with pytest.raises(ValueError, match=rf"card\.json.*{key} is .*must be"):
+            Card.read(path)
 
 
 @pytest.mark.parametrize(

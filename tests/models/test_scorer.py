@@ -7,7 +7,6 @@ import pickle
 import signal
 import subprocess
 import sys
-import warnings
 
 import numpy as np
 import pytest
@@ -35,10 +34,7 @@ def plain(model, image, interior):
 # The same view of an array, and its inverse, in numpy: an independent spelling of the square's symmetry.
 SYMMETRY = [
     (lambda a: a, lambda a: a),
-    (np.fliplr, np.fliplr),
-    (np.flipud, np.flipud),
-    (lambda a: a[::-1, ::-1], lambda a: a[::-1, ::-1]),
-    (np.transpose, np.transpose),
+    *((own, own) for own in (np.fliplr, np.flipud, lambda a: a[::-1, ::-1], np.transpose)),
     (lambda a: np.rot90(a, 1), lambda a: np.rot90(a, 3)),
     (lambda a: np.rot90(a, 3), lambda a: np.rot90(a, 1)),
     (lambda a: np.rot90(a, 2).T, lambda a: np.rot90(a.T, 2)),
@@ -58,7 +54,6 @@ def test_scores_are_the_mean_of_a_plain_loop_whatever_the_batches(model, shape, 
         expected = [undo(plain(model, of(image), of(interior))) for of, undo in SYMMETRY[:views]]
         np.testing.assert_allclose(score, np.mean(expected, axis=0), atol=1e-5)
     assert np.array_equal(scorer(images, interior), scores)
-    # As on a worker of a cluster.
     assert np.array_equal(pickle.loads(pickle.dumps(scorer))(images, interior), scores)
     for batch_size in (1, 3, 100):
         other = Scorer(model, device="cpu", tta=views == 8, batch_size=batch_size)
@@ -66,16 +61,14 @@ def test_scores_are_the_mean_of_a_plain_loop_whatever_the_batches(model, shape, 
         np.testing.assert_allclose(other(images[2:3], interior), scores[2:3], atol=1e-6)
 
 
-def test_other_layouts_and_no_channel(model):
+def test_other_layouts_and_no_channel(model, no_warning):
     images, interior = data(SQUARE, channels=4)
     scorer = Scorer(model, device="cpu")
     assert scorer.tta is model.card.tta is True
     expected = scorer(images[::2].copy(), interior)
     np.testing.assert_array_equal(scorer(images[::2], interior.astype(np.float32)), expected)
     images.flags.writeable = False
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        np.testing.assert_array_equal(scorer(images, interior)[::2], expected)
+    np.testing.assert_array_equal(scorer(images, interior)[::2], expected)
     np.testing.assert_allclose(scorer(images[::2, ::-1], interior[::-1]), expected[:, ::-1], atol=1e-6)
     assert scorer(images[:0], interior).shape == (0, *SQUARE)
 
@@ -97,13 +90,11 @@ def test_a_batch_takes_a_share_of_the_memory_that_a_card_has(monkeypatch):
     assert scorer.memory_budget(CPU) < scorer.memory_budget(MPS) < scorer.memory_budget(CUDA)
 
 
-def test_bfloat16_is_close_and_warns_where_it_is_emulated(model, monkeypatch):
+def test_bfloat16_is_close_and_warns_where_it_is_emulated(model, monkeypatch, no_warning):
     images, interior = data(SQUARE)
     expected = Scorer(model, device="cpu")(images, interior)
     monkeypatch.setattr("torch.cpu.get_capabilities", lambda: {"avx512_bf16": True}, raising=False)
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        scores = Scorer(model, device="cpu", precision="bfloat16")(images, interior)
+    scores = Scorer(model, device="cpu", precision="bfloat16")(images, interior)
     assert scores.dtype == np.float32 and not np.array_equal(scores, expected)
     # A random network's logits spread further than a trained one's.
     np.testing.assert_allclose(scores, expected, atol=0.02)
@@ -126,7 +117,6 @@ def test_cuda_agrees_with_cpu(model):
     [
         ({"device": "abacus"}, "device='abacus' is not known.*'auto'"),
         ({"device": "meta"}, "device='meta' is not there.*'cpu'"),
-        ({"device": "cuda:99"}, "device='cuda:99' is not there"),
         ({"precision": "float16"}, "precision='float16'"),
         ({"tta": 8}, "tta=8"),
         ({"batch_size": 0}, "batch_size=0"),
@@ -173,7 +163,7 @@ def with_memory_for(model, error, most, **settings):
 
 @pytest.mark.parametrize("error", MEMORY_ERRORS, ids=str)
 @pytest.mark.parametrize("shape", [SQUARE, WIDE])
-def test_a_batch_that_does_not_fit_is_halved_and_that_is_said_once(model, error, shape):
+def test_a_batch_that_does_not_fit_is_halved_and_that_is_said_once(model, error, shape, no_warning):
     images, interior = data(shape)
     expected = Scorer(model, device="cpu")(images, interior)
     scorer, sizes = with_memory_for(model, error, 5)
@@ -182,11 +172,8 @@ def test_a_batch_that_does_not_fit_is_halved_and_that_is_said_once(model, error,
     assert len(said) == 1
     np.testing.assert_allclose(scores, expected, atol=1e-6)
     assert sizes[:4] == ([24, 12, 6, 3] if shape == SQUARE else [12, 6, 3, 3])
-    # It has learnt.
     sizes.clear()
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        np.testing.assert_array_equal(scorer(images, interior), scores)
+    np.testing.assert_array_equal(scorer(images, interior), scores)
     assert max(sizes) <= 5
 
 

@@ -139,9 +139,7 @@ def test_no_flipped_bit_loads_other_weights(network, checkpoint):
     ("content", "message"),
     [
         ([torch.zeros(1)], "holds a list"),
-        ({"a": 1}, "entry 'a' is not one"),
         ({1: torch.zeros(1)}, "entry 1 is not one"),
-        ({"state_dict": {"a": torch.zeros(1)}}, "entry 'state_dict' is not one"),
         ({"a": torch.eye(2).to_sparse()}, "entry 'a' is not one"),
         ({"a": torch.zeros(1)}, "is missing"),
     ],
@@ -157,9 +155,10 @@ def test_other_contents(checkpoint, content, message):
     ("key", "value", "message"),
     [
         ("final_conv.bias", torch.tensor([float("nan")]), "not finite"),
-        ("final_conv.weight", torch.zeros((1, 4, 1, 1), dtype=torch.complex64), "is of torch.complex64"),
-        ("final_conv.weight", torch.zeros((1, 4, 1, 1), dtype=torch.int32), "is of torch.int32; weights must be of"),
-        ("final_conv.weight", torch.zeros((1, 4, 1, 1), dtype=torch.float8_e5m2), "is of torch.float8_e5m2"),
+        *(
+            ("final_conv.weight", torch.zeros((1, 4, 1, 1), dtype=dtype), f"is of {dtype}; weights must be of")
+            for dtype in (torch.complex64, torch.int32, torch.float8_e5m2)
+        ),
         ("final_conv.weight", torch.full((1, 4, 1, 1), 1e300, dtype=torch.float64), "not finite as float32"),
         ("bottle_neck.bn_1.running_var", torch.full((16,), -1.0), "negative variances"),
         ("final_conv.weight", torch.zeros(1, 4, 3, 3), "mismatch for final_conv.weight"),

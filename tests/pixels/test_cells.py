@@ -33,7 +33,6 @@ def test_medians_are_numpys(n, size, data):
 
 
 def summed(labels, image, score_map, grid, tile_size):
-    """Sum over all tiles."""
     sums = CellSums(len(image))
     for tile in tiles(grid, tile_size, 0):
         rows, cols = (grid.image_range(core.start, core.stop, axis) for axis, core in enumerate(tile.core))

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from scipy import ndimage
 from skimage.segmentation import find_boundaries
 
-from nimbus_sd.pixels import Grid, interior, resize_image, resize_labels, tiles
+from nimbus_sd.pixels import Grid, interior, resize_image, resize_interior, tiles
 
 SCALES = ["0.29", "0.38", "0.5", "0.65", "1", "1.7", "2", "4.3"]
 shapes = st.tuples(st.integers(1, 400), st.integers(1, 400))
@@ -28,16 +28,14 @@ def everything(grid):
 def test_shapes_and_nearest_pixels(shape, scale, stride):
     grid, scale = Grid(shape, float(scale), stride), Fraction(scale)
     assert grid.model_shape == tuple(ceil(n * scale) for n in grid.shape)
+    # Rounding errors do not add a pixel.
+    assert Grid((100, 1000), 0.29, 16).model_shape == (29, 290)
     for axis, (padded, model) in enumerate(zip(grid.padded_shape, grid.model_shape, strict=True)):
         assert padded % grid.stride == 0 and padded >= max(model, 2 * grid.stride)
         # No more than needed: the network pads by reflection, which needs two pixels at its coarsest level.
         assert padded < model + grid.stride or padded == 2 * grid.stride
         nearest = [int(i / scale) for i in range(model)]
         np.testing.assert_array_equal(grid.nearest(np.arange(model), axis), nearest)
-
-
-def test_rounding_errors_of_the_scale_do_not_add_a_pixel():
-    assert Grid((100, 1000), 0.29, 16).model_shape == (29, 290) and Grid((1, 1024), 0.5, 16).model_shape == (1, 512)
 
 
 @no_deadline
@@ -55,14 +53,6 @@ def test_image_ranges_partition_the_image_and_agree_with_the_index(n, scale, sid
     assert end == n
 
 
-@pytest.mark.parametrize("n", [1, 2, 3, 7, 17, 32])
-def test_mirroring_is_numpys_reflect(n):
-    grid = Grid((n, n), 1.0, 16)
-    padded = grid.padded_shape[0]
-    np.testing.assert_array_equal(grid.mirrored(0, padded, 0), np.pad(np.arange(n), (0, padded - n), mode="reflect"))
-    np.testing.assert_array_equal(grid.mirrored(16, padded, 0), grid.mirrored(0, padded, 0)[16:])
-
-
 @no_deadline
 @given(st.integers(1, 40), st.integers(1, 40), st.integers(0, 2**32 - 1), st.integers(1, 5))
 def test_interior_is_what_skimage_leaves(height, width, seed, coarseness):
@@ -72,6 +62,18 @@ def test_interior_is_what_skimage_leaves(height, width, seed, coarseness):
     np.testing.assert_array_equal(interior(labels), expected)
     large = np.where(labels > 0, labels.astype(np.uint64) + np.uint64(2**63), 0)
     np.testing.assert_array_equal(interior(large), expected)
+
+
+@no_deadline
+@given(st.integers(1, 60), st.integers(1, 60), st.integers(0, 9), st.integers(1, 4), st.integers(1, 3))
+def test_the_resized_interior_is_a_property_of_the_models_grid(height, width, seed, times, boundary):
+    """As of labels as fine as the boundary is wide, however much finer the image is."""
+    labels = np.random.default_rng(seed).integers(0, 4, (height, width)).repeat(3, 0).repeat(3, 1)
+    fine = labels.repeat(times, 0).repeat(times, 1)
+    grid = Grid(fine.shape, 1 / (times * boundary), 1)
+    expected = interior(labels)[::boundary, ::boundary]
+    inside = resize_interior(fine, grid, everything(grid), (0, 0), 1 / boundary)
+    np.testing.assert_array_equal(inside, expected)
 
 
 @pytest.mark.parametrize("scale", SCALES)
@@ -87,21 +89,6 @@ def test_bilinear_at_any_size(scale, shape):
     assert resized.dtype == np.float32 and (image == before).all()
     # Neighbours differ by up to 1, and the weight is rounded to float32.
     np.testing.assert_allclose(resized[0], expected, atol=1e-6)
-
-
-@pytest.mark.parametrize("scale", [0.38, 0.5, 1.7])
-def test_a_window_gives_what_the_whole_gives(scale):
-    rng = np.random.default_rng(3)
-    image, mask = rng.random((2, 203, 157), dtype=np.float32), rng.random((203, 157)) < 0.5
-    grid = Grid((203, 157), scale, 16)
-    whole = everything(grid)
-    part = whole[0][17:40], whole[1][5:29]
-    origin = tuple(max(int(i[0] / scale) - 3, 0) for i in part)
-    window = tuple(slice(start, int(i[-1] / scale) + 6) for start, i in zip(origin, part, strict=True))
-    image_part = resize_image(image[:, *window], grid, part, origin)
-    np.testing.assert_array_equal(image_part, resize_image(image, grid, whole, (0, 0))[:, 17:40, 5:29])
-    mask_part = resize_labels(mask[window], grid, part, origin)
-    np.testing.assert_array_equal(mask_part, resize_labels(mask, grid, whole, (0, 0))[17:40, 5:29])
 
 
 @no_deadline

@@ -113,18 +113,14 @@ def test_otsu_does_not_follow_a_few_outliers():
     assert 0 < counted(np.append(np.zeros(100_000), [5, 7]).astype(np.float32), zeros=True).otsu() < 5
 
 
-def test_one_histogram_takes_several_types():
-    both = Histogram(np.dtype("uint8"), np.dtype("float32"))
-    both.add(np.full(100, 7, np.uint8))
-    both.add(np.full(100, 7.5, np.float32))
-    assert both.total == 200 and [both.quantile(q) for q in (0, 1)] == pytest.approx([7, 7.5], rel=1e-4)
-
-
 def test_otsu_of_few_values():
     zeros = np.zeros(4, np.uint8)
     assert np.isnan(counted(zeros, zeros=True).otsu())
     # One bright value among zeros: half-way.
     assert counted(zeros, np.array([8], np.uint8), zeros=True).otsu() == 4
+    joined = counted(bright := np.array([40, 41, 60, 61], np.uint8))
+    joined.update(counted(zeros, zeros=True))
+    assert joined.otsu() == counted(zeros, bright, zeros=True).otsu() < 40 < counted(bright).otsu()
     assert 0 < counted(np.full(9, 8, np.uint8), zeros=True).otsu() <= 8
 
 

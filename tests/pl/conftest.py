@@ -54,18 +54,18 @@ def sdata(make_sdata, labels):
 
 
 @pytest.fixture
-def rename_columns():
-    """Call the columns of ``obs`` that annotate a table otherwise."""
+def assert_same():
+    """Two tables hold the same."""
 
-    def rename(sdata) -> AnnData:
-        table = sdata["table"].copy()
-        attrs = {"region_key": "fov", "instance_key": "label"}
-        table.obs = table.obs.rename(columns={"region": "fov", "instance_id": "label"})
-        table.uns["spatialdata_attrs"] = table.uns["spatialdata_attrs"] | attrs
-        sdata.tables["table"] = table
-        return table
+    def check(found: AnnData, expected: AnnData) -> None:
+        pd.testing.assert_frame_equal(found.obs, expected.obs)
+        pd.testing.assert_frame_equal(found.var, expected.var)
+        for slot in ("layers", "obsm", "varm"):
+            ours, theirs = getattr(found, slot), getattr(expected, slot)
+            np.testing.assert_equal(*({key: np.asarray(x[key]) for key in x} for x in (ours, theirs)))
+        assert repr(found.uns) == repr(expected.uns)
 
-    return rename
+    return check
 
 
 @pytest.fixture(autouse=True)

@@ -10,20 +10,27 @@ from spatialdata.transformations import Identity, Scale
 import nimbus_sd as ns
 
 
+def in_a_row(make_sdata, annotate, clusters, means, scores, **layers):
+    """Cells of 10 x 10 side by side, as bright as their means, cells x channels."""
+    n, m = means.shape
+    labels = np.zeros((40, 11 * n + 2), np.int64)
+    for i in range(n):
+        labels[15:25, 2 + 11 * i : 12 + 11 * i] = i + 1
+    image = np.stack([np.append(0, channel)[labels] for channel in means.T]).astype(np.uint16)
+    sdata = make_sdata({"a": image}, {"a_cells": labels}, ("CD3", "CD20"))
+    table = annotate(range(1, n + 1), ["a_cells"] * n, ("CD3", "CD20")[:m], nimbus=np.float32(scores), **layers)
+    table.obsm["spatial"] = np.array([[7.0 + 11 * i, 20.0] for i in range(n)])
+    table.obs["cluster"] = list(clusters)
+    sdata.tables["table"] = table
+    return sdata
+
+
 @pytest.fixture
 def uneven(make_sdata, annotate):
     """Eight cells in a row: two plainly positive, one dim positive, four negative, one of them bright."""
-    labels = np.zeros((40, 90), np.int64)
-    for i in range(8):
-        labels[15:25, 2 + 11 * i : 12 + 11 * i] = i + 1
-    means = np.array([100, 90, 30, 10, 12, 8, 11, 95], np.float32)
-    image = np.concatenate([[0], means])[labels].astype(np.uint16)[None]
-    sdata = make_sdata({"a": image}, {"a_cells": labels}, ("CD3",))
-    scores = np.array([0.9, 0.95, 0.8, 0.1, 0.1, 0.1, np.nan, 0.2], np.float32)[:, None]
-    table = annotate(range(1, 9), ["a_cells"] * 8, ("CD3",), nimbus=scores, integrated_expression=means[:, None])
-    table.obsm["spatial"] = np.array([[7.0 + 11 * i, 20.0] for i in range(8)])
-    sdata.tables["table"] = table
-    return sdata
+    means = np.array([[100, 90, 30, 10, 12, 8, 11, 95]], np.float32).T
+    scores = np.array([[0.9, 0.95, 0.8, 0.1, 0.1, 0.1, np.nan, 0.2]]).T
+    return in_a_row(make_sdata, annotate, "t" * 8, means, scores, integrated_expression=means)
 
 
 def titles(axes) -> list[str]:
@@ -47,7 +54,7 @@ def test_the_most_extreme_cell_comes_first(uneven):
     axes = ns.pl.disagreement(uneven, "bright", width=20)
     # The median negative is (10 + 80) / 2 now.
     assert [text.split()[-1] for text in titles(axes)] == [f"{(95 - 45) / 45:.2f}", f"{(80 - 45) / 45:.2f}"]
-    assert len(ns.pl.disagreement(uneven, "bright", n_cells=1, width=20)) == 1
+    assert titles(ns.pl.disagreement(uneven, "bright", n_cells=1, width=20)) == titles(axes)[:1]
     uneven["table"].layers["nimbus"][7] = 0.497
     # Not shown as 0.50, which would be called positive.
     assert titles(ns.pl.disagreement(uneven, "bright"))[0].startswith("CD3: score 0.497\n")
@@ -89,12 +96,14 @@ def test_cells_are_found_where_the_labels_are_finer_than_the_image(uneven, make_
     assert (np.ptp(outline(crop).round().astype(int), axis=0) >= 39).all()
 
 
-def test_the_table_may_call_its_columns_as_it_likes(uneven, rename_columns):
+def test_the_table_may_call_its_columns_as_it_likes(uneven):
     (crop,) = ns.pl.disagreement(uneven, "bright", width=20)
     # At the image's edge crops are as large.
     assert crop.images[0].get_array().shape == (20, 20)
-    table = rename_columns(uneven)
-    table.obs["label"] = table.obs["label"].astype(str)
+    table = uneven["table"].copy()
+    table.obs = table.obs.rename(columns={"region": "fov", "instance_id": "label"}).astype({"label": str})
+    table.uns["spatialdata_attrs"] |= {"region_key": "fov", "instance_key": "label"}
+    uneven.tables["table"] = table
     (again,) = ns.pl.disagreement(uneven, "bright", width=20)
     np.testing.assert_array_equal(outline(again), outline(crop))
 
@@ -121,21 +130,10 @@ def test_what_is_not_there_is_named(uneven):
 
 @pytest.fixture
 def row(make_sdata, annotate):
-    """Nine cells in a row, 10 x 10; the third "t" cell scores like "b", and the ninth is a sliver."""
-    labels = np.zeros((40, 100), np.int64)
-    for i in range(9):
-        labels[15:25, 2 + 11 * i : 12 + 11 * i] = i + 1
-    scores = np.array(
-        [[0.9, 0.1], [0.8, 0.1], [0.2, 0.6], [0.9, 0.2], [0.1, 0.9], [0.1, 0.8], [0.3, 0.7], [0.1, 0.9], [1, 0]],
-        np.float32,
-    )
-    image = np.stack([np.append(0, scores[:, i] * 100)[labels] for i in (0, 1)]).astype(np.uint16)
-    sdata = make_sdata({"x": image}, {"x_cells": labels}, ("CD3", "CD20"))
-    table = annotate(range(1, 10), ["x_cells"] * 9, ("CD3", "CD20"), nimbus=scores)
-    table.obsm["spatial"] = np.array([[7.0 + 11 * i, 20.0] for i in range(9)])
-    table.obs["cluster"] = list("ttttbbbbt")
-    table.obs["area"] = [90.0] * 8 + [10]
-    sdata.tables["table"] = table
+    """Nine cells in a row; the third "t" cell scores like "b", and the ninth is a sliver."""
+    scores = np.array([[9, 8, 2, 9, 1, 1, 3, 1, 10], [1, 1, 6, 2, 9, 8, 7, 9, 0]]).T / 10
+    sdata = in_a_row(make_sdata, annotate, "ttttbbbbt", 100 * scores, scores)
+    sdata["table"].obs["area"] = [90.0] * 8 + [10]
     return sdata
 
 
@@ -161,32 +159,36 @@ def test_gallery_shows_typical_and_doubtful_cells(row):
     assert [len(ax.images) for ax in axes] == [1, 1, 0, 0]
 
 
+CD3 = {"channels": np.array(["CD3"])}
+
+
 @pytest.mark.parametrize(
     "uns",
     [
-        {"cluster": {"tool": "leiden", "params": {"channels": np.array(["CD3"])}}},
-        {"cluster": {"tool": "flowsom", "params": {}, "channels": np.array(["CD3"])}},
-        {
-            "cluster": {"tool": "metaclusters.apply", "params": {"groupby": "finer"}},
-            "finer": {"tool": "leiden", "params": {"channels": np.array(["CD3"])}},
-        },
+        {"cluster": {"tool": "leiden", "params": CD3}},
+        {"cluster": {"tool": "flowsom", "params": {}, **CD3}},
+        {"cluster": {"tool": "metaclusters.apply", "params": {"groupby": "x"}}, "x": {"tool": "leiden", "params": CD3}},
     ],
+    ids=["leiden", "flowsom", "merged"],
 )
 def test_gallery_judges_by_the_channels_that_clusters_are_of(row, uns):
     """The second "t" cell is the nearest to their mean of CD3, 0.728, but far from that of CD20."""
     table = row["table"]
-    table.layers["nimbus"][0, 0], table.layers["nimbus"][1, 0] = 0.8, 0.74
-    table.layers["nimbus"][0, 1], table.layers["nimbus"][1, 1] = 0.1, 0.9
-    assert outlined(ns.pl.cluster_gallery(row, "cluster", "t", n_cells=1, width=100)[0, 0]) == 4
+    table.layers["nimbus"][:2] = [[0.8, 0.1], [0.74, 0.9]]
+
+    def typical() -> int:
+        return outlined(ns.pl.cluster_gallery(row, "cluster", "t", n_cells=1, width=100)[0, 0])
+
+    assert typical() == 4
     table.uns.update(uns)
-    assert outlined(ns.pl.cluster_gallery(row, "cluster", "t", n_cells=1, width=100)[0, 0]) == 2
+    assert typical() == 2
     # A cell needs no score elsewhere.
     table.layers["nimbus"][1, 1] = np.nan
-    assert outlined(ns.pl.cluster_gallery(row, "cluster", "t", n_cells=1, width=100)[0, 0]) == 2
+    assert typical() == 2
 
 
 def test_gallery_takes_typical_cells_that_the_edge_cuts_last(row):
-    labels = row["x_cells"]
+    labels = row["a_cells"]
     cut = np.array(labels.data)
     cut[:15][:, 13:23] = 2
     labels.data = cut
@@ -208,21 +210,15 @@ def test_gallery_is_as_bright_as_what_is_shown(row):
         np.testing.assert_allclose(pixels[20, 7], magenta * 10 / top, atol=0.01)
 
 
-@pytest.mark.parametrize(
-    ("what", "error", "words"),
-    [
+def test_gallery_says_what_is_wrong(row):
+    for what, error, words in (
         ({"clusters": "z"}, KeyError, "no cluster 'z'"),
         ({"n_cells": 0}, ValueError, "`n_cells` is 0"),
         ({"width": 0.5}, ValueError, "`width` is 0.5"),
         ({"channels": ["CD3"] * 4}, ValueError, "one to three"),
-    ],
-)
-def test_gallery_says_what_is_wrong(row, what, error, words):
-    with pytest.raises(error, match=words):
-        ns.pl.cluster_gallery(row, "cluster", **what)
-
-
-def test_gallery_needs_cells_with_all_scores(row):
+    ):
+        with pytest.raises(error, match=words):
+            ns.pl.cluster_gallery(row, "cluster", **what)
     row["table"].layers["nimbus"][:, 0] = [np.nan] * 8 + [0.5]
     with pytest.raises(ValueError, match=r"No cell .* has a score in every channel"):
         ns.pl.cluster_gallery(row, "cluster", "b")

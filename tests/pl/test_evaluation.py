@@ -61,8 +61,6 @@ def test_baselines_are_differences_of_f1(judged):
     ax = ns.pl.metrics(table)
     assert sorted(points(ax)[:, 0]) == pytest.approx(sorted(table["difference"]))
     assert rows(ax) == ["integrated expression", "arcsinh expression"]
-    names = ["otsu", "mixture", "quantile", "best possible (knows the labels)"]
-    assert texts(ax.get_legend().get_texts()) == names
     better = {text.get_text().strip(): (text.get_ha(), text.get_position()[0]) for text in ax.texts}
     assert better == {"← intensity better": ("right", 0), "scores better →": ("left", 0)}
 
@@ -95,7 +93,7 @@ def test_curves_are_those_of_the_tables(judged):
     np.testing.assert_array_equal(ns.pl.curve(pr).lines[0].get_xydata(), pr[["recall", "precision"]])
 
 
-def test_thresholds_of_several_channels_show_the_last_metric(judged):
+def test_thresholds_of_several_channels_show_the_last_metric_and_one_unit(judged):
     table = ns.metrics.threshold_curve(judged)
     ax = ns.pl.curve(table)
     assert len(ax.lines) == 2 and ax.get_ylabel() == "F1"
@@ -103,16 +101,13 @@ def test_thresholds_of_several_channels_show_the_last_metric(judged):
         np.testing.assert_array_equal(line.get_ydata(), part["f1"].dropna())
     for metrics in (["f1", "recall"], "recall"):
         assert ns.pl.curve(table, metrics=metrics).get_ylabel() == "recall"
-
-
-def test_thresholds_in_different_units_are_refused(judged):
+    with pytest.raises(ValueError, match="`metrics` is empty"):
+        ns.pl.curve(table, metrics=[])
     judged.layers["integrated_expression"] *= 100
     table = ns.metrics.threshold_curve(judged, ["nimbus", "integrated_expression"])
     with pytest.raises(ValueError, match=r"\['nimbus'\] are in \[0, 1\].*one layer at a time"):
         ns.pl.curve(table)
     ns.pl.curve(table[table["layer"] == "integrated_expression"])
-    with pytest.raises(ValueError, match="`metrics` is empty"):
-        ns.pl.curve(table, metrics=[])
 
 
 def test_reliability_has_dots_as_large_as_their_bins_in_the_lines_colours(judged):
@@ -142,65 +137,57 @@ def many(n: int, layers=("nimbus",)) -> AnnData:
 
 
 @pytest.mark.parametrize("layers", [("nimbus",), ("nimbus", "other")])
-def test_many_channels_look_different(layers):
-    ax = ns.pl.curve(ns.metrics.roc_curve(many(30, layers), list(layers)))
+def test_many_channels_look_different_and_those_without_a_curve_are_named(layers):
+    ax = plt.subplots()[1]
+    assert ns.pl.curve(ns.metrics.roc_curve(many(30, layers), list(layers)), ax=ax) is ax
     # The second channel has no positive cell.
     drawn = 29 * len(layers)
     looks = {(line.get_color(), str(line._unscaled_dash_pattern), line.get_linewidth()) for line in ax.lines[:drawn]}
-    assert len(looks) == drawn
+    assert len(looks) == drawn and texts(ax.texts) == ["no curve: CD1"]
     # The legend has the looks of the lines.
     legend = ax.get_legend()
     entries = {text.get_text(): line for text, line in zip(legend.get_texts(), legend.get_lines(), strict=True)}
-    assert entries["CD0"].get_color() == ax.lines[0].get_color()
+    assert "CD1" not in entries and entries["CD0"].get_color() == ax.lines[0].get_color()
 
 
-def test_a_channel_without_a_curve_is_named_below_and_not_in_the_legend():
-    ax = plt.subplots()[1]
-    assert ns.pl.curve(ns.metrics.roc_curve(many(9)), ax=ax) is ax
-    assert texts(ax.get_legend().get_texts()) == [f"CD{i}" for i in range(9) if i != 1]
-    assert texts(ax.texts) == ["no curve: CD1"]
+def test_where_there_is_nothing_to_show_it_is_said(judged):
+    gold = judged.copy()
+    gold.layers["gold"][:], judged.layers["nimbus"][:] = 0, np.nan
+    for ax, why in (
+        (ns.pl.curve(ns.metrics.roc_curve(gold)), "no channel has both classes"),
+        (ns.pl.curve(ns.metrics.pr_curve(gold)), "no channel has positive cells"),
+        (ns.pl.curve(ns.metrics.calibration_curve(judged)), "no scores"),
+        (ns.pl.metrics(ns.metrics.marker_metrics(judged)), "nothing could be computed"),
+        (ns.pl.score_shape(judged), "no scores"),
+    ):
+        assert texts(ax.texts) == [why]
 
 
-@pytest.mark.parametrize(
-    ("layer", "draw", "why"),
-    [
-        ("gold", lambda adata: ns.pl.curve(ns.metrics.roc_curve(adata)), "no channel has both classes"),
-        ("gold", lambda adata: ns.pl.curve(ns.metrics.pr_curve(adata)), "no channel has positive cells"),
-        ("nimbus", lambda adata: ns.pl.curve(ns.metrics.calibration_curve(adata)), "no scores"),
-        ("nimbus", lambda adata: ns.pl.metrics(ns.metrics.marker_metrics(adata)), "nothing could be computed"),
-        ("nimbus", ns.pl.score_shape, "no scores"),
-    ],
-)
-def test_where_there_is_nothing_to_show_it_is_said(judged, layer, draw, why):
-    judged.layers[layer][:] = 0 if layer == "gold" else np.nan
-    ax = draw(judged)
-    assert texts(ax.texts) == [why]
+def test_another_table_is_refused():
+    for draw, column, source in (
+        (ns.pl.metrics, "a", "`metrics.marker_metrics`, `compare_baselines` or `confounder_information`"),
+        (ns.pl.metrics, "baseline", "`metrics.compare_baselines`"),
+        (ns.pl.metrics, "confounder", "`metrics.confounder_information`"),
+        (ns.pl.curve, "a", "`metrics.roc_curve`, `pr_curve`, `threshold_curve` or `calibration_curve`"),
+    ):
+        with pytest.raises(ValueError, match=f"must be the result of {source}"):
+            draw(pd.DataFrame({column: [1]}))
 
 
-@pytest.mark.parametrize(
-    ("draw", "columns", "source"),
-    [
-        (ns.pl.metrics, ["a"], "`metrics.marker_metrics`, `compare_baselines` or `confounder_information`"),
-        (ns.pl.metrics, ["baseline"], "`metrics.compare_baselines`"),
-        (ns.pl.metrics, ["confounder"], "`metrics.confounder_information`"),
-        (ns.pl.curve, ["a"], "`metrics.roc_curve`, `pr_curve`, `threshold_curve` or `calibration_curve`"),
-    ],
-)
-def test_another_table_is_refused(draw, columns, source):
-    with pytest.raises(ValueError, match=f"must be the result of {source}"):
-        draw(pd.DataFrame({name: [1] for name in columns}))
-
-
-def test_densities_have_one_area_per_class(judged):
+def test_densities_are_kernel_estimates_mirrored_at_the_ends(judged):
     ax = ns.pl.score_shape(judged, truth="gold", channel="CD3")
-    positives = int(judged.layers["gold"][:, 0].sum())
-    assert texts(ax.get_legend().get_texts()) == [f"negative ({60 - positives})", f"positive ({positives})"]
-    assert len(ax.lines) == 2
-    for line in ax.lines:
+    positive = judged.layers["gold"][:, 0] == 1
+    names = [f"negative ({(~positive).sum()})", f"positive ({positive.sum()})"]
+    assert texts(ax.get_legend().get_texts()) == names
+    for line, state in zip(ax.lines, (~positive, positive), strict=True):
         x, y = line.get_data()
-        assert (x[0], x[-1]) == (0, 1)
-        assert np.trapezoid(y, x) == pytest.approx(1, abs=1e-9)
-        assert ax.get_ylim()[0] == 0 and ax.get_ylim()[1] >= y.max()
+        assert (x[0], x[-1]) == (0, 1) and np.trapezoid(y, x) == pytest.approx(1, abs=1e-9)
+        values = judged.layers["nimbus"][state, 0].astype(float)
+        width = values.std() * len(values) ** -0.2
+        mirrored = np.concatenate([values, -values, 2 - values])
+        expected = norm.pdf(x[:, None], mirrored, width).sum(axis=1) / len(values)
+        # Values are counted in 256 bins first.
+        np.testing.assert_allclose(y, expected, atol=0.02 * expected.max())
     given = plt.subplots()[1]
     assert ns.pl.score_shape(judged, ax=given) is given
     assert texts(given.get_legend().get_texts()) == ["cells (120)"]
@@ -208,16 +195,6 @@ def test_densities_have_one_area_per_class(judged):
         ns.pl.score_shape(judged, channel="CD4")
     with pytest.raises(ValueError, match="'auto', 'linear' or 'arcsinh'"):
         ns.pl.score_shape(judged, scale="log")
-
-
-def test_densities_are_kernel_estimates_mirrored_at_the_ends(judged):
-    x, y = ns.pl.score_shape(judged, channel="CD3").lines[0].get_data()
-    values = judged.layers["nimbus"][:, 0].astype(float)
-    width = values.std() * len(values) ** -0.2
-    mirrored = np.concatenate([values, -values, 2 - values])
-    expected = norm.pdf(x[:, None], mirrored, width).sum(axis=1) / len(values)
-    # Values are counted in 256 bins first.
-    np.testing.assert_allclose(y, expected, atol=0.02 * expected.max())
 
 
 def test_expression_is_drawn_as_arcsinh_of_a_multiple_of_the_channels_median(judged):

@@ -18,6 +18,7 @@ import nimbus_sd as ns
 from nimbus_sd.pl._common import distinct
 
 NO_CLUSTER = "#d9d9d9"
+NO_CROPS = ((0, 100), slice(0, 10), (slice(0, 10),), None)
 
 
 def drawn_rgba(ax: Axes, layer: int = 0) -> np.ndarray:
@@ -34,22 +35,17 @@ def drawn_hex(ax: Axes, where: np.ndarray) -> set[str]:
 @pytest.mark.parametrize(
     ("draw", "what"), [(ns.pl.image, "CD3"), (ns.pl.cells, "CD3"), (ns.pl.cells, "cluster"), (ns.pl.comparison, "CD3")]
 )
-def test_axes_are_drawn_on_and_data_left_as_they_were(sdata, draw, what, no_warning):
+def test_axes_are_drawn_on_and_data_left_as_they_were(sdata, assert_same, draw, what, no_warning):
     before = sdata["table"].copy()
-    new = draw(sdata, what, "a_cells")
-    shape = np.shape(new)
+    shape = np.shape(draw(sdata, what, "a_cells"))
     figure, axes = plt.subplots(2, 4)
     given = axes[1].reshape(shape) if shape else axes[1, 0]
-    drawn = draw(sdata, what, "a_cells", ax=given)
-    for ax in np.ravel(drawn):
-        assert isinstance(ax, Axes) and ax.images and ax.get_legend() is None
-        assert not len(ax.get_xticks()) and not len(ax.get_yticks())
-    assert all(a is b for a, b in zip(np.ravel(drawn), np.ravel(given), strict=True))
+    drawn = np.ravel(draw(sdata, what, "a_cells", ax=given))
+    assert all(a is b and a.images for a, b in zip(drawn, np.ravel(given), strict=True))
     # A colour bar comes with a new figure only.
     assert len(figure.axes) == 8 and len(plt.get_fignums()) == 2
     figure.canvas.draw()
-    np.testing.assert_array_equal(sdata["table"].layers["nimbus"], before.layers["nimbus"])
-    assert list(sdata["table"].layers) == list(before.layers) and list(sdata["table"].obs) == list(before.obs)
+    assert_same(sdata["table"], before)
 
 
 def test_image_is_as_bright_as_the_factor_or_else_the_quantile(sdata, make_sdata, labels):
@@ -72,7 +68,7 @@ def test_image_outlines_cells_inside_their_boundary(sdata, labels):
     assert edge[labels == 11].sum() == 36
 
 
-def test_cells_have_the_colour_of_their_value(sdata, labels, rename_columns):
+def test_cells_have_the_colour_of_their_value(sdata, labels):
     ax = ns.pl.cells(sdata, "CD3", "a_cells")
     colours = drawn_rgba(ax)
     for cell, score in ((3, 0.25), (8, 1.0), (2**40, 0.5)):
@@ -80,15 +76,11 @@ def test_cells_have_the_colour_of_their_value(sdata, labels, rename_columns):
         np.testing.assert_allclose(colours[labels == cell], np.broadcast_to(expected, (100, 4)))
     # Where there is no cell, the black behind it is seen.
     assert drawn_hex(ax, labels == 0) == {""} and ax.get_facecolor() == to_rgba("black")
-    assert ax.get_title() == "CD3: scores" and ax.figure.axes[1].get_ylabel() == "negative (0) to positive (1)"
     # Regions with the same ids are kept apart.
     other = drawn_rgba(ns.pl.cells(sdata, "CD3", "b_cells"))
     np.testing.assert_allclose(other[5, 5], plt.colormaps["viridis"](0.9), atol=1e-2)
     ax = ns.pl.cells(sdata, "CD3", "a_cells", layer="gold", cmap="magma")
     np.testing.assert_allclose(drawn_rgba(ax)[0, 15], plt.colormaps["magma"](1.0))
-    assert ax.get_title() == "CD3: gold labels"
-    rename_columns(sdata)
-    np.testing.assert_array_equal(drawn_rgba(ns.pl.cells(sdata, "CD3", "a_cells")), colours)
 
 
 def test_cells_without_a_score_or_a_row_are_pale(sdata, labels):
@@ -122,7 +114,6 @@ def test_intensities_reach_to_the_factor_or_else_the_quantile(sdata):
         table.layers["integrated_expression"] = values
         ax = ns.pl.cells(sdata, "CD3", **what)
         assert ax.images[0].get_clim() == (0, pytest.approx(np.quantile(values[:, 1], 0.999)))
-        assert ax.figure.axes[1].get_ylabel() == "integrated expression, 0 to the 99.9 % quantile"
     table.varm["nimbus_normalization"] = pd.DataFrame({"factor": [0.0, 42.0]}, index=["DAPI", "CD3"])
     ax = ns.pl.cells(sdata, "CD3", **what)
     assert ax.images[0].get_clim() == (0, 42)
@@ -157,13 +148,6 @@ def test_crop(sdata):
     assert {ax.images[0].get_array().shape for ax in axes.flat} == {(20, 32)}
 
 
-@pytest.mark.parametrize("crop", [(0, 100), slice(0, 10), (slice(0, 10),), None])
-def test_crops_are_two_slices(sdata, crop):
-    for draw in (ns.pl.cells, ns.pl.image):
-        with pytest.raises(ValueError, match=r"`crop` is .*; it must be two slices"):
-            draw(sdata, "CD3", "a_cells", crop=crop)
-
-
 def test_elements_may_be_left_out_where_there_is_one(sdata, make_sdata, labels):
     with pytest.raises(ValueError, match=r"Pass `labels_key`, one of \['a_cells', 'b_cells'\]"):
         ns.pl.image(sdata, "CD3")
@@ -184,8 +168,8 @@ def test_elements_may_be_left_out_where_there_is_one(sdata, make_sdata, labels):
         (ns.pl.cells, {"color": "CD3", "table_key": "tabel"}, KeyError, r"no table 'tabel'; there are \['table'\]"),
         (ns.pl.cells, {"color": "CD3", "layer": "silver"}, KeyError, r"no layer 'silver'; .*\['gold', 'nimbus'\]"),
         (ns.pl.cells, {"color": "CD3", "crop": (slice(0, 9, 2),) * 2}, ValueError, "without steps"),
+        *((ns.pl.image, {"channel": "CD3", "crop": crop}, ValueError, "must be two slices") for crop in NO_CROPS),
         (ns.pl.comparison, {"channels": []}, ValueError, "`channels` is empty"),
-        (ns.pl.comparison, {"channels": ["CD4"]}, KeyError, r"no channel 'CD4'"),
         (ns.pl.comparison, {"channels": "CD3", "ax": np.empty((2, 3))}, ValueError, r"\(2, 3\); \(1, 4\) is needed"),
     ],
 )
@@ -200,23 +184,19 @@ def test_what_is_wrong_is_said(sdata, draw, what, error, words):
 def test_comparison_has_one_row_per_channel(sdata):
     axes = ns.pl.comparison(sdata, ["CD3", "DAPI"], "a_cells")
     assert [ax.get_title() for ax in axes[0]] == ["image", "mask", "scores", "gold labels"]
-    assert not any(ax.get_title() for ax in axes[1])
     assert [row[0].get_ylabel() for row in axes] == ["CD3", "DAPI"]
     for row in axes:
         # The mask is the image with outlines.
         assert [len(ax.images) for ax in row[:2]] == [1, 2]
         np.testing.assert_array_equal(row[0].images[0].get_array(), row[1].images[0].get_array())
     np.testing.assert_array_equal(axes[1, 0].images[0].get_array(), sdata["a"].sel(c="DAPI"))
-    assert axes[0, 0].figure.axes[-1].get_ylabel() == "negative (0) to positive (1)"
     # Of the usual layers those that exist, or those that are named.
     del sdata["table"].layers["gold"]
     assert [ax.get_title() for ax in ns.pl.comparison(sdata, "CD3", "a_cells")[0]] == ["image", "mask", "scores"]
     sdata["table"].layers["integrated_expression"] = np.full((8, 2), 50, np.float32)
     axes = ns.pl.comparison(sdata, ["CD3"], "a_cells", layers=["nimbus", "integrated_expression"])
-    assert axes[0, 0].figure.axes[-1].get_ylabel().splitlines() == [
-        "scores: negative (0) to positive (1)",
-        "integrated expression: 0 to the 99.9 % quantile (1)",
-    ]
+    scores, expression = axes[0, 0].figure.axes[-1].get_ylabel().splitlines()
+    assert scores.startswith("scores: negative (0)") and expression.startswith("integrated expression: 0 to the 99.9 %")
 
 
 @pytest.fixture(scope="module")

@@ -12,7 +12,7 @@ import zarr
 from spatialdata import read_zarr
 from zarr.storage import FsspecStore, LocalStore, MemoryStore
 
-from nimbus_sd.spatial import find_regions, watched
+from nimbus_sd.spatial import find_regions
 
 ALL = slice(None)
 IMAGE = np.arange(1, 2 * 8 * 8 + 1, dtype=np.uint16).reshape(2, 8, 8)
@@ -133,11 +133,3 @@ def test_other_errors_keep_their_kind(region_of, folder, monkeypatch, error):
     monkeypatch.setattr(LocalStore, "get", refused)
     with pytest.raises(error, match="refused" if error is MemoryError else "Labels 'cells' cannot be read"):
         region.read_labels(ALL, ALL)
-
-
-def test_arrays_that_are_read_without_dask(folder):
-    array = watched(zarr.open_array(folder / "image", mode="r"))
-    np.testing.assert_array_equal(array[1], IMAGE[1])
-    folder.rename(folder.with_name("away.zarr"))
-    with pytest.raises(FileNotFoundError, match="was away while"):
-        array[1]

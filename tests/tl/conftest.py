@@ -1,5 +1,8 @@
 """Tables of cells whose type is known."""
 
+import warnings
+
+import anndata
 import numpy as np
 import pandas as pd
 import pytest
@@ -38,6 +41,21 @@ def signatures(rows, markers=("CD45", "CD3", "CD4", "CD8", "CD20")):
         for rule in rules.split():
             table.loc[name, rule[:-1]] = rule[-1]
     return table
+
+
+@pytest.fixture(params=["h5ad", "zarr"])
+def from_disk(request, tmp_path):
+    """Write a table and read it again, in either format."""
+
+    def written_and_read(adata):
+        path = tmp_path / f"table.{request.param}"
+        with warnings.catch_warnings():
+            # Of anndata, about the next version of zarr.
+            warnings.simplefilter("ignore", UserWarning)
+            getattr(adata, f"write_{request.param}")(path)
+        return getattr(anndata, f"read_{request.param}")(path)
+
+    return written_and_read
 
 
 @pytest.fixture(name="signatures")

@@ -2,11 +2,11 @@
 
 import sys
 
-import anndata
 import numpy as np
 import pynndescent
 import pytest
 import scanpy as sc
+from anndata import AnnData
 from scipy import sparse
 from sklearn.metrics import adjusted_rand_score
 from sklearn.neighbors import KNeighborsTransformer
@@ -16,27 +16,21 @@ from nimbus_sd.tl import leiden
 GRAPH = "leiden_nimbus_neighbors_connectivities"
 
 
-def test_clusters_are_the_types_and_named_by_size(typed_table, no_warning):
-    adata = typed_table()
-    leiden(adata, resolution=0.1)
-    clusters = adata.obs["leiden_nimbus"]
-    assert adjusted_rand_score(adata.obs["type"], clusters) == 1
-    assert clusters.value_counts(sort=False).to_dict() == {"0": 80, "1": 60, "2": 50, "3": 40, "4": 30}
-
-
 @pytest.mark.parametrize("rng", [0, 5])
 def test_it_is_scanpy_on_the_layer_and_not_on_x_and_scanpy_finds_the_graph(typed_table, rng):
     adata = typed_table(spread=0.3)
     leiden(adata, n_neighbors=9, rng=rng, channels=["CD20", "CD3"])
     values = adata.layers["nimbus"][:, [2, 0]]
     np.testing.assert_array_equal(adata.obsm["leiden_nimbus_neighbors"], values)
-    plain = anndata.AnnData(values, obs=adata.obs[[]])
+    plain = AnnData(values, obs=adata.obs[[]])
     given = {"random_state": rng, "flavor": "igraph", "n_iterations": 2, "directed": False}
     sc.pp.neighbors(plain, 9, use_rep="X", random_state=rng)
     for table, key in ((plain, None), (adata, "leiden_nimbus_neighbors")):
         sc.tl.leiden(table, 1.0, neighbors_key=key, **given)
         assert adjusted_rand_score(table.obs["leiden"], adata.obs["leiden_nimbus"]) == 1
-    assert len(plain.obs["leiden"].cat.categories) > 5
+    sizes = adata.obs["leiden_nimbus"].value_counts(sort=False)
+    assert sizes.index.tolist() == [str(i) for i in range(len(sizes))] and len(sizes) > 5
+    assert sizes.is_monotonic_decreasing
     np.testing.assert_array_equal(adata.obsp[GRAPH].toarray(), plain.obsp["connectivities"].toarray())
     assert sc.Neighbors(adata, neighbors_key="leiden_nimbus_neighbors").n_neighbors == 9
 
@@ -54,7 +48,7 @@ def test_many_cells_get_scanpys_approximate_neighbours(typed_table, monkeypatch)
 
     monkeypatch.setattr(pynndescent, "PyNNDescentTransformer", Exact)
     adata = typed_table((3000, 2000, 2000, 1000, 192), spread=0.2)
-    plain = anndata.AnnData(adata.layers["nimbus"])
+    plain = AnnData(adata.layers["nimbus"])
     sc.pp.neighbors(plain, 5, use_rep="X", random_state=3)
     # As PyNNDescent returns it from 0.7 on, which scanpy 1.11 does not take.
     monkeypatch.setattr(Exact, "kind", sparse.csr_array)
@@ -98,16 +92,14 @@ def test_cells_without_a_score_get_no_cluster_and_no_neighbours(typed_table):
     assert np.isnan(adata.obsm["leiden_nimbus_neighbors"][[3, 7]]).all()
 
 
-@pytest.mark.parametrize("kind", ["h5ad", "zarr"])
-def test_results_of_a_generator_and_logits_survive_the_disk(typed_table, kind, tmp_path):
+def test_results_of_a_generator_and_logits_survive_the_disk(typed_table, from_disk):
     adata, again = typed_table(), typed_table()
     for table in (adata, again):
         leiden(table, transform="logit", channels=["CD3", "CD8"], rng=np.random.default_rng(3))
     assert again.obs["leiden_nimbus"].equals(adata.obs["leiden_nimbus"])
     scores = np.clip(adata.layers["nimbus"][:, :2].astype(float), 0.01, 0.99)
     np.testing.assert_allclose(adata.obsm["leiden_nimbus_neighbors"], np.log(scores / (1 - scores)), rtol=1e-5)
-    getattr(adata, f"write_{kind}")(tmp_path / "table")
-    back = getattr(anndata, f"read_{kind}")(tmp_path / "table")
+    back = from_disk(adata)
     assert back.obs["leiden_nimbus"].equals(adata.obs["leiden_nimbus"])
     assert list(back.uns["leiden_nimbus"]["params"]["channels"]) == ["CD3", "CD8"]
     leiden(back, resolution=0.1)
@@ -119,10 +111,7 @@ def test_results_of_a_generator_and_logits_survive_the_disk(typed_table, kind, t
     [
         ({"n_neighbors": 1}, "`n_neighbors` is 1; it must be a whole number, 2 or more"),
         ({"n_neighbors": 260}, "Only 260 cells have all scores, which is too few"),
-        *(
-            ({"resolution": value}, f"`resolution` is {value!r}; it must be a number above 0")
-            for value in (0, np.inf, "a")
-        ),
+        *(({"resolution": value}, f"`resolution` is {value!r}; it must be") for value in (0, np.inf, "a")),
         *(({"rng": value}, f"`rng` is {value}; it must be a seed, from 0 to 2") for value in (None, -1, 1.5)),
         ({"transform": "log"}, "`transform` is 'log'; it must be None or 'logit'"),
         ({"transform": "logit", "layer": "counts"}, "for scores in \\[0, 1\\]; layer 'counts' has other values"),

@@ -3,13 +3,11 @@
 import json
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from nimbus_sd.tl import Metaclusters
 
-LETTERS = st.characters(exclude_categories=("Cs", "Cc", "Zl", "Zp"))
 NAMES = ["NK/T, γδ", 'the "other" one', "NA", "null", "001", "=1+1", "a;b", "日本", "naïve B", "'", "#x", "1e3", "True"]
+NAMES += ["nan", "-1", '"', ",", "\\", "\U0001f9ec", "a  b", "\N{ZERO WIDTH SPACE}", "e\N{COMBINING ACUTE ACCENT}", "é"]
 
 
 @pytest.fixture
@@ -45,24 +43,16 @@ def test_csv_keeps_the_mapping(tmp_path, edited):
     # As a spreadsheet saves it.
     path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes().replace(b"\n", b"\r\n"))
     assert Metaclusters.load(path) == read
-
-
-def test_csv_written_by_hand(tmp_path):
-    path = tmp_path / "mine.csv"
-    path.write_text("cluster,metacluster,note\n1,T,sure\n2,B,\n3,T,\n")
-    assert Metaclusters.load(path).members == {"T": ("1", "3"), "B": ("2",)}
-    path.write_text("cluster,metacluster,color\n1,T,\n2,B,red\n3,T,#00ff00\n")
-    assert dict(Metaclusters.load(path).colors) == {"T": "#00ff00", "B": "#ff0000"}
-
-
-@settings(max_examples=25, deadline=None)
-@given(st.lists(st.text(LETTERS, min_size=1).filter(lambda name: name == name.strip()), min_size=2, unique=True))
-def test_all_names_come_back(tmp_path_factory, names):
-    value = Metaclusters.start(names).merge(names[:2], into=names[1])
-    assert Metaclusters.from_json(value.to_json()) == value
-    path = tmp_path_factory.getbasetemp() / "names.csv"
-    value.save(path)
-    assert list(Metaclusters.load(path).mapping.items()) == list(value.mapping.items())
+    # As somebody writes it.
+    path.write_text("cluster,metacluster,color,note\n1,T,,sure\n2,B,red,\n3,T,#00ff00,\n")
+    mine = Metaclusters.load(path)
+    assert mine.members == {"T": ("1", "3"), "B": ("2",)} and mine.colors == {"T": "#00ff00", "B": "#ff0000"}
+    path.write_text("cluster,metacluster\n1,T\n2,B\n")
+    assert dict(Metaclusters.load(path).mapping) == {"1": "T", "2": "B"}
+    with pytest.raises(ValueError, match="must end in"):
+        edited.save(tmp_path / "metaclusters.txt")
+    with pytest.raises(FileNotFoundError):
+        Metaclusters.load(tmp_path / "none.json")
 
 
 def damaged(**changes):
@@ -78,10 +68,8 @@ def damaged(**changes):
         (damaged().replace('"b"', '"a"', 1), ValueError, r"\['a'\] more than once"),
         (damaged(version=2), ValueError, "'version': 2"),
         (damaged(start=["a"]), ValueError, "not complete"),
-        *(
-            (damaged(cells=cells), ValueError, "a number for each cluster")
-            for cells in ({"a": -1}, {"a": "three"}, [1])
-        ),
+        (damaged(cells={"a": -1}), ValueError, "a number for each cluster"),
+        (damaged(cells=[1]), ValueError, "a number for each cluster"),
         (damaged(steps=[{"do": "explode"}]), ValueError, "Step 1 is .* one of .'merge', 'split', 'rename', 'recolor'"),
         (damaged(steps=["merge"]), ValueError, "Step 1"),
         (damaged(steps=[{"do": "rename", "metacluster": "a"}]), ValueError, "'metacluster' .a text., 'name'"),
@@ -112,10 +100,3 @@ def test_csv_that_is_wrong(tmp_path, text, problem):
     path.write_text(text)
     with pytest.raises(ValueError, match=problem):
         Metaclusters.load(path)
-
-
-def test_files_of_other_kinds(tmp_path, edited):
-    with pytest.raises(ValueError, match="must end in"):
-        edited.save(tmp_path / "metaclusters.txt")
-    with pytest.raises(FileNotFoundError):
-        Metaclusters.load(tmp_path / "none.json")

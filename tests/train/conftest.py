@@ -23,13 +23,11 @@ def _labelled(tissue: Callable[..., Any], make_sdata: Callable[..., SpatialData]
 
 @pytest.fixture
 def labelled(tissue: Callable[..., Any], make_sdata: Callable[..., SpatialData]) -> SpatialData:
-    """Four small regions of two channels and silver labels."""
     return _labelled(tissue, make_sdata)
 
 
 @pytest.fixture
 def build(tmp_path: Path) -> Callable[..., Store]:
-    """Build a store of small tiles."""
     return lambda sdata, name="tiles", **settings: build_store(tmp_path / name, sdata, **SMALL | settings)
 
 

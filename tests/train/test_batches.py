@@ -73,11 +73,7 @@ def shown(strength: Augmentation, step: int = 0, seed: int = 0) -> Batch:
     return Augment(strength, seed, SIDE)(blocks(), step)
 
 
-@pytest.mark.parametrize(
-    "elastic, rotation, scale",
-    [(0, 0, 0), (3, 0, 0), (0, 180, 0), (0, 0, 0.3), (2, 180, 0.2)],
-    ids=["squares", "elastic", "rotation", "scale", "all"],
-)
+@pytest.mark.parametrize("elastic, rotation, scale", [(3, 0, 0), (0, 180, 0), (0, 0, 0.3), (2, 180, 0.2)])
 def test_image_interior_and_cells_move_together(elastic, rotation, scale):
     batch, changed = shown(replace(EXACT, elastic=elastic, rotation=rotation, scale=scale)), 0
     for tile in range(len(batch.inputs)):
@@ -95,8 +91,7 @@ def test_image_interior_and_cells_move_together(elastic, rotation, scale):
 
 
 def test_squares_are_exact_and_all_eight_are_drawn():
-    batches = [shown(EXACT, step) for step in range(12)]
-    for batch in batches:
+    for batch in (batches := [shown(EXACT, step) for step in range(12)]):
         torch.testing.assert_close(batch.inputs[:, 0], batch.cells / 100)
     assert len({(tile - tile.min()).numpy().tobytes() for batch in batches for tile in batch.cells}) == 8
 

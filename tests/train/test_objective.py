@@ -41,7 +41,6 @@ def test_figures_of_cells_are_means_over_their_pixels(batch, logits):
         assert float(scores[cell]) == pytest.approx(float(confidence[own].mean()), rel=1e-6)
         assert float(learned_scores[cell]) == pytest.approx(float(confidence[inner].mean()), rel=1e-6)
         assert float(learned_losses[cell]) == pytest.approx(float(losses[inner].mean()), rel=1e-6)
-    # One that covers no pixel.
     assert scores[5] == areas[5] == 0
     assert labelled_cells(batch).tolist() == [False, True, True, False, False]
 
@@ -80,7 +79,6 @@ def test_inner_boundaries_are_negative_or_part_of_their_cell(batch, logits):
 
 
 def alone(values):
-    """What one device gathers."""
     return values[None]
 
 

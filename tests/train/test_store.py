@@ -114,13 +114,13 @@ def test_many_data_sets_share_a_store_of_the_same_settings(labelled, build):
     assert store.data_sets == ["d", "e"] and store.strata == [("d", "DAPI"), ("d", "CD3"), ("e", "CD3")]
     number, _, channel = store.tiles("train")[-1]
     assert store.stratum(number) + channel == 2 and Store(store.path).described() == store.described()
-    for given, message in (
-        ({"data_set": "e"}, "has data set 'e' already"),
-        ({"data_set": ""}, "give it a name"),
-        ({"data_set": "f", "tile_size": 32}, "tile_size: 16 then, 32 now; overlap: 4 then, 16 now"),
+    for name, size, message in (
+        ("e", 16, "has data set 'e' already"),
+        ("", 16, "give it a name"),
+        ("f", 32, "tile_size: 16 then, 32 now"),
     ):
         with pytest.raises(ValueError, match=message):
-            build(labelled, **given)
+            build(labelled, data_set=name, tile_size=(size, 4))
     with pytest.raises(ValueError, match="must be one of train, validation, test"):
         store.tiles("training")
 
@@ -292,13 +292,7 @@ def test_what_is_in_the_store_keeps_its_split_and_its_group_follows():
         splits = assign_splits(Split(rng=seed), TEN | {"r4": "r3"}, set(), in_store)
         assert (splits["r3"], splits["r4"], splits["r7"]) == ("validation", "validation", "train")
         assert count(splits) == [7, 2, 1]
-    for groups, evaluation, split, places in (
-        (GROUPS, set(), FOUR, {}),
-        (GROUPS, {"c"}, SHARES, {}),
-        # One patient, of whom the store has regions in two splits.
-        (GROUPS | {"b": "c"}, set(), SHARES, {"b": {"test": y}}),
-    ):
+    # It is for evaluation now, or one patient of whom the store has regions in two splits.
+    for groups, evaluation, places in ((GROUPS, {"c"}, {}), (GROUPS | {"b": "c"}, set(), {"b": {"test": y}})):
         with pytest.raises(ValueError, match=r"Region '[bc]' would be for .*region '[xy]' of data set '[de]', which"):
-            assign_splits(Split(split), groups, evaluation, {"c": {"train": x}} | places)
-    splits = assign_splits(Split(FOUR), GROUPS, {"d"}, {})
-    assert splits == {name: split for split, names in FOUR.items() for name in names}
+            assign_splits(Split(SHARES), groups, evaluation, {"c": {"train": x}} | places)

@@ -17,7 +17,7 @@ from prepare import read_factors, read_means
 from train import trained
 
 from nimbus_sd.models import Model, Scorer
-from nimbus_sd.pixels import Grid, interior, normalize, resize_image, resize_labels
+from nimbus_sd.pixels import BOUNDARY_UM, Grid, normalize, resize_image, resize_interior
 
 HERE = Path(__file__).parent
 
@@ -36,7 +36,7 @@ def score_field(
     card = scorer.card
     grid = Grid(labels.shape, pixel_size / card.pixel_size, card.stride)
     index = tuple(grid.mirrored(0, side, axis) for axis, side in enumerate(grid.padded_shape))
-    inside = resize_labels(interior(labels), grid, index, (0, 0))
+    inside = resize_interior(labels, grid, index, (0, 0), BOUNDARY_UM / card.pixel_size)
     rows, cols = (grid.model_index(slice(0, side), axis) for axis, side in enumerate(labels.shape))
     numbered = np.unique(labels, return_inverse=True)[1].ravel()
     size = np.bincount(numbered)[1:]

@@ -9,13 +9,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nimbus_sd.pixels import (
+    BOUNDARY_UM,
     OTSU_LEVELS,
     SQUARE_UM,
     Grid,
     Histogram,
-    interior,
     normalize,
     resize_image,
+    resize_interior,
     resize_labels,
     square_means,
 )
@@ -213,7 +214,7 @@ def training_tiles(
             expression = np.bincount(labels.ravel(), image.ravel(), minlength=len(truths)) / area / factor
             yield TrainingTile(
                 resize_image(scaled, grid, index, (0, 0))[0],
-                resize_labels(interior(labels), grid, index, (0, 0)),
+                resize_interior(labels, grid, index, (0, 0), BOUNDARY_UM / model_pixel_size),
                 resize_labels(labels, grid, index, (0, 0)),
                 truths,
                 expression.astype(np.float32),

@@ -14,7 +14,16 @@ from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter
 from skimage.segmentation import expand_labels
 
-from nimbus_sd.pixels import OTSU_LEVELS, Grid, interior, normalize, resize_image, resize_labels
+from nimbus_sd.pixels import (
+    BOUNDARY_UM,
+    OTSU_LEVELS,
+    Grid,
+    interior,
+    normalize,
+    resize_image,
+    resize_interior,
+    resize_labels,
+)
 
 #: Side of a tile in pixels of the model, and their width in um.
 SIZE, MODEL_PIXEL = 192, 0.5
@@ -137,7 +146,7 @@ class Source:
         factor *= float(np.exp(rng.normal(0, 0.25)))
         index = (np.arange(SIZE), np.arange(SIZE))
         scaled = resize_image(normalize(image[None], np.array([factor])), grid, index, (0, 0))[0]
-        inside = resize_labels(interior(masks), grid, index, (0, 0))
+        inside = resize_interior(masks, grid, index, (0, 0), BOUNDARY_UM / MODEL_PIXEL)
         placed = resize_labels(np.where(outside, 0, masks), grid, index, (0, 0))
         seen, numbers = np.unique(placed, return_inverse=True)
         if seen[0] != 0:

@@ -79,8 +79,8 @@ def pan_m_gold_standard(
     KeyError
         There is no such data set, in ``datasets`` or ``pixel_size``; without ``folder``, said before any download.
     ValueError
-        The archive is damaged or hostile; images, masks and labels do not fit. That labels are left out, for there is
-        no such field of view, channel or cell, is a warning.
+        The archive is damaged or hostile; images, masks and labels do not fit. Labels without a matching field of view,
+        channel or cell are dropped with a warning.
 
     Examples
     --------
@@ -125,7 +125,7 @@ def pan_m(
     Parameters
     ----------
     name
-        Of the data set, such as ``"mibi_breast"``.
+        Name of the data set, such as ``"mibi_breast"``.
     folder
         A copy placed by hand: the downloaded zip (or the first of its parts), or the folder it was unpacked to. None
         takes that of the hub.

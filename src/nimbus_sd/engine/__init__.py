@@ -12,6 +12,7 @@ from nimbus_sd.engine.cluster import find_runner as find_runner
 from nimbus_sd.engine.factors import find_factors as find_factors
 from nimbus_sd.engine.maps import map_keys as map_keys
 from nimbus_sd.engine.maps import score_map as score_map
+from nimbus_sd.engine.masks import check_masks as check_masks
 from nimbus_sd.engine.plan import Plan as Plan
 from nimbus_sd.engine.plan import describe_inputs as describe_inputs
 from nimbus_sd.engine.plan import differences as differences

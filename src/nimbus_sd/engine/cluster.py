@@ -42,7 +42,7 @@ def find_client(client: Client | None) -> Client | None:
     """
     distributed = sys.modules.get("distributed")
     if client is None:
-        # Who has an active client has imported distributed.
+        # An active client implies that distributed is imported.
         active = None if distributed is None else _active(distributed)
         return active if active is not None and active.status == "running" and not active.asynchronous else None
     if distributed is None or not isinstance(client, distributed.Client):

@@ -25,12 +25,14 @@ _BLOCK = 2048
 _ALL = "all images"
 # With fewer squares a few bright cells, or the lack of some, decide.
 _FEW_SQUARES = 50
+# Tens by which levels differ on another scale (12 bit beside 8 bit are 16 times as much), and where channels are few.
+_FAR, _FEW_FAR = 1.0, 2.0
 
 
 def find_factors(
     regions: Sequence[Region], normalization: Normalization | None, card: Card, bad: BadPixels, progress: bool
 ) -> pd.DataFrame:
-    """Return the level of each channel that becomes 1: as given, or measured in all images together.
+    """Return the intensity of each channel that is scaled to 1: as given, or measured in all images together.
 
     Given ``normalization``, images are read up to each channel's first pixel above 0. None measures factors by the
     card's rule; then bad pixels are counted in ``bad``. Warns of channels without a positive pixel, and of those whose
@@ -47,7 +49,7 @@ def find_factors(
             warn(concern)
         return table
     groups = channels_in_work(_histogram(card, [region.dtype for region in regions]), len(regions[0].channels))
-    per_group = sum(1 for region, side in _to_read(regions, card) for _ in _blocks(region, side or 1))
+    per_group = sum(1 for region, side in _to_read(regions, card) for _ in _blocks(region, side))
     with tqdm(total=per_group * len(groups), desc="Normalisation", unit="block", disable=not progress) as bar:
         parts = [_measure(regions, card, group, bad, bar) for group in groups]
     levels, counts = (pd.concat(tables) for tables in zip(*parts, strict=True))
@@ -56,6 +58,8 @@ def find_factors(
     table = pd.DataFrame(
         {r.labels_key: levels[r.labels_key if r.labels_key in levels.columns else r.image_key] for r in regions}
     )
+    if scales := _other_scale(table):
+        warn(scales)
     table[_FACTOR] = levels[_FACTOR]
     _check_range(table)
     return table.set_index(pd.Index(regions[0].channels, name="channel"))
@@ -129,7 +133,7 @@ def _measure(
         histograms = {i: _histogram(card, dtypes if pooling else [region.dtype]) for i in group}
         bad_here = BadPixels() if region.image_key in counted else bad
         counted.add(region.image_key)
-        for rows, cols in _blocks(region, side or 1):
+        for rows, cols in _blocks(region, side):
             _count(region, rows, cols, side, histograms, bad_here)
             bar.update()
         key = region.labels_key if side else region.image_key
@@ -169,14 +173,19 @@ def _count(
             histograms[i].add(channel, zeros=inside is not None)
 
 
-def _blocks(region: Region, side: int = 1) -> Iterator[tuple[slice, slice]]:
-    """Cut a region's image into windows to read, each at most ``_BLOCK`` image pixels wide and whole squares."""
+def _blocks(region: Region, side: int = 0) -> Iterator[tuple[slice, slice]]:
+    """Cut a region's image into windows to read, each at most ``_BLOCK`` image pixels wide and whole squares.
+
+    Where squares of cells count, windows that no labels reach into are left out.
+    """
     (height, width), repeat = region.image_shape, region.image_repeat
-    block = max(_BLOCK // side, 1) * side
+    block = max(_BLOCK // max(side, 1), 1) * max(side, 1)
     for top in range(0, height, block):
         for left in range(0, width, block):
             bottom, right = min(top + block, height), min(left + block, width)
-            yield slice(top * repeat, bottom * repeat), slice(left * repeat, right * repeat)
+            window = slice(top * repeat, bottom * repeat), slice(left * repeat, right * repeat)
+            if not side or region.reaches(*window):
+                yield window
 
 
 def _read(region: Region, channels: list[int], rows: slice, cols: slice) -> Iterator[tuple[list[int], NDArray]]:
@@ -209,6 +218,24 @@ def _concerns(counts: pd.DataFrame, card: Card) -> Iterator[str]:
     if len(few):
         stated = [f"{name!r} ({count} {what} above 0 in {key!r})" for (name, key), count in few.items()]
         yield f"The normalisation of {_first(stated)} rests on a handful of {what}. Check it, or pass `normalization`."
+
+
+def _other_scale(levels: pd.DataFrame) -> str | None:
+    """Say which regions have other levels than most of the others in nearly all channels; channels x regions."""
+    logs, off = np.log10(levels.to_numpy(np.float64)), []
+    for i, key in enumerate(levels):
+        ratio = logs[:, [i]] - logs
+        known = np.isfinite(ratio).sum(axis=0)
+        # A region without a marker has another level in it, so a few channels must be further apart.
+        far = np.where(known < 3, _FEW_FAR, _FAR)
+        beyond = np.maximum((ratio >= far).sum(axis=0), (ratio <= -far).sum(axis=0))
+        other = (known > 0) & (beyond >= known - known // 10)
+        if other.sum() > (len(logs.T) - 1) / 2:
+            off.append(f"{key!r} ({10 ** np.nanmedian(ratio[:, other]):.2g} times the others' level)")
+    if not off:
+        return None
+    what = f"On another scale than the other regions, in (nearly) all channels: labels {_first(off)}"
+    return f"{what}. One factor does not suit both: bring their images to one scale, or score them apart."
 
 
 def _first(items: Sequence[str], most: int = 8) -> str:

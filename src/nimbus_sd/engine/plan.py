@@ -22,7 +22,7 @@ _MAX_CORE = 4096
 
 
 def model_grid(region: Region, card: Card) -> Grid:
-    """Grid on which region and model meet."""
+    """Grid of model pixels that covers a region."""
     return Grid(region.shape, region.pixel_size / card.pixel_size, card.stride)
 
 
@@ -58,7 +58,7 @@ class Plan:
     Attributes
     ----------
     tiles
-        Position of the region, and window, of each tile; those of a region follow each other.
+        Position of the region, and window, of each tile that labels reach into; those of a region follow each other.
     """
 
     def __init__(
@@ -67,7 +67,12 @@ class Plan:
         self.regions, self.factors, self.card = regions, factors, card
         self.tile_size, self.identify = tile_size, identify
         self._grids = [model_grid(region, card) for region in regions]
-        self.tiles = [(i, tile) for i, grid in enumerate(self._grids) for tile in tiles(grid, tile_size, card.halo)]
+        self.tiles = [
+            (i, tile)
+            for i, (region, grid) in enumerate(zip(regions, self._grids, strict=True))
+            for tile in tiles(grid, tile_size, card.halo)
+            if region.reaches(*(grid.image_range(core.start, core.stop, axis) for axis, core in enumerate(tile.core)))
+        ]
 
     def reader(self, number: int) -> TileReader:
         """Return what reads a tile; nothing is read yet."""

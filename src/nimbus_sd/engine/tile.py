@@ -13,7 +13,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from nimbus_sd.engine.checks import BadPixels
-from nimbus_sd.pixels import Footprint, Grid, Tile, interior, normalize, resize_image, resize_labels
+from nimbus_sd.pixels import BOUNDARY_UM, Footprint, Grid, Tile, normalize, resize_image, resize_interior, resize_labels
 from nimbus_sd.spatial import Region
 
 T = TypeVar("T")
@@ -77,15 +77,17 @@ class TileReader:
     def __init__(self, region: Region, grid: Grid, tile: Tile, *, identify: bool = False) -> None:
         self.region, self.grid, self.tile, self.identify = region, grid, tile, identify
         self.digests: list[NDArray[np.uint8]] = []
+        # In model pixels, however fine the image is.
+        self._boundary = BOUNDARY_UM / region.pixel_size * grid.scale
         index, read, core = [], [], []
         for axis in (0, 1):
             window = grid.mirrored(tile.window[axis].start, tile.window[axis].stop, axis)
             lower, upper, _ = grid.bilinear(window, axis)
-            nearest = grid.nearest(window, axis)
+            # Beyond the window, too, so that cells touching across its edge have their boundary there.
+            first, last = grid.nearest(np.array([window.min() - self._boundary, window.max() + self._boundary]), axis)
             inner = grid.image_range(tile.core[axis].start, tile.core[axis].stop, axis)
-            # One pixel more, so that cells touching across the window's edge have their boundary there.
-            start = int(max(0, min(lower.min(), nearest.min() - 1, inner.start)))
-            stop = int(min(grid.shape[axis], max(upper.max() + 1, nearest.max() + 2, inner.stop)))
+            start = int(min(lower.min(), first, inner.start))
+            stop = int(max(upper.max() + 1, last + 1, inner.stop))
             index.append(window)
             read.append(slice(start, stop))
             core.append(slice(inner.start - start, inner.stop - start))
@@ -124,10 +126,8 @@ class TileReader:
         )
         width = self.tile.core[1].stop - self.tile.core[1].start
         self.footprint = Footprint.of(core, model_rows, model_cols, width, origin)
-        self.interior, self.cells = (
-            resize_labels(mask, self.grid, self.index, (self.rows.start, self.cols.start))
-            for mask in (interior(labels), labels)
-        )
+        seen = labels, self.grid, self.index, (self.rows.start, self.cols.start)
+        self.interior, self.cells = resize_interior(*seen, self._boundary), resize_labels(*seen)
 
     def channels(
         self, group: Sequence[int], factors: NDArray[np.float64], bad: BadPixels

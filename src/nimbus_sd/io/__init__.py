@@ -5,6 +5,7 @@ from nimbus_sd.io.cells import write_cells
 from nimbus_sd.io.fovs import element_names as element_names
 from nimbus_sd.io.fovs import find_fovs as find_fovs
 from nimbus_sd.io.fovs import read_fovs
+from nimbus_sd.io.pyramids import with_pyramids as with_pyramids
 from nimbus_sd.io.tables import restore as restore
 from nimbus_sd.io.tables import save_table
 from nimbus_sd.io.tiff import before_ending as before_ending

@@ -2,23 +2,29 @@
 
 from __future__ import annotations
 
-import glob
+import math
 import os
-import re
+import warnings
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
-from fnmatch import fnmatchcase
 from pathlib import Path
 
 import dask.array as da
 import numpy as np
-from numpy.typing import NDArray
+from anndata.utils import make_index_unique
+from pandas import Index
+from skimage.segmentation import expand_labels
 from spatialdata import SpatialData
-from spatialdata.models import Image2DModel, Labels2DModel
+from spatialdata.models import Image2DModel, Labels2DModel, ShapesModel
 from spatialdata.transformations import BaseTransformation, Identity, Scale
 
-from nimbus_sd.io.tiff import Tiff, before_ending, list_tiffs, open_tiff, stem
-from nimbus_sd.spatial import is_micrometre, sizes_fit
+from nimbus_sd._geojson import ENDINGS
+from nimbus_sd.io.marker_csv import read_names
+from nimbus_sd.io.masks import find_masks, read_mask, relative_scale
+from nimbus_sd.io.polygons import read_polygons
+from nimbus_sd.io.tiff import Tiff, list_tiffs, open_tiff, stem
+from nimbus_sd.keys import PIXEL_SIZE_SOURCE
+from nimbus_sd.spatial import check_distance, is_micrometre
 
 
 def read_fovs(
@@ -26,38 +32,61 @@ def read_fovs(
     masks: str | Path | None = None,
     *,
     pixel_size: float | None = None,
-    channels: Sequence[str] | None = None,
+    channels: Sequence[str] | str | Path | None = None,
+    make_unique: bool = False,
+    series: str | int | None = None,
     mask_pattern: str | None = None,
+    mask_plane: int | None = None,
+    grow: float = 0.0,
 ) -> SpatialData:
-    """Read fields of view and their cell masks from TIFF files, lazily.
+    """Read fields of view and their cells: lazily from TIFF files, masks also from PNG, NPY and GeoJSON files.
 
     Parameters
     ----------
     images
         A folder that holds, for each field of view, either a folder with one TIFF file for each channel
-        (``fov1/CD3.tiff``; the file's name is the channel's name), or a multi-channel TIFF or OME-TIFF file
-        (``fov1.ome.tif``). Or one field of view: such a folder, or such a file.
+        (``fov1/CD3.tiff``; the file's name is the channel's name), or a multi-channel TIFF, OME-TIFF or QPTIFF file
+        (``fov1.ome.tif``). Or one field of view: such a folder, or such a file. Several files that are one image by
+        their OME-XML are read as one, named after the first. Axes of length 1 do not count.
     masks
-        A folder of TIFF files, or one file for one field of view. In a folder, the mask of ``fov1`` is the file whose
-        name contains ``fov1`` (and does not go on with another digit); of several, the one that is just ``fov1``, else
-        the one that begins with ``fov1_``. Where there is none, a name such as ``fov1.tif_image`` counts up to the
-        ``.tif``. Masks hold whole numbers as labels, 0 = no cell, or are 24-bit RGB as QuPath writes them (label =
-        R * 65536 + G * 256 + B). None reads images only.
+        A folder of TIFF files (or, if it holds none, of PNG, NPY or GeoJSON files), or one file for one field of view.
+        In a folder, the mask of ``fov1`` is the file whose name contains ``fov1`` (and does not go on with another
+        digit); of several, the one that is just ``fov1``, else the one that begins with ``fov1_``. Where there is none,
+        a name such as ``fov1.tif_image`` counts up to the ``.tif``. Masks hold whole numbers as labels, 0 = no cell, or
+        are 24-bit RGB as QuPath writes them (label = R * 65536 + G * 256 + B). GeoJSON (also ``.gz``, ``.zip``) holds
+        cells as polygons in pixels of the image; QuPath's annotations are left out. None reads images only.
     pixel_size
-        um per pixel of the images. None takes it from OME metadata, where there is any.
+        um per pixel of the images. None takes it from the file: from OME-XML, ImageJ's unit, or the tags of resolution,
+        in this order. A resolution of picture programs, such as 72 or 300 dpi, is no pixel size.
     channels
-        Of multi-channel files, the names of all channels in the file's order (in place of those in OME metadata). Of
-        folders, the channels to read, in this order; other files are left out. None takes all.
+        Of multi-channel files, the names of all channels in the file's order. Of folders, the channels to read, in this
+        order; other files are left out. Or the path of a CSV file of names: with a column ``marker_name`` as MCMICRO's
+        ``markers.csv``, or with one column. None takes all, and names in files from OME-XML, ImageJ's labels, QPTIFF's
+        biomarkers or the names of pages; a channel without a name is named by its number, from 0.
+    make_unique
+        Tell channels of one name apart by a number: ``DAPI``, ``DAPI-1``. False makes them an error.
+    series
+        Name or number (from 0) of the image to read, where a file holds several. None takes the largest that is not in
+        colour, so no thumbnail; several of its size are an error that lists them.
     mask_pattern
         File name of the masks, in which ``{fov}`` stands for the field of view, and ``*`` for anything:
         ``"{fov}_whole_cell.tiff"``. None goes by the rule above.
+    mask_plane
+        Number (from 0) of the plane to read of masks that have several, such as whole cells and nuclei.
+    grow
+        By how many um masks are grown, as far as there is room between cells; the pixel size must be known. Polygons
+        are grown by ``grow`` of :func:`nimbus_sd.predict`, which grows any cells and notes it in the table.
 
     Returns
     -------
     SpatialData
         For each field of view, an image ``<fov>`` and labels ``<fov>_labels``, both in a coordinate system ``<fov>`` in
         pixels of the image, and, where the pixel size is known, in ``<fov>_um``. A mask may be finer or coarser than
-        its image by a whole factor. In names, any character but letters, digits, ``_``, ``-`` and ``.`` becomes ``_``.
+        its image by a whole factor. Of polygons, shapes ``<fov>_cells``, for ``shapes_key`` of
+        :func:`nimbus_sd.predict`, with QuPath's ids as index and classes as ``class``. In names, any character but
+        letters, digits, ``_``, ``-`` and ``.`` becomes ``_``. ``attrs["pixel_size_source"]`` says of each image where
+        its pixel size came from: ``"argument"``, ``"OME-XML"``, ``"ImageJ"``, ``"QPTIFF"``, ``"resolution tag"``, or
+        ``"unknown"``; ``attrs["grow"]`` by how much masks were grown.
 
     Raises
     ------
@@ -84,7 +113,16 @@ def read_fovs(
             raise TypeError(f"{given}; it must be one path, of a folder or a single file.")
         if not Path(path).exists():
             raise FileNotFoundError(f"{path} does not exist.")
-    fovs = {fov: _read_image(path, channels) for fov, path in find_fovs(Path(images)).items()}
+    if isinstance(channels, str | os.PathLike):
+        channels = Path(channels)
+        if not channels.is_file():
+            raise FileNotFoundError(
+                f"`channels` is {str(channels)!r}, and there is no such file; names go into a list."
+            )
+    elif channels is not None:
+        channels = [str(name) for name in channels]
+    paths = find_fovs(Path(images), series).items()
+    fovs = {fov: _read_image(path, channels, series, make_unique) for fov, path in paths}
     first = next(iter(fovs))
     for fov, image in fovs.items():
         if differing := sorted({*(image.channels or ())} ^ {*(fovs[first].channels or ())}):
@@ -95,21 +133,40 @@ def read_fovs(
     mask_files = {} if masks is None else find_masks(Path(masks), list(fovs), mask_pattern)
 
     sdata = SpatialData()
+    sources = sdata.attrs[PIXEL_SIZE_SOURCE] = {}
     for fov, image in fovs.items():
         name, size = names[fov], _pixel_size(image, pixel_size)
+        sources[name] = "argument" if pixel_size is not None else image.size_source or "unknown"
         placed = _transformations(name, 1.0, size)
         sdata.images[name] = Image2DModel.parse(
             image.pixels, dims=("c", "y", "x"), c_coords=image.channels, transformations=placed
         )
-        if fov in mask_files:
-            mask = read_mask(mask_files[fov])
-            placed = _transformations(name, relative_scale(image, mask, mask_files[fov]), size)
+        if fov in mask_files and mask_files[fov].name.lower().endswith(ENDINGS):
+            if grow:
+                raise ValueError(f"{mask_files[fov]} holds polygons; grow these by `grow` of `predict` (--grow).")
+            sdata.shapes[f"{name}_cells"] = ShapesModel.parse(read_polygons(mask_files[fov]), transformations=placed)
+        elif fov in mask_files:
+            mask = read_mask(mask_files[fov], mask_plane)
+            scale = relative_scale(image, mask, mask_files[fov])
+            if grow:
+                mask = _grown(mask, grow, size and size * scale, name)
+                sdata.attrs["grow"] = grow
+            placed = _transformations(name, scale, size)
             sdata.labels[f"{name}_labels"] = Labels2DModel.parse(mask, dims=("y", "x"), transformations=placed)
     return sdata
 
 
-def find_fovs(path: Path) -> dict[str, Path]:
-    """Find the fields of view: for each, a folder of channels or a file."""
+def _grown(mask: da.Array, grow: float, pixel_size: float | None, name: str) -> da.Array:
+    """Grow the cells of a mask by so many um; whose a pixel becomes depends on no cell that is further away."""
+    if pixel_size is None:
+        raise ValueError(f"The pixel size of {name!r} is not known, so its mask cannot grow by um; pass `pixel_size`.")
+    distance = check_distance(grow) / pixel_size
+    depth = math.ceil(distance)
+    return mask.map_overlap(expand_labels, depth, "none", distance=distance, dtype=mask.dtype)
+
+
+def find_fovs(path: Path, series: str | int | None = None) -> dict[str, Path]:
+    """Find the fields of view: for each, a folder of channels or a file, of several that are one image the first."""
     if path.is_file():
         return {stem(path): path}
     folders = sorted(folder for folder in path.iterdir() if folder.is_dir() and list_tiffs(folder))
@@ -121,7 +178,11 @@ def find_fovs(path: Path) -> dict[str, Path]:
         return {folder.name: folder for folder in folders}
     if not files:
         raise FileNotFoundError(f"{path} holds no TIFF files, and no folders with TIFF files in them.")
-    single = [len(open_tiff(file, planes_are_channels=True).pixels) == 1 for file in files]
+    with warnings.catch_warnings():
+        # They come again when the pixels are read.
+        warnings.simplefilter("ignore")
+        opened = _whole_images(open_tiff(file, planes_are_channels=True, series=series) for file in files)
+    files, single = [image.path for image in opened], [len(image.pixels) == 1 for image in opened]
     if all(single):
         return {path.name: path}
     if any(single):
@@ -138,7 +199,7 @@ def element_names(fovs: Iterable[str]) -> dict[str, str]:
     for fov, name in names.items():
         if not name or is_micrometre(name):
             raise ValueError(f"A field of view cannot be named {fov!r}, which is like a unit, or empty. Rename it.")
-        for element in (name, f"{name}_labels"):
+        for element in (name, f"{name}_labels", f"{name}_cells"):
             # SpatialData takes no names that differ in case only.
             if (first := taken.setdefault(element.lower(), fov)) != fov:
                 rule = "case does not count, and what is no letter, digit, '_', '-' or '.' becomes '_'"
@@ -147,105 +208,49 @@ def element_names(fovs: Iterable[str]) -> dict[str, str]:
     return names
 
 
-def find_masks(masks: Path, fovs: Sequence[str], pattern: str | None = None) -> dict[str, Path]:
-    """Find the mask of each field of view, as `read_fovs` describes it; a ValueError if it is not just one."""
-    if masks.is_file():
-        if len(fovs) > 1:
-            raise ValueError(f"`masks` is one file, {masks}, for {len(fovs)} fields of view; pass a folder of masks.")
-        return {fovs[0]: masks}
-    files, candidates = list_tiffs(masks), {}
-    for fov in fovs:
-        if pattern is None:
-            candidates[fov] = _containing(files, fov, fovs)
-            candidates[fov] = candidates[fov] or _containing(files, before_ending(fov), [*map(before_ending, fovs)])
-        elif "{fov}" in pattern:
-            wanted = pattern.replace("{fov}", glob.escape(fov))
-            candidates[fov] = [file for file in files if fnmatchcase(file.name, wanted)]
-        else:
-            raise ValueError(f"`mask_pattern` is {pattern!r}; it must contain '{{fov}}', the field of view's name.")
-    if without := [fov for fov in fovs if not candidates[fov]]:
-        rule = "contains their name" if pattern is None else f"matches {pattern!r}"
-        raise ValueError(f"No mask for {', '.join(map(repr, without))}: no TIFF file in {masks} {rule}.")
-    hint = "Say which by `mask_pattern`, such as '{fov}_whole_cell.tiff'."
-    owners: dict[Path, str] = {}
-    for fov, (mask, *others) in candidates.items():
-        if others:
-            raise ValueError(f"Several masks for {fov!r}: {mask.name}, {', '.join(x.name for x in others)}. {hint}")
-        if (owner := owners.setdefault(mask, fov)) != fov:
-            raise ValueError(f"{mask.name} would be the mask of {owner!r} and of {fov!r}. {hint}")
-    return {fov: mask for mask, fov in owners.items()}
+def _whole_images(images: Iterable[Tiff]) -> list[Tiff]:
+    """Leave out files that hold a part of an image that another one has opened."""
+    whole: dict[Path, Tiff] = {}
+    for image in sorted(images, key=lambda image: -len(image.files)):
+        files = [file.resolve() for file in image.files]
+        if not any(file in whole for file in files):
+            whole |= dict.fromkeys(files, image)
+    return sorted({image.path: image for image in whole.values()}.values(), key=lambda image: image.path)
 
 
-def _containing(files: Sequence[Path], fov: str, fovs: Sequence[str]) -> list[Path]:
-    """List the files whose name contains the field of view's, best kind of match only."""
-    # fov1 is not in fov10, and what contains fov1_edge, too, is the mask of that.
-    before, after = (r"(?<!\d)" if fov[0].isdigit() else ""), (r"(?!\d)" if fov[-1].isdigit() else "")
-    longer = [other for other in fovs if fov in other and fov != other]
-    names = {
-        file: name
-        for file in files
-        if re.search(before + re.escape(fov) + after, name := stem(file)) and not any(other in name for other in longer)
-    }
-    exact = [file for file, name in names.items() if name == fov]
-    prefixed = [file for file, name in names.items() if name.startswith(f"{fov}_")]
-    return exact or prefixed or list(names)
-
-
-def read_mask(path: Path) -> da.Array:
-    """Read a mask, shape (H, W), with the labels of 24-bit RGB put together, and whole numbers in floats as such."""
-    mask = open_tiff(path)
-    planes, kind = mask.pixels, mask.pixels.dtype.kind
-    if mask.rgb and len(planes) == 3 and planes.dtype == np.uint8:
-        return (planes * np.array([65536, 256, 1], np.uint32)[:, None, None]).sum(axis=0, dtype=np.uint32)
-    if len(planes) != 1 or kind not in "iuf":
-        what = f"Mask {path} is of shape {planes.shape} (c, y, x) and type {planes.dtype}"
-        raise ValueError(f"{what}; it must hold one plane of integer labels, or be 24-bit RGB as written by QuPath.")
-    return planes[0].map_blocks(_whole_numbers, path, dtype=np.int64) if kind == "f" else planes[0]
-
-
-def _whole_numbers(labels: NDArray, path: Path) -> NDArray[np.int64]:
-    # Floats hold all whole numbers up to a limit: 2**24 for 32 bits.
-    if not np.all((labels == np.rint(labels)) & (np.abs(labels) <= 2 ** (np.finfo(labels.dtype).nmant + 1))):
-        raise ValueError(f"Mask {path} holds {labels.dtype} that are no labels: not whole numbers, or too large.")
-    return labels.astype(np.int64)
-
-
-def relative_scale(image: Tiff, mask: da.Array, path: Path) -> float:
-    """Say how many pixels of the image one of the mask covers, in each direction."""
-    size, mask_size = image.pixels.shape[1:], mask.shape
-    ratio: float = size[0] / mask_size[0]
-    coarse, fine = max(1, round(ratio)), max(1, round(1 / ratio))
-    if sizes_fit(size, mask_size, coarse):
-        return float(coarse)
-    if sizes_fit(mask_size, size, fine):
-        return 1 / fine
-    both = f"Image {image.path} is {size[0]} x {size[1]} pixels (y, x), its mask {path} {mask_size[0]} x {mask_size[1]}"
-    raise ValueError(f"{both}; one must be a whole multiple of the other.")
-
-
-def _read_image(path: Path, channels: Sequence[str] | None) -> Tiff:
+def _read_image(
+    path: Path, channels: list[str] | Path | None, series: str | int | None = None, make_unique: bool = False
+) -> Tiff:
     """Read a field of view, a file or a folder, with the names of its channels."""
     if path.is_dir():
         folder, files = path, _by_stem(list_tiffs(path))
-        path, *others = files.values()
-        if others or len(open_tiff(path, planes_are_channels=True).pixels) == 1:
-            return _read_channels(folder, files, channels)
-    image = open_tiff(path, planes_are_channels=channels is not None)
-    default = image.channels or range(len(image.pixels))
-    names = [str(name) for name in (default if channels is None else channels)]
+        first = open_tiff(next(iter(files.values())), planes_are_channels=True, series=series)
+        parts = {file.resolve() for file in first.files}
+        if len(first.pixels) == 1 or any(file.resolve() not in parts for file in files.values()):
+            return _read_channels(
+                folder, files, read_names(channels) if isinstance(channels, Path) else channels, series
+            )
+        path = first.path
+    image = open_tiff(path, planes_are_channels=channels is not None, series=series)
+    if isinstance(channels, Path):
+        channels = read_names(channels, len(image.pixels))
+    names = channels or image.channels or [str(number) for number in range(len(image.pixels))]
     if len(names) != len(image.pixels):
         raise ValueError(f"`channels` has {len(names)} names, but {path} has {len(image.pixels)} channels.")
+    if make_unique:
+        names = make_index_unique(Index(names)).tolist()
     if twice := sorted({name for name in names if names.count(name) > 1}):
-        raise ValueError(f"{path} has several channels named {twice}; name all its channels with `channels`.")
+        advice = "name all its channels with `channels`, or pass `make_unique=True` (--make-unique)"
+        raise ValueError(f"{path} has several channels named {twice}; {advice}.")
     return replace(image, channels=names)
 
 
-def _read_channels(folder: Path, files: dict[str, Path], channels: Sequence[str] | None) -> Tiff:
+def _read_channels(folder: Path, files: dict[str, Path], channels: list[str] | None, series: str | int | None) -> Tiff:
     """Read single-channel files as one image."""
-    names = [str(name) for name in channels or files]
+    names = channels or list(files)
     if missing := [name for name in names if name not in files]:
         raise ValueError(f"{folder} holds no channels {missing}; there is: {list(files)}.")
-    planes = [open_tiff(files[name]) for name in names]
+    planes = [open_tiff(files[name], series=series) for name in names]
     first = planes[0]
     for plane in planes:
         if plane.pixels.shape != (1, *first.pixels.shape[1:]):

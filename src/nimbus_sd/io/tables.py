@@ -38,7 +38,7 @@ def save_table(sdata: SpatialData, table_key: str = "table", *, overwrite: bool 
     Raises
     ------
     ValueError
-        ``sdata`` is in no store, or another element of the store has the name.
+        ``sdata`` is not backed by a Zarr store, or another element of the store has the name.
     OSError
         There is no space left, or the store cannot be written to. It is as it was.
 

@@ -1,10 +1,11 @@
-"""TIFF files as lazy dask arrays, with what their metadata says of channels and pixel size."""
+"""TIFF files as lazy dask arrays: which image of a file, which of its axes, and checks for damage."""
 
 from __future__ import annotations
 
 import math
 import re
 import struct
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,98 +18,150 @@ import zarr
 from dask.base import tokenize
 from numpy.typing import NDArray
 
-_SUFFIXES = (".ome.tiff", ".ome.tif", ".tiff", ".tif")
+from nimbus_sd._geojson import ENDINGS
+from nimbus_sd.io.tiff_metadata import channel_names, ome_images, pixel_size
+
+_SUFFIXES = (".ome.tiff", ".ome.tif", ".qptiff", ".tiff", ".tif")
+#: Endings of masks that are no TIFF files.
+ARRAYS = (".png", ".npy")
 _CHUNK = 2048
+_COLOURS = (tifffile.PHOTOMETRIC.RGB, tifffile.PHOTOMETRIC.YCBCR)
 # Bytes of pixels for each byte of a file; no compression of an image comes near it.
 _MOST_COMPRESSED = 2**20
-# OME's default unit is the micrometre; the micro sign may come as the Greek letter mu.
-_MICROMETRES = {
-    **dict.fromkeys(("\u00b5m", "\u03bcm", "um"), 1.0),
-    **{"pm": 1e-6, "\u00c5": 1e-4, "nm": 1e-3, "mm": 1e3, "cm": 1e4, "dm": 1e5, "m": 1e6},
-}
 # What tifffile raises where a header or a page is not what it should be.
 _FAULTS = (tifffile.TiffFileError, struct.error, ValueError, LookupError, TypeError, ArithmeticError)
 
 
 @dataclass(frozen=True)
 class Tiff:
-    """The first image of a TIFF file."""
+    """One image of a TIFF file."""
 
     path: Path
     #: Shape (C, H, W); read when computed.
     pixels: da.Array
     #: Whether the channels are red, green and blue of one picture.
     rgb: bool
-    #: Names from OME metadata, None where there are none for each channel.
+    #: Names from the file, None where it has none for this number of channels.
     channels: list[str] | None
-    #: Height and width of a pixel in um from OME metadata, None where it says nothing.
+    #: Height and width of a pixel in um, None where the file says nothing.
     pixel_size: tuple[float, float] | None
+    #: Where that stands: OME-XML, ImageJ, QPTIFF or resolution tag.
+    size_source: str | None
+    #: All files that hold its pixels: of an OME set, several.
+    files: tuple[Path, ...]
+
+
+class _UnclearError(ValueError):
+    """Which image of a file is meant; no fault of the file."""
 
 
 def stem(path: Path) -> str:
-    """Name of a TIFF file without its ending, which may be ``.ome.tif``."""
+    """Name of a TIFF file or a mask without its ending, which may be ``.ome.tif``."""
     lower = path.name.lower()
-    return next((path.name[: -len(suffix)] for suffix in _SUFFIXES if lower.endswith(suffix)), path.name)
+    endings = sorted(_SUFFIXES + ARRAYS + ENDINGS, key=len, reverse=True)
+    return next((path.name[: -len(end)] for end in endings if lower.endswith(end)), path.name)
 
 
 def before_ending(name: str) -> str:
     """Cut a name where a TIFF's ending begins in it: ``slide.tif_image`` is named after ``slide.tif``."""
-    return re.split(r"(?:\.ome)?\.tiff?", name, maxsplit=1, flags=re.IGNORECASE)[0] or name
+    return re.split(r"(?:\.ome)?\.(?:qp)?tiff?", name, maxsplit=1, flags=re.IGNORECASE)[0] or name
 
 
 def list_tiffs(folder: Path) -> list[Path]:
     """List the TIFF files of a folder by name, hidden ones left out."""
+    return list_files(folder, _SUFFIXES)
+
+
+def list_files(folder: Path, endings: tuple[str, ...]) -> list[Path]:
+    """List the files of a folder that have one of these endings by name, hidden ones left out."""
     files = (path for path in folder.iterdir() if path.is_file() and not path.name.startswith("."))
-    return sorted(path for path in files if path.name.lower().endswith(_SUFFIXES))
+    return sorted(path for path in files if path.name.lower().endswith(endings))
 
 
-def open_tiff(path: Path, *, planes_are_channels: bool = False) -> Tiff:
+def open_tiff(path: Path, *, planes_are_channels: bool = False, series: str | int | None = None) -> Tiff:
     """Look into a TIFF file; pixels are read later. A ValueError if it is damaged, or holds more than one 2-D image.
 
     Its axes are YX, CYX, YXS (RGB-like), or any one axis without a meaning before YX. ``planes_are_channels`` takes
-    those of a z-stack or time series for channels, too.
+    those of a z-stack or time series for channels, too. Of several images, ``series`` names one, or says its number.
     """
-    state = _state(path)
     try:
         with tifffile.TiffFile(path) as file:
             _check_complete(file)
-            series = file.series[0]
-            _check_size(file, series)
-            axes, shape, dtype = series.axes, series.shape, series.dtype
-            chunks, rgb = _chunks(series), series.keyframe.photometric == tifffile.PHOTOMETRIC.RGB
-            ome = _ome_pixels(file.ome_metadata) if file.is_ome else None
+            images, ome = file.series, ome_images(file)
+            if images[0].kind == "ome":
+                _check_set(path, images, ome)
+            number = _choose(path, images, series)
+            image = images[number]
+            _check_size(file, image)
+            axes, shape, dtype = image.axes, image.shape, image.dtype
+            chunks, rgb = _chunks(image), image.keyframe.photometric == tifffile.PHOTOMETRIC.RGB
+            kept = [i for i, axis in enumerate(axes) if shape[i] > 1 or axis in "YX"]
+            extra = [i for i in kept if axes[i] not in "YX"]
+            described = ome[number] if number < len(ome) else None
+            names = channel_names(file, image, described, math.prod(shape[i] for i in extra))
+            size, source = pixel_size(file, image, described)
+            held = [Path(page.parent.filehandle.path) for page in image.pages if page] if image.is_multifile else [path]
+    except _UnclearError as error:
+        raise ValueError(f"{path} {error}") from None
     except ElementTree.ParseError as error:
         raise ValueError(f"{path} cannot be read, as its OME-XML is damaged: {error}") from error
     except _FAULTS as error:
         raise ValueError(f"{path} cannot be read as a TIFF file: {error}") from error
 
-    kept = [axis for axis, size in zip(axes, shape, strict=True) if size > 1 or axis in "YX"]
-    extra = "".join(axis for axis in kept if axis not in "YX")
-    if len(extra) > 1 or (extra and extra in "ZT" and not planes_are_channels):
+    if len(extra) > 1 or (extra and axes[extra[0]] in "ZT" and not planes_are_channels):
         sizes = ", ".join(f"{axis}: {size}" for axis, size in zip(axes, shape, strict=True))
         advice = "If the planes are channels, name them with `channels`."
         raise ValueError(f"{path} has the axes {sizes}; only one 2-D image with channels can be read. {advice}")
-    name = f"tiff-{tokenize(str(path), state)}"
-    pixels = da.from_array(_Lazy(path, shape, dtype, state), chunks, name=name, asarray=False, fancy=False)
-    pixels = pixels[tuple(slice(None) if axis in kept else 0 for axis in axes)]
-    pixels = da.moveaxis(pixels, kept.index(extra), 0) if extra else pixels[None]
-    names, size = ome or (None, None)
-    usable = names is not None and len(names) == len(pixels)
-    return Tiff(path, pixels, rgb and extra == "S", names if usable else None, size)
+    files = tuple(dict.fromkeys(held))
+    lazy = _Lazy(path, number, shape, dtype, files)
+    name = f"tiff-{tokenize(str(path), number, lazy.state)}"
+    pixels = da.from_array(lazy, chunks, name=name, asarray=False, fancy=False)
+    pixels = pixels[tuple(slice(None) if i in kept else 0 for i in range(len(axes)))]
+    pixels = da.moveaxis(pixels, kept.index(extra[0]), 0) if extra else pixels[None]
+    return Tiff(path, pixels, rgb and bool(extra) and axes[extra[0]] == "S", names, size, source, files)
+
+
+def _choose(path: Path, images: list[tifffile.TiffPageSeries], wanted: str | int | None) -> int:
+    """Return the number of the image that is meant: the one asked for, or the largest that is not in colour."""
+    areas = [math.prod(n for axis, n in zip(x.axes, x.shape, strict=True) if axis in "YX") for x in images]
+    known = ", ".join(
+        f"{i}: {x.name!r} ({' x '.join(map(str, x.shape))}{', colour' if _in_colour(x) else ''})"
+        for i, x in enumerate(images)
+    )
+    if wanted is not None:
+        named = [i for i, image in enumerate(images) if image.name == wanted]
+        named = named or [i for i in range(len(images)) if str(i) == str(wanted)]
+        if len(named) != 1:
+            raise _UnclearError(f"holds {len(named)} images {wanted!r}; `series` must be one of {known}.")
+        return named[0]
+    plain = [i for i, image in enumerate(images) if not _in_colour(image)] or list(range(len(images)))
+    largest = max(plain, key=areas.__getitem__)
+    advice = f"Choose with `series` (--series), by name or number: {known}."
+    if sum(areas[i] == areas[largest] for i in plain) > 1:
+        raise _UnclearError(f"holds several images of one size. {advice}")
+    # Thumbnails and levels of a pyramid are smaller.
+    if sum(areas[i] * 4 > areas[largest] for i in plain) > 1:
+        where = f"{path} holds several images; the largest is read"
+        warnings.warn(f"{where}, number {largest}. {advice}", stacklevel=2)
+    return largest
+
+
+def _in_colour(image: tifffile.TiffPageSeries) -> bool:
+    return "S" in image.axes and image.dtype == np.uint8 and image.keyframe.photometric in _COLOURS
 
 
 class _Lazy:
-    """The first image of a TIFF file as an array of which windows can be read, by any thread or process."""
+    """An image of a TIFF file as an array of which windows can be read, by any thread or process."""
 
-    def __init__(self, path: Path, shape: tuple[int, ...], dtype: Any, state: tuple[int, int]) -> None:
-        self.path, self.state = path, state
+    def __init__(self, path: Path, number: int, shape: tuple[int, ...], dtype: Any, files: tuple[Path, ...]) -> None:
+        self.path, self.number, self.files, self.state = path, number, files, _state(files)
         self.shape, self.dtype, self.ndim = shape, np.dtype(dtype), len(shape)
 
     def __getitem__(self, window: Any) -> NDArray:
         self._check_unchanged()
         try:
             with tifffile.TiffFile(self.path) as file:
-                series = file.series[0]
+                series = file.series[self.number]
                 if series.dataoffset is not None and not series.is_multifile:
                     # Pixels lie in the file as they are: only those of the window are touched.
                     dtype = self.dtype.newbyteorder(file.byteorder)
@@ -123,14 +176,13 @@ class _Lazy:
             self._check_unchanged()
 
     def _check_unchanged(self) -> None:
-        if _state(self.path) != self.state:
+        if _state(self.files) != self.state:
             raise ValueError(f"{self.path} has been rewritten since it was opened; open it anew.")
 
 
-def _state(path: Path) -> tuple[int, int]:
-    """Tell a file from what it is once it has been rewritten."""
-    stat = path.stat()
-    return stat.st_size, stat.st_mtime_ns
+def _state(files: tuple[Path, ...]) -> list[tuple[int, int]]:
+    """Tell files from what they are once they have been rewritten."""
+    return [(stat.st_size, stat.st_mtime_ns) for stat in (path.stat() for path in files)]
 
 
 def _check_complete(file: tifffile.TiffFile) -> None:
@@ -150,6 +202,17 @@ def _check_complete(file: tifffile.TiffFile) -> None:
             raise ValueError(f"its tag {tifffile.TIFF.TAGS.get(code, code)} lies beyond its end; is it complete?")
 
 
+def _check_set(path: Path, images: list[tifffile.TiffPageSeries], ome: list[ElementTree.Element]) -> None:
+    """Refuse OME-XML that describes planes or images that are not there: tifffile would fill them with zeros."""
+    planes = sum(page is None for image in images for page in image.pages)
+    if planes or len(images) != len(ome):
+        names = {uuid.get("FileName", "") for image in ome for uuid in image.iterfind(".//{*}UUID")}
+        absent = sorted(name for name in names if not (path.parent / name).exists())
+        what = f"{planes} planes" if planes else f"{len(ome) - len(images)} of {len(ome)} images"
+        where = f"the files {', '.join(absent)} are not beside it" if absent else "is the set of files complete?"
+        raise ValueError(f"its OME-XML describes {what} that are not there; {where}.")
+
+
 def _check_size(file: tifffile.TiffFile, series: tifffile.TiffPageSeries) -> None:
     """Refuse more pixels than the file can hold: reading would give zeros, or never end."""
     page, extent = series.keyframe, " x ".join(map(str, series.shape))
@@ -167,16 +230,4 @@ def _chunks(series: tifffile.TiffPageSeries) -> tuple[int, ...]:
     n_cols = min(max(1, _CHUNK // width) * width, sizes["X"])
     n_rows = max(1, _CHUNK * _CHUNK // max(n_cols, _CHUNK) // height) * height
     wanted = {"Y": n_rows, "X": n_cols, "S": sizes.get("S", 1)}
-    return tuple(min(size, wanted.get(axis, 1)) for axis, size in sizes.items())
-
-
-def _ome_pixels(xml: str | None) -> tuple[list[str] | None, tuple[float, float] | None]:
-    """Read channel names and the size of a pixel (y, x) in um from the first image of OME metadata."""
-    # Python's expat limits how far entities expand; tifffile parses the same text with it.
-    pixels = ElementTree.fromstring(xml or "<OME/>").find("{*}Image/{*}Pixels")  # noqa: S314
-    if pixels is None:
-        return None, None
-    names = [channel.get("Name", "") for channel in pixels.findall("{*}Channel")]
-    units = [_MICROMETRES.get(pixels.get(f"PhysicalSize{axis}Unit") or "um", math.nan) for axis in "YX"]
-    height, width = (float(pixels.get(f"PhysicalSize{a}") or "nan") * unit for a, unit in zip("YX", units, strict=True))
-    return (names if all(names) else None), ((height, width) if height > 0 and width > 0 else None)
+    return tuple(min(n, wanted.get(axis, 1)) for axis, n in zip(series.axes, series.shape, strict=True))

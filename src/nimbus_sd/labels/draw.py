@@ -26,8 +26,8 @@ _MIDDLE = (0.25, 0.75)
 def draw_regions(adata: AnnData, n: int = 3, *, by: str | None = None, rng: int | np.random.Generator = 0) -> list[str]:
     """Draw whole regions at random for evaluation (Rumberger et al., "Manual annotation": three of each data set).
 
-    All their cells are to be judged by hand, for ``layers["gold"]``; nobody may choose among them, or figures would
-    not hold for other cells. Neither :func:`draw_cells` nor training may take any (:func:`evaluation_regions`).
+    Judge all their cells by hand, for ``layers["gold"]``: a selection of them would bias every metric. Neither
+    :func:`draw_cells` nor training may take any (:func:`evaluation_regions`).
 
     Parameters
     ----------
@@ -88,7 +88,7 @@ def draw_cells(
     channels: str | Sequence[str] | None = None,
     rng: int | np.random.Generator = 0,
 ) -> pd.DataFrame:
-    """Choose the cells whose labels teach most. They are for training only: hard cells are no fair sample.
+    """Choose the cells whose labels teach most. They are for training only: hard cells are a biased sample.
 
     In each channel and region, half are uncertain (score from 0.25 to 0.75), half disagree with their silver label
     (score on the other side of 0.5), drawn with a chance that grows with how uncertain they are or how far they are

@@ -2,6 +2,7 @@
 
 from nimbus_sd.metrics.confounders import confounder_information, confounders
 from nimbus_sd.metrics.curves import calibration_curve, calibration_error, pr_curve, roc_curve, threshold_curve
+from nimbus_sd.metrics.distributions import density as density
 from nimbus_sd.metrics.distributions import describe as describe
 from nimbus_sd.metrics.distributions import image_statistics, score_shape
 from nimbus_sd.metrics.distributions import outside as outside

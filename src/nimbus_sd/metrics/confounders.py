@@ -199,8 +199,8 @@ def confounder_information(
 
         - ``information``: in nats, at most the entropy of being wrong; ``information_low``, ``information_high``: its
           95 % interval
-        - ``null_95``: 95 % quantile of the null; ``p_value``: share of the null at or above the estimate, which
-          counts as one of it
+        - ``null_95``: 95 % quantile of the null; ``p_value``: share of the null at or above the estimate, the
+          estimate included in it
         - ``pairs``: used, of ``pairs_judged``; ``wrong``: how many of them are
         - ``n_regions``: with a pair; ``resampled``: as in :func:`marker_metrics`
         - ``reason``: why there is no estimate, else empty

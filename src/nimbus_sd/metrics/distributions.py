@@ -26,7 +26,7 @@ _GRID = 256
 def image_statistics(adata: AnnData, key: str = keys.NIMBUS) -> pd.DataFrame:
     """Describe each channel by its cells' mean intensities, as the network saw them.
 
-    Intensities are divided by the normalisation factor and clipped to [0, 1]; regions go together.
+    Intensities are divided by the normalisation factor and clipped to [0, 1]; regions are pooled.
 
     Parameters
     ----------
@@ -160,13 +160,21 @@ def _shape(values: NDArray, state: States, middle: tuple[float, float]) -> dict[
 
 def _overlap(values: NDArray, state: States) -> float:
     """Area under both densities; NaN without enough cells of a class."""
-    edges = np.linspace(values.min(), values.max(), _GRID + 1)
-    densities = []
-    for members in (values[state == 0], values[state == 1]):
-        if members.size < _FEWEST:
-            return float("nan")
-        bandwidth = members.std(ddof=1) * members.size**-0.2
-        # Not finer than the grid.
-        width = max(1.0, bandwidth / (edges[1] - edges[0]))
-        densities.append(gaussian_filter1d(np.histogram(members, edges)[0] / members.size, width, mode="reflect"))
-    return float(np.minimum(*densities).sum())
+    classes = values[state == 0], values[state == 1]
+    if min(members.size for members in classes) < _FEWEST:
+        return float("nan")
+    (edges, negative), (_, positive) = (density(members, values.min(), values.max()) for members in classes)
+    return float((np.minimum(negative, positive) * np.diff(edges)).sum())
+
+
+def density(values: NDArray, low: float, high: float) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Estimate a density, of area 1, by Gaussian kernels that are mirrored at both ends of a range.
+
+    Returns the edges of bins and the density in each.
+    """
+    values = values.astype(np.float64)
+    counts, edges = np.histogram(values, _GRID, (low, high if high > low else low + 1))
+    step = edges[1] - edges[0]
+    bandwidth = values.std(ddof=values.size > 1) * values.size**-0.2
+    # Not finer than the grid.
+    return edges, gaussian_filter1d(counts / (values.size * step), max(1.0, bandwidth / step), mode="reflect")

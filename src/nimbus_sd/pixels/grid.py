@@ -12,6 +12,8 @@ from numpy.typing import NDArray
 
 # Keeps floor() and ceil() of products such as 100 * 0.29 on the right side of rounding errors; far below any pixel.
 _EPS = 1e-6
+#: Width in um of the inner boundary that cells lose: a pixel of the images that the published model was trained on.
+BOUNDARY_UM = 0.5
 
 
 @dataclass(frozen=True)
@@ -77,13 +79,13 @@ class Grid:
         weight = np.clip(position - lower, 0, 1).astype(np.float32)
         return lower, np.minimum(lower + 1, n - 1), weight
 
-    def nearest(self, index: NDArray[np.int64], axis: int) -> NDArray[np.int64]:
-        """Image pixel whose label a model pixel takes: ``floor(index / scale)``."""
-        return np.minimum(np.floor(index / self.scale + _EPS).astype(np.int64), self.shape[axis] - 1)
+    def nearest(self, index: NDArray, axis: int) -> NDArray[np.int64]:
+        """Image pixel whose label a model pixel, or a place between two, takes: ``floor(index / scale)``."""
+        return np.clip(np.floor(index / self.scale + _EPS).astype(np.int64), 0, self.shape[axis] - 1)
 
 
 def interior(labels: NDArray) -> NDArray[np.bool_]:
-    """Pixels of cells that no other label touches (4-connected), the network's second input.
+    """Pixels of cells that no other label touches (4-connected).
 
     Equals ``(labels > 0) & ~skimage.segmentation.find_boundaries(labels, mode="inner")``; the image's edge is no
     boundary. ``labels`` are integers (y, x), 0 for background.
@@ -116,10 +118,26 @@ def resize_image(
     return image
 
 
-def resize_labels(mask: NDArray, grid: Grid, index: tuple[NDArray, NDArray], origin: tuple[int, int]) -> NDArray:
-    """Nearest values of a mask of shape (y, x) at model pixels; parameters as for :func:`resize_image`."""
+def resize_labels(labels: NDArray, grid: Grid, index: tuple[NDArray, NDArray], origin: tuple[int, int]) -> NDArray:
+    """Nearest labels (y, x) at model pixels, or places between them; parameters as for :func:`resize_image`."""
     rows, cols = (grid.nearest(index[axis], axis) - origin[axis] for axis in (0, 1))
-    return mask[np.ix_(rows, cols)]
+    return labels[np.ix_(rows, cols)]
+
+
+def resize_interior(
+    labels: NDArray, grid: Grid, index: tuple[NDArray, NDArray], origin: tuple[int, int], boundary: float
+) -> NDArray[np.bool_]:
+    """Model pixels of cells without their inner boundary, the network's second input.
+
+    The labels ``boundary`` model pixels above, below, left and right are the same: so the finer pixels of an image
+    change nothing. The image's edge is no boundary. Parameters as for :func:`resize_image`.
+    """
+    cells = resize_labels(labels, grid, index, origin)
+    inside = cells > 0
+    for step in (-boundary, boundary):
+        inside &= resize_labels(labels, grid, (index[0] + step, index[1]), origin) == cells
+        inside &= resize_labels(labels, grid, (index[0], index[1] + step), origin) == cells
+    return inside
 
 
 @dataclass(frozen=True)

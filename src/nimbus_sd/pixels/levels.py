@@ -1,4 +1,4 @@
-"""Levels that become 1: quantiles and thresholds of a channel's values, counted window by window."""
+"""Normalisation: quantiles and thresholds of a channel's values, counted window by window."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 LARGEST = np.float32(1e30)
 #: Side of a square in um.
 SQUARE_UM = 8.0
-#: Times Otsu's threshold of squares that the rule "otsu" takes as 1.
+#: Multiple of the Otsu threshold of squares that the rule "otsu" takes as the factor.
 OTSU_LEVELS = 5.0
 # Floats are counted by the leading bits of their pattern: sign, exponent and 14 bits of the fraction, so that a bin is
 # at most 2**-14 = 6e-5 of its value wide and its middle at most 3e-5 off.

@@ -11,20 +11,19 @@ import pandas as pd
 from anndata import AnnData
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
-from numpy.typing import NDArray
-from scipy.ndimage import gaussian_filter1d
 
 from nimbus_sd import keys
 from nimbus_sd._table import as_list, judged, scaled_arcsinh
 from nimbus_sd._table import layer as read_layer
+from nimbus_sd.metrics import density
 from nimbus_sd.pl._common import COLORS, GREY, axes, channel_names, holds_scores, legend_beside, say_empty, title
 
 # The last two are lengths of dashes and gaps: long dashes, and a dash with two dots.
 _STYLES: tuple[Any, ...] = ("-", "--", ":", "-.", (0, (7, 3)), (0, (5, 1.5, 1, 1.5, 1, 1.5)))
 _WIDTHS = (1.4, 0.7, 2.4, 3.4)
 _LEGEND_ROWS = 20
-# Bins of a density, and cells of a bin of reliability that are few.
-_BINS, _FEW = 256, 10
+# Cells of a bin of reliability that are few.
+_FEW = 10
 # Columns of x and y of the curves that are drawn in a square, and why there may be none.
 _SQUARE = {
     ("false_positive_rate", "true_positive_rate"): "no channel has both classes",
@@ -44,7 +43,7 @@ def curve(
         From :func:`nimbus_sd.metrics.roc_curve`, :func:`nimbus_sd.metrics.pr_curve`,
         :func:`nimbus_sd.metrics.threshold_curve` or :func:`nimbus_sd.metrics.calibration_curve`; its columns say which.
     metrics
-        Columns of a table of thresholds. Of several channels only the last one is drawn.
+        Columns of a table of thresholds. With several channels only the last of them is drawn.
     {ax}
 
     Returns
@@ -198,7 +197,9 @@ def score_shape(
         low, high = float(values[finite].min()), float(values[finite].max())
     for cells, color, name in classes:
         if cells.any():
-            x, y = _density(values[cells], low, high)
+            edges, heights = density(values[cells], low, high)
+            x = np.concatenate([edges[:1], (edges[1:] + edges[:-1]) / 2, edges[-1:]])
+            y = np.pad(heights, 1, mode="edge")
             ax.fill_between(x, y, color=color, alpha=0.25, linewidth=0)
             ax.plot(x, y, color=color, linewidth=1.2, label=f"{name} ({int(cells.sum()):,})")
     ax.set_ylim(bottom=0)
@@ -286,14 +287,3 @@ def _draw_intervals(flat: pd.DataFrame, value: str, label: str, ax: Axes | None,
     if not np.isfinite(flat[value]).any():
         say_empty(ax, "nothing could be computed")
     return ax
-
-
-def _density(values: NDArray, low: float, high: float) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Estimate a density, of area 1, by Gaussian kernels that are mirrored at both ends of a range."""
-    values = values.astype(np.float64)
-    counts, edges = np.histogram(values, _BINS, (low, high if high > low else low + 1))
-    step = edges[1] - edges[0]
-    bandwidth = values.std() * values.size**-0.2
-    # Not finer than the bins.
-    smooth = gaussian_filter1d(counts / (values.size * step), max(1.0, bandwidth / step), mode="reflect")
-    return np.concatenate([edges[:1], (edges[1:] + edges[:-1]) / 2, edges[-1:]]), np.pad(smooth, 1, mode="edge")

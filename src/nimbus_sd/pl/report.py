@@ -215,7 +215,7 @@ def _distributions(run: _Run) -> Iterator[str]:
     for name in [run.layer, *([keys.INTEGRATED] if run.intensities else [])]:
         curved = not holds_scores(name, read_layer(run.adata, name))
         how[name] = title(name) + " as arcsinh(x / c), c the channel's median above 0" * curved
-    yield "<h2>Distributions</h2><p>One heap at each end is what a clear stain gives.</p>"
+    yield "<h2>Distributions</h2><p>A clear stain gives one peak at each end.</p>"
     figure = plt.figure(figsize=(4.2 * len(how), 2.6), layout="constrained")
     for i, name in enumerate(how, 1):
         ax = figure.add_subplot(1, len(how), i)

@@ -14,6 +14,7 @@ from nimbus_sd.spatial.features import read_polygons as read_polygons
 from nimbus_sd.spatial.reading import as_os_error as as_os_error
 from nimbus_sd.spatial.reading import watched as watched
 from nimbus_sd.spatial.region import Region as Region
+from nimbus_sd.spatial.region import check_distance as check_distance
 from nimbus_sd.spatial.region import find_regions as find_regions
 from nimbus_sd.spatial.region import unique_images as unique_images
 from nimbus_sd.spatial.rows import cell_numbers as cell_numbers

@@ -113,7 +113,7 @@ def pair_elements(sdata: SpatialData, image_key: Names = None, labels_key: Names
         if shapes := listed(sdata.shapes):
             hint = f"Cells that are shapes ({shapes}) are scored with `shapes_key` (`--shapes` on the command line)."
         else:
-            hint = "How to find cells where there is no mask: docs/masks.md."
+            hint = 'Find the cells first: see "Cells: masks, polygons, or neither" in the documentation.'
         raise ValueError(f"One image and one labels element per region are needed, but there are {existing}. {hint}")
     for keys, elements, kind in (
         (images, sdata.images, "image"),

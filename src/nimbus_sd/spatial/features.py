@@ -22,8 +22,8 @@ Window = tuple[slice, slice]
 
 def count_windows(regions: Sequence[Region]) -> int:
     """Count the windows of regions in which pixel thresholds, outlines and features of all of them are read."""
-    counts = {region: len(windows(region)) for region in regions}
-    return sum(counts[region] for region in unique_images(regions)) + 2 * sum(counts.values())
+    with_cells = sum(len(windows(region)) for region in regions)
+    return sum(len(_all_windows(region)) for region in unique_images(regions)) + 2 * with_cells
 
 
 def pixel_thresholds(regions: Sequence[Region], on_window: Callable[[], object]) -> NDArray[np.float64]:
@@ -38,7 +38,7 @@ def pixel_thresholds(regions: Sequence[Region], on_window: Callable[[], object])
         histograms = {channel: Histogram(*dtypes) for channel in channels}
         pixels = 0
         for region in unique_images(regions):
-            for rows, cols in windows(region):
+            for rows, cols in _all_windows(region):
                 for group in _groups(channels, _area(rows, cols)):
                     for channel, image in zip(group, region.read_image(group, rows, cols), strict=True):
                         histograms[channel].add(image)
@@ -156,9 +156,14 @@ def _cells_by_window(region: Region, boxes: NDArray[np.int64]) -> Iterator[tuple
         yield cells, (slice(top, bottom), slice(left, right))
 
 
-def windows(region: Region) -> list[Window]:
+def _all_windows(region: Region) -> list[Window]:
     """Cut a region into windows, row by row, which cover each pixel of the common grid once."""
     return list(_cut(slice(0, region.shape[0]), slice(0, region.shape[1]), _WINDOW))
+
+
+def windows(region: Region) -> list[Window]:
+    """Return the windows that labels reach into."""
+    return [window for window in _all_windows(region) if region.reaches(*window)]
 
 
 def _cut(rows: slice, cols: slice, side: int) -> Iterator[Window]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import combinations
 from numbers import Real
 
@@ -78,16 +78,23 @@ class Region:
         height, width = self._image.shape[1:]
         return height, width
 
+    def reaches(self, rows: slice, cols: slice) -> bool:
+        """Whether the labels, or the cells that they grow to, reach into a window of the common grid."""
+        margin = self.grow / self.pixel_size
+        spans = zip((rows, cols), self._extent, strict=True)
+        return all(axis.start < stop + margin and start - margin < axis.stop for axis, (start, stop) in spans)
+
     def overlaps(self, other: Region) -> bool:
         """Whether the labels of two regions of one image cover a common part of it."""
-        ours, theirs = self._extent, other._extent
-        return all(a[0] < b[1] and b[0] < a[1] for a, b in zip(ours, theirs, strict=True))
+        spans = [(a / self.image_repeat, b / self.image_repeat) for a, b in self._extent]
+        others = [(a / other.image_repeat, b / other.image_repeat) for a, b in other._extent]
+        return all(a[0] < b[1] and b[0] < a[1] for a, b in zip(spans, others, strict=True))
 
     @property
-    def _extent(self) -> list[tuple[float, float]]:
-        """Where the labels begin and end, in pixels of the image."""
+    def _extent(self) -> list[tuple[int, int]]:
+        """Where the labels begin and end, in rows and columns of the common grid."""
         spans = zip(self.labels_origin, self._labels.shape, strict=True)
-        return [(a / self.image_repeat, (a + n * self.labels_repeat) / self.image_repeat) for a, n in spans]
+        return [(start, start + n * self.labels_repeat) for start, n in spans]
 
     @property
     def transformations(self) -> dict[str, BaseTransformation]:
@@ -96,6 +103,12 @@ class Region:
             return dict(self.image_transformations)
         to_image = Scale([1 / self.image_repeat] * 2, axes=("y", "x"))
         return {system: Chain([to_image, place]) for system, place in self.image_transformations.items()}
+
+    def with_all_channels(self) -> Region:
+        """Return the region with the image's other channels after those asked for, named by their positions."""
+        others = [i for i in range(self._image.shape[0]) if i not in self._channel_index]
+        index = (*self._channel_index, *others)
+        return replace(self, channels=[*self.channels, *map(str, others)], _channel_index=index)
 
     def read_image(self, channels: Sequence[int], rows: slice, cols: slice) -> NDArray:
         """Read a window of some channels, and no more of the element than that takes.
@@ -234,7 +247,7 @@ def find_regions(
                 shape=_common_grid(size, cells.shape, place, image, labels),
                 pixel_size=sizes[image] / place.image_repeat,
                 **place._asdict(),
-                grow=_distance(grow.get(labels, 0.0) if isinstance(grow, Mapping) else grow),
+                grow=check_distance(grow.get(labels, 0.0) if isinstance(grow, Mapping) else grow),
                 instances=instances,
                 image_transformations=dict(get_transformation(sdata.images[image], get_all=True)),
                 _image=pixels,
@@ -283,7 +296,8 @@ def _check_rivals(regions: Sequence[Region]) -> None:
         elements.warn(f"Image {image!r} has several labels, {names}, and all are used. Pass `labels_key` for one.")
 
 
-def _distance(grow: float) -> float:
+def check_distance(grow: float) -> float:
+    """Return a distance to grow by, or raise a ValueError if it is none."""
     if not isinstance(grow, Real) or isinstance(grow, bool) or not 0 <= grow < math.inf:
         raise ValueError(f"`grow` is {grow!r}; it must be a number of um, 0 or more.")
     return float(grow)

@@ -73,10 +73,10 @@ def write_table(
 ) -> AnnData:
     """Put results into a table of a SpatialData: a new one, or one that is there already.
 
-    An existing one is joined on (region, instance id): its rows, their order and its other content stay, and of our
+    An existing one is joined on (region, instance id): its rows, their order and its other content stay, and in our
     layers only the scored channels of the scored regions are replaced. Cells and channels that it lacks are added if we
-    made the table; otherwise cells without a row are left out with a warning, and lacking channels are an error, as of
-    `check_keys`. All is prepared on a copy, which takes the place of the table in the end. Nothing on disk changes.
+    made the table; else cells without a row are left out with a warning, and `check_keys` refuses lacking channels.
+    All is prepared on a copy, which takes the place of the table in the end. Nothing on disk changes.
 
     Parameters
     ----------

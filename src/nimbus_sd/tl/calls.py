@@ -53,7 +53,7 @@ def call_positive(
     key_added
         Name of the results.
     n_boot
-        Resamples of the cells, each with the whole rule, for the 95 % interval of ``"auto"``; 0 for none.
+        Bootstrap resamples, the threshold found again in each, for the 95 % interval of ``"auto"``; 0 for none.
     rng
         Source of all randomness.
 

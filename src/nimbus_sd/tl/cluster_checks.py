@@ -79,7 +79,7 @@ def cluster_checks(
         2007, "Cluster-wise assessment of cluster stability"); ``expected``: the mean over 20 shuffles of the other
         labels; ``cells``: those not in the best match of the column where it is worst. Listed below 0.75.
 
-    Else ``expected`` is the same as ``value`` over all clusters, and rows are listed where ``value`` is above it
+    For the other checks, ``expected`` is ``value`` over all clusters, and rows are listed where ``value`` is above it
     (shares of cells by more than two standard errors) and ``cells`` at least ``min_cells`` and ``min_share`` of the
     cluster.
 
@@ -101,7 +101,7 @@ def cluster_checks(
     threshold
         Score from which on a cell is positive.
     min_share, min_cells
-        How many of a cluster's cells make a row.
+        Least share and number of a cluster's cells for a finding to be listed.
     region_key
         Column of ``obs`` with the region of each cell; by default the one that the table's annotation names, else
         ``"region"`` where it exists.

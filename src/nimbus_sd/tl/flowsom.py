@@ -43,7 +43,7 @@ def flowsom(
 ) -> None:
     """Over-cluster cells by their scores with a self-organizing map, and merge its nodes into metaclusters.
 
-    As in the paper (Methods), up to its merging by hand. Metaclusters are the nodes that hierarchical clustering
+    As in the paper (Methods), except for its merging by hand. Metaclusters are the nodes that hierarchical clustering
     (average linkage) of 90 % of the nodes, 100 times, keeps together (Van Gassen et al. 2015).
 
     Parameters

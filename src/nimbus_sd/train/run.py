@@ -213,7 +213,7 @@ def left_out(folder: str | Path, store: StoreOrPath) -> pd.DataFrame:
     FileNotFoundError
         There is no run.
     ValueError
-        It is of another store, or has not selected cells yet.
+        The run was trained on another store, or has not selected cells yet.
 
     Examples
     --------

@@ -1,0 +1,90 @@
+"""Whether labels are cells, each with a number of its own, and whether they lie on the image."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import nullcontext, suppress
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.ndimage import maximum_filter
+from scipy.stats import rankdata
+from skimage.measure import label
+
+from nimbus_sd._text import listed
+from nimbus_sd.engine.checks import warn
+from nimbus_sd.pixels import numbered
+from nimbus_sd.spatial import Region
+
+# What is around cells: so many pixels, and um, at least.
+_RING, _RING_UM = 6, 3.0
+# On real tissue the best channel of every right mask is above, that of nearly all others below.
+_BRIGHTER = 0.15
+_SAMPLE = 30_000
+# With fewer cells a few decide (on real tissue two right masks, of 14 and 21 cells, stayed below).
+_SOME_CELLS = 30
+# Cells in pieces occur; so many pieces, and so many a cell on average, or in one, do not.
+_SOME_PARTS, _PARTS, _MANY_PARTS = 10, 5, 24
+
+
+def check_masks(regions: Sequence[Region], side: int = 1024) -> None:
+    """Check, before the long work, in the middle of each region whether labels are cells and lie on the image.
+
+    Labels of which each covers many separate parts are a ValueError; one label that does is warned of, and so are masks
+    whose cells are not brighter than what is around them in any channel of the image, whether it is scored or not.
+    """
+    elsewhere = []
+    for region in regions:
+        rows, cols = (slice(max(0, (n - side) // 2), min(n, (n + side) // 2)) for n in region.shape)
+        labels = region.read_labels(rows, cols)
+        if concern := _parts(labels, region):
+            warn(concern)
+        best = _best_contrast(labels, region, rows, cols)
+        if best is not None and best < _BRIGHTER:
+            elsewhere.append(region)
+    if elsewhere:
+        where = f"labels {listed(r.labels_key for r in elsewhere)} on image {listed(r.image_key for r in elsewhere)}"
+        what = "in no channel are the cells brighter than what is around them"
+        advice = "Is it of another image, or mirrored, transposed or shifted? Look at both before you believe a score."
+        warn(f"The mask does not fit the image: {where}; {what}. {advice}")
+
+
+def _parts(labels: NDArray[np.int64], region: Region) -> str | None:
+    """Say which label covers many separate parts; a ValueError if that is what labels mostly do."""
+    parts = label(labels, background=0, connectivity=2)
+    first = np.unique(parts, return_index=True)[1]
+    ids, cell = numbered(labels.ravel()[first])
+    count = np.bincount(cell)[ids > 0]
+    cure = "Give each cell a number of its own, as `skimage.measure.label(mask)` does where cells do not touch."
+    if count.sum() >= max(_SOME_PARTS, _PARTS * len(count)):
+        what = f"{len(count)} number(s) for {count.sum()} separate parts: a binary mask or a map of classes"
+        raise ValueError(f"Labels {region.labels_key!r} hold {what}. {cure}")
+    if not (many := ids[ids > 0][count >= _MANY_PARTS]).size:
+        return None
+    what = f"each cover {_MANY_PARTS} separate parts or more, which no cell does"
+    return f"In labels {region.labels_key!r} number(s) {listed(many.tolist())} {what}. {cure}"
+
+
+def _best_contrast(labels: NDArray[np.int64], region: Region, rows: slice, cols: slice) -> float | None:
+    """Mean rank (0 to 1) of pixels in cells minus that of those around them, in the first channel where it is enough.
+
+    That of the best channel where none has it; None where too few cells tell.
+    """
+    cells = labels > 0
+    ring = maximum_filter(cells, 2 * max(_RING, round(_RING_UM / region.pixel_size)) + 1) & ~cells
+    near = np.flatnonzero(cells | ring)
+    near = np.random.default_rng(0).choice(near, min(_SAMPLE, len(near)), replace=False)
+    inside = cells.ravel()[near]
+    if len(np.unique(labels)) <= _SOME_CELLS or not min(inside.sum(), (~inside).sum()) >= 0.01 * _SAMPLE:
+        return None
+    best, everything = None, region.with_all_channels()
+    for channel in range(len(everything.channels)):
+        # Those that are not scored need not be readable.
+        with nullcontext() if channel < len(region.channels) else suppress(OSError):
+            values = np.nan_to_num(everything.read_image([channel], rows, cols)[0].ravel()[near])
+            if values.min() < values.max():
+                rank = rankdata(values) / len(values)
+                best = max(float(rank[inside].mean() - rank[~inside].mean()), -1.0 if best is None else best)
+                if best >= _BRIGHTER:
+                    break
+    return best
