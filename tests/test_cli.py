@@ -224,8 +224,41 @@ def test_out_leaves_the_store_alone(scored_store, small, tmp_path):
     assert list(written.obs_names) == list(cells.index) == list(table.obs_names)
     # A channel that is named as a column of obs gets the layer's name behind it.
     scores = ["DAPI", "CD3_again", "CD20"]
-    assert list(cells.columns) == ["region", "instance_id", "area", "CD3", *scores] and set(cells["CD3"]) == {"gated"}
+    assert list(cells.columns) == ["region", "instance_id", "area", "CD3", "x", "y", *scores]
+    assert set(cells["CD3"]) == {"gated"}
     np.testing.assert_allclose(cells[scores], table.layers["nimbus"], rtol=1e-5)
+    np.testing.assert_allclose(cells[["x", "y"]], table.obsm["spatial"])
+
+
+def test_an_output_that_cannot_be_written_is_said_before_the_work(converted, small, tmp_path, monkeypatch):
+    (tmp_path / "folder.csv").mkdir()
+    command = score(converted, small, "--overwrite", "--out")
+    assert "folder.csv is a folder; name a file" in refused(*command, tmp_path / "folder.csv")
+    monkeypatch.setitem(sys.modules, "openpyxl", None)
+    monkeypatch.setattr(os, "access", lambda path, mode: path != tmp_path)
+    assert f"{tmp_path} cannot be written to" in refused(*command, tmp_path / "cells.csv")
+    assert f"'{tmp_path}' cannot be written to" in refused(*command[:-1], "--checkpoint", tmp_path / "new" / "one")
+    monkeypatch.undo()
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    assert "cells.xlsx needs the package openpyxl: `pip install" in refused(*command, tmp_path / "cells.xlsx")
+
+
+def test_export_writes_what_was_asked_for(scored, tmp_path):
+    out = tmp_path / "cells.csv"
+    parts = ("--layer", "nimbus", "--layer", "integrated_expression", "--channel", "CD20", "--obs", "area")
+    done("export", scored, "--out", out, *parts, "--threshold", "CD3=auto", "--threshold", "0.25")
+    table, cells = read_zarr(scored)["table"], pd.read_csv(out, index_col=0)
+    assert list(cells) == ["area", "x", "y", "CD20", "CD20_integrated_expression", "CD20_positive"]
+    np.testing.assert_allclose(cells["CD20"], table.to_df("nimbus")["CD20"], rtol=1e-5)
+    assert (cells["CD20_positive"] == (table.to_df("nimbus")["CD20"] >= 0.25)).all() and len(cells) == table.n_obs
+    for options, said in (
+        ((), "exists already"),
+        (("--overwrite", "--threshold", "CD4=0.3"), "names 'CD4'"),
+        (("--overwrite", "--threshold", "high"), "`threshold` is 'high'; it must be a number, 'auto'"),
+        (("--overwrite", "--layer", "gold"), "no layer 'gold'"),
+        (("--overwrite", "--table", "rna"), "no table 'rna'"),
+    ):
+        assert said in refused("export", scored, "--out", out, *options)
 
 
 def test_an_existing_table_is_kept_or_with_overwrite_joined(scored_store, small):
@@ -319,7 +352,7 @@ def test_ctrl_c_stops_within_seconds_and_says_how_to_go_on(store, small, tmp_pat
 @pytest.mark.parametrize(
     "options, said",
     [
-        (["--out", "x.xlsx"], "must end in .h5ad or .csv"),
+        (["--out", "x.txt"], "must end in .h5ad or .csv or .xlsx"),
         (["--out", "no/such/folder/x.csv"], "no folder no/such/folder"),
         (["--image", "tumor"], "Did you mean 'tumour'"),
         (["--model", "compat"], "model='compat' is not known"),
@@ -393,7 +426,7 @@ def test_report_writes_one_file_about_the_table(with_labels, tmp_path):
 @pytest.mark.parametrize(
     "options, said",
     [
-        ([], "has no table 'table'; there is: 'cells'. Pass its name with --table-key"),
+        ([], "has no table 'table'; there is: 'cells'. Pass its name with --table"),
         (["--table", "cells"], "'nimbus'"),
         (["--out", "run.pdf"], "must end in .html"),
         (["--out", "no/such/run.html"], "no folder no/such"),

@@ -16,7 +16,7 @@ PUBLIC = {
     for room, names in {
         "": "datasets io labels metrics models pl predict simulate tl train",
         ".datasets": "example pan_m pan_m_gold_standard",
-        ".io": "read_fovs save_table",
+        ".io": "read_fovs save_table write_cells",
         ".labels": """agreement check_silver consensus draw_cells draw_regions evaluation_regions from_csv from_qupath
             silver silver_from_gates silver_noise to_csv to_qupath""",
         ".metrics": """calibration_curve calibration_error compare_baselines confounder_information confounders

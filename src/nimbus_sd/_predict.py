@@ -13,7 +13,7 @@ from tqdm.auto import tqdm
 
 from nimbus_sd import engine, keys
 from nimbus_sd.models import Scorer, load
-from nimbus_sd.spatial import WRITING, check_keys, find_regions, write_table
+from nimbus_sd.spatial import WRITING, check_cells, check_keys, find_regions, write_table
 
 if TYPE_CHECKING:
     import torch
@@ -162,6 +162,7 @@ def predict(
     regions = find_regions(sdata, image_key, cells, channels=channels, pixel_size=pixel_size, grow=grow)
     channels = regions[0].channels
     check_keys(sdata, table_key, key_added, channels, regions)
+    check_cells(sdata, table_key, regions)
     new_images = engine.map_keys(sdata, regions, key_added, table_key) if save_maps else []
     client = engine.find_client(client)
     loaded = load(model)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import warnings
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
@@ -102,10 +103,17 @@ def stack_layers(tables: Mapping[str, pd.DataFrame], pred: str | Sequence[str]) 
 
 
 def region_column(adata: AnnData, region_key: str | None = None) -> pd.Series:
-    """Return the column of ``obs`` that names each cell's region, by default the one annotated."""
+    """Return the column of ``obs`` that names each cell's region, by default the one annotated; warn of mixed ones."""
+    attrs = adata.uns.get("spatialdata_attrs", {})
     if region_key is None:
-        region_key = str(adata.uns.get("spatialdata_attrs", {}).get("region_key", keys.REGION))
-    return obs_columns(adata, region_key)[region_key]
+        region_key = str(attrs.get("region_key", keys.REGION))
+    column = obs_columns(adata, region_key)[region_key]
+    instance = attrs.get("instance_key", keys.INSTANCE)
+    if instance in adata.obs and (twice := adata.obs.duplicated([region_key, instance])).any():
+        region = str(column[twice].iloc[0])
+        what = f"{twice.sum()} cells have the region and id of another one, such as in {region!r}"
+        warnings.warn(f"{what}: rename regions of samples before joining these.", UserWarning, stacklevel=4)
+    return column
 
 
 def instance_column(adata: AnnData) -> pd.Series:

@@ -17,10 +17,11 @@ import typer
 from typer import Argument, Option
 
 from nimbus_sd._disk import UNFINISHED, put_folder, replacing
-from nimbus_sd._text import plain
+from nimbus_sd._text import as_number, plain
 
 if TYPE_CHECKING:
     import pandas as pd
+    from anndata import AnnData
     from spatialdata import SpatialData
 
 app = typer.Typer(
@@ -78,7 +79,7 @@ def _plain_messages() -> Iterator[None]:
         warnings.showwarning = lambda message, *_, **__: _say_line(f"Warning: {message}", "yellow")
         try:
             yield
-        except (ValueError, KeyError, TypeError, OSError, MemoryError) as error:
+        except (ValueError, KeyError, TypeError, OSError, MemoryError, ImportError) as error:
             text = error.args[0] if isinstance(error, KeyError) and error.args else error
             _say_line(" ".join([f"Error: {text}", *getattr(error, "__notes__", [])]), "red")
             raise typer.Exit(2) from error
@@ -114,6 +115,7 @@ def demo(
     names = {path.name for path in out.iterdir() if not path.name.startswith(UNFINISHED)}
     if unknown := sorted(names - {store.name, picture.name}):
         raise ValueError(f"{out} holds other files ({', '.join(unknown[:3])}); name a new folder with --out.")
+    _check_out(picture, (".png",), overwrite=True)
     start = time.perf_counter()
     sdata = ns.datasets.example()
     cells = sdata.tables["table"].n_obs
@@ -155,7 +157,7 @@ def predict(
     tta: Views = None,
     table: Annotated[str, Option(help="Name of the table in the store.")] = "table",
     key: Annotated[str, Option(help="Name of the layer of scores.")] = "nimbus",
-    out: Annotated[Path | None, Option(help="Write the table to this .h5ad or .csv, not into the store.")] = None,
+    out: Annotated[Path | None, Option(help="Write to this .h5ad, .csv or .xlsx, not into the store.")] = None,
     overwrite: Annotated[bool, Option(help="Add to a table of the store, or replace the file of --out.")] = False,
     device: Device = "auto",
     precision: Annotated[Precision, Option(help="bfloat16 is faster where the hardware has it.")] = "auto",
@@ -170,14 +172,13 @@ def predict(
     # What is in the way is said before all work.
     places = [store, store / "tables", store / "tables" / table]
     if out is not None:
-        _check_out(out, (".h5ad", ".csv"), overwrite)
+        _check_out(out, (".h5ad", ".csv", ".xlsx"), overwrite)
     elif closed := [place for place in places if place.exists() and not os.access(place, os.W_OK)]:
         hint = "pass --out for a file of its own, or open it to you"
         raise PermissionError(f"{closed[0]} cannot be written to; {hint}.")
     factors = None if normalization is None else _read_factors(normalization)
 
     import nimbus_sd as ns
-    from nimbus_sd._text import without_formulas
     from nimbus_sd.io import restore
 
     # A table that this command put in its place before it was killed is not somebody else's.
@@ -192,15 +193,47 @@ def predict(
     adata = ns.predict(sdata, image, labels, model=model, channels=channel, **settings)
     if out is None:
         ns.io.save_table(sdata, table, overwrite=overwrite)
-    else:
+    elif out.suffix == ".h5ad":
         with replacing(out) as (file,):
-            if out.suffix == ".h5ad":
-                adata.write_h5ad(file)
-            else:
-                # A channel that is named as a column of obs gets the layer's name behind it.
-                without_formulas(adata.obs.join(adata.to_df(layer=key), rsuffix=f"_{key}")).to_csv(file)
+            adata.write_h5ad(file)
+    else:
+        ns.io.write_cells(adata, out, layers=key, channels=channel, overwrite=overwrite)
     place = f"table {table!r} of {store}" if out is None else out
     _say(f"Wrote {adata.n_obs} cells x {adata.n_vars} channels to {place}.")
+
+
+@app.command()
+@_plain_messages()
+def export(
+    store: Annotated[Path, Argument(metavar="STORE", help="SpatialData store (.zarr) with scores.")],
+    out: Annotated[Path, Option(help="File to write: .csv, or .xlsx where openpyxl is installed.")],
+    layer: Annotated[
+        Names, Option(metavar="NAME", help="Such as integrated_expression; repeat. Scores by default.")
+    ] = None,
+    channel: Annotated[Names, Option(metavar="NAME", help="Channel to write; repeat. All by default.")] = None,
+    obs: Annotated[Names, Option(metavar="NAME", help="What to write of cells, such as area; repeat.")] = None,
+    threshold: Annotated[
+        Names, Option(metavar="[CHANNEL=]VALUE", help="Add calls at this score, or auto; repeat for channels.")
+    ] = None,
+    table: Annotated[str, Option(metavar="NAME", help="Table in the store.")] = "table",
+    overwrite: Replace = False,
+) -> None:
+    """Write cells with their places, scores, intensities and calls as one flat file."""
+    _check_out(out, (".csv", ".xlsx"), overwrite)
+    cuts = {}
+    for text in threshold or ():
+        name, _, value = text.rpartition("=")
+        number = as_number(value)
+        cuts[name or "*"] = value if number is None else number
+
+    import nimbus_sd as ns
+
+    adata, layers = _table_of(_read_store(store), store, table), layer or ["nimbus"]
+    if cuts:
+        ns.tl.call_positive(adata, layer=layers[0], threshold=cuts)
+        layers = [*layers, "positive"]
+    ns.io.write_cells(adata, out, layers=layers, channels=channel, obs=obs, overwrite=overwrite)
+    _say(f"Wrote {adata.n_obs} cells x {len(channel or adata.var_names)} channels to {out}.")
 
 
 @app.command()
@@ -275,11 +308,7 @@ def report(
     import nimbus_sd as ns
 
     sdata = _read_store(store)
-    if table not in sdata.tables:
-        present = ", ".join(map(repr, sdata.tables)) or "none"
-        hint = "Pass its name with --table-key, or run `nimbus-sd predict` first."
-        raise KeyError(f"{store} has no table {table!r}; there is: {present}. {hint}")
-    _say(f"Wrote {ns.pl.report(sdata.tables[table], out, sdata, layer=layer)}.")
+    _say(f"Wrote {ns.pl.report(_table_of(sdata, store, table), out, sdata, layer=layer)}.")
 
 
 @app.command()
@@ -322,8 +351,18 @@ def _check_out(out: Path, endings: tuple[str, ...], overwrite: bool) -> None:
     """Check where a result will go; before all work, so that nobody waits for an error."""
     if out.suffix not in endings:
         raise ValueError(f"--out {out} must end in {' or '.join(endings)}.")
-    if not out.absolute().parent.is_dir():
+    # A link stays a link.
+    folder = Path(os.path.realpath(out)).parent
+    if not folder.is_dir():
         raise FileNotFoundError(f"There is no folder {out.parent} to write {out.name} into.")
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise PermissionError(f"{folder} cannot be written to; name a file elsewhere with --out, or open it to you.")
+    if out.is_dir():
+        raise IsADirectoryError(f"{out} is a folder; name a file with --out.")
+    if out.suffix == ".xlsx":
+        from nimbus_sd.io import check_ending
+
+        check_ending(out)
     if out.exists() and not overwrite:
         raise FileExistsError(f"{out} exists already; pass --overwrite to replace it, or name another file.")
 
@@ -339,6 +378,14 @@ def _read_store(store: Path) -> SpatialData:
         return read_zarr(store)
     except (ValueError, KeyError, OSError) as error:
         raise ValueError(f"{store} cannot be read as a SpatialData store: {error}") from error
+
+
+def _table_of(sdata: SpatialData, store: Path, name: str) -> AnnData:
+    if name not in sdata.tables:
+        present = ", ".join(map(repr, sdata.tables)) or "none"
+        hint = "Pass its name with --table, or run `nimbus-sd predict` first."
+        raise KeyError(f"{store} has no table {name!r}; there is: {present}. {hint}")
+    return sdata.tables[name]
 
 
 def _read_factors(path: Path) -> pd.Series:

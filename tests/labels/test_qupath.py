@@ -1,11 +1,19 @@
 """Out to QuPath and back: every state, every id, and outlines on the pixel."""
 
+import gzip
 import json
 import uuid
+from zipfile import ZIP_DEFLATED, ZipFile
 
+import anndata as ad
+import geopandas as gpd
 import numpy as np
+import pandas as pd
 import pytest
 import shapely
+from anndata import AnnData
+from skimage.segmentation import expand_labels
+from spatialdata.models import ShapesModel, TableModel
 from spatialdata.transformations import Identity, Scale
 
 import nimbus_sd as ns
@@ -196,3 +204,133 @@ def test_chosen_cells(sdata, tmp_path):
     for wrong, message in ((cells[["region"]], "draw_cells"), (cells.assign(instance_id=99), "that the table has not")):
         with pytest.raises(KeyError, match=message):
             ns.labels.to_qupath(sdata, tmp_path / "x", cells=wrong)
+
+
+@pytest.fixture
+def typed(sdata):
+    """Types, with one missing and one that QuPath splits, and scores, with one missing."""
+    adata = sdata.tables["table"]
+    adata.obs["type"] = pd.Categorical(["T: CD4", "B", None, "T:CD8", "B", "B"] * 2)
+    adata.layers["nimbus"] = np.linspace(0, 1, adata.n_obs * 3, dtype=np.float32).reshape(-1, 3)
+    adata.layers["nimbus"][1, 0] = NAN
+    return adata
+
+
+def test_types_and_scores_go_out_and_corrected_types_come_back(sdata, typed, tmp_path, no_warning):
+    channels = ["CD3", "HLA-DR / x"]
+    files = ns.labels.to_qupath(sdata, tmp_path, class_key="type", measurements="nimbus", channels=channels)
+    assert [file.name for file in files] == ["a_cells.geojson", "b_cells.geojson"]
+    first, second, third = (feature["properties"] for feature in features(files[0])[:3])
+    assert first["name"] == "a_cells 3" and first["classification"] == {"name": "T: CD4"}
+    assert first["measurements"] == {"nimbus: CD3": 0, "nimbus: HLA-DR / x": pytest.approx(1 / 35, rel=1e-5)}
+    # What is missing has no entry.
+    assert list(second["measurements"]) == ["nimbus: HLA-DR / x"] and "classification" not in third
+    ns.labels.from_qupath(typed, files, class_key="back")
+    assert typed.obs["back"].astype(object).fillna("").tolist() == [
+        "T: CD4", "B", "", "T: CD8", "B", "B", "T: CD4", "B", "", "T: CD8", "B", "B",
+    ]  # fmt: skip
+    objects = features(files[0])
+    objects[0]["properties"]["classification"] = {"names": ["T", "CD8"], "color": [1, 2, 3]}
+    objects[1]["properties"]["classification"] = {"name": "Macrophage"}
+    del objects[4]["properties"]["classification"], objects[5:]
+    # Cells with a nucleus, as QuPath writes them.
+    objects[0] |= {"nucleusGeometry": objects[0]["geometry"]}
+    objects[0]["properties"]["objectType"] = "cell"
+    files[0].write_text(json.dumps({"features": objects}))
+    ns.labels.from_qupath(typed, files[0], class_key="type")
+    # Names are those that the column had; other cells keep their types.
+    expected = ["T:CD8", "Macrophage", "", "T:CD8", "", "B", "T: CD4", "B", "", "T:CD8", "B", "B"]
+    assert typed.obs["type"].astype(object).fillna("").tolist() == expected
+    assert list(typed.obs["type"].cat.categories) == ["B", "T: CD4", "T:CD8", "Macrophage"]
+
+
+def test_whole_cells_are_no_labels(sdata, typed, tmp_path):
+    files = ns.labels.to_qupath(sdata, tmp_path, measurements=["nimbus", "silver"], regions="b_cells")
+    assert list(features(files[0])[0]["properties"]["measurements"])[-1] == "silver: HLA-DR _ x"
+    with pytest.raises(ValueError, match="without a name such as 'fov1_labels 17 CD3'"):
+        ns.labels.from_qupath(typed, files)
+    with pytest.raises(ValueError, match="`cells` are for proofreading"):
+        ns.labels.to_qupath(sdata, tmp_path / "x", class_key="type", cells=ns.labels.draw_cells(typed, 4))
+    with pytest.raises(KeyError, match="no column 'leiden'"):
+        ns.labels.to_qupath(sdata, tmp_path / "x", class_key="leiden")
+
+
+def compressed(path, how):
+    """A file as QuPath and others compress it."""
+    if how == "gz":
+        packed = path.with_name(f"{path.name}.gz")
+        packed.write_bytes(gzip.compress(path.read_bytes()))
+    else:
+        packed = path.with_suffix(".zip")
+        with ZipFile(packed, "w", ZIP_DEFLATED) as archive:
+            archive.write(path, f"../../{path.name}")
+            archive.writestr(f"__MACOSX/._{path.name}", b"\0")
+            archive.writestr("readme.txt", b"\0")
+    path.unlink()
+    return packed
+
+
+@pytest.mark.parametrize("how", ["gz", "zip"])
+def test_compressed_files(sdata, path, how, monkeypatch):
+    adata, packed = sdata.tables["table"], compressed(path, how)
+    for given in (packed, packed.parent):
+        ns.labels.from_qupath(adata, given, key_added="back")
+        np.testing.assert_array_equal(adata.layers.pop("back")[:6, 0], VALUES)
+    # Nothing is unpacked onto the disk.
+    assert list(packed.parent.iterdir()) == [packed]
+    monkeypatch.setattr("nimbus_sd.labels._geojson._MOST_BYTES", 1000)
+    with pytest.raises(ValueError, match="holds more than"):
+        ns.labels.from_qupath(adata, packed)
+    packed.write_bytes(packed.read_bytes()[:100])
+    with pytest.raises(ValueError, match="cannot be unpacked"):
+        ns.labels.from_qupath(adata, packed)
+
+
+def test_cells_are_those_that_were_scored(sdata, drawn, tmp_path):
+    """Grown ones, and shapes with their names."""
+    grown = sdata.tables["table"].copy()
+    grown.uns["nimbus"] = {"grow": {"a_cells": 1.0}, "wrote": []}
+    sdata.tables["table"] = grown
+    sdata.images["a"].attrs["transform"] |= {"um": Scale([0.5, 0.5], axes=("y", "x"))}
+    (file,) = ns.labels.to_qupath(sdata, tmp_path / "grown", class_key="region", regions="a_cells")
+    areas = [shapely.geometry.shape(feature["geometry"]).area for feature in features(file)]
+    expected = expand_labels(drawn, 2)
+    assert areas == [(expected == cell).sum() for cell in IDS]
+
+    names = ["cell 1", "é-2", "7"]
+    boxes = [shapely.box(x, 2, x + 3, 6) for x in (1, 10, 20)]
+    sdata.shapes["outlines"] = ShapesModel.parse(
+        gpd.GeoDataFrame(geometry=boxes, index=names), transformations={"a": Identity()}
+    )
+    obs = pd.DataFrame({"region": "outlines", "instance_id": names, "type": ["T", "B", "T"]}, index=names)
+    table = AnnData(
+        np.zeros((3, 1), np.float32), obs=obs.astype({"region": "category"}), var=pd.DataFrame(index=["CD3"])
+    )
+    table.layers["silver"] = np.array([[1], [0], [NAN]], np.float32)
+    arguments = {"region": "outlines", "region_key": "region", "instance_key": "instance_id"}
+    sdata.tables["shapes"] = TableModel.parse(table, **arguments)
+    table = sdata.tables["shapes"]
+    files = ns.labels.to_qupath(sdata, tmp_path / "types", class_key="type", table_key="shapes")
+    assert [shapely.geometry.shape(feature["geometry"]).bounds for feature in features(files[0])] == [
+        box.bounds for box in boxes
+    ]
+    ns.labels.from_qupath(table, files, class_key="back")
+    assert (table.obs["back"] == table.obs["type"]).all()
+    ns.labels.from_qupath(table, ns.labels.to_qupath(sdata, tmp_path / "silver", table_key="shapes"), key_added="again")
+    np.testing.assert_array_equal(table.layers["again"], table.layers["silver"])
+
+
+def test_samples_whose_regions_have_the_same_names(sdata):
+    twice = ad.concat([sdata.tables["table"]] * 2, index_unique="-")
+    with pytest.raises(ValueError, match="several rows for 12 cells, such as cell 3 of 'a_cells'"):
+        ns.labels.to_csv(twice, "x.csv", layer="silver")
+    sdata.tables["table"].obs["instance_id"] = 3
+    with pytest.raises(ValueError, match="several rows for one label of 'a_cells'"):
+        ns.pl.cells(sdata, "CD3", "a_cells", layer="silver")
+    # Where regions are the groups of cells.
+    for function in (
+        ns.labels.evaluation_regions,
+        lambda adata: ns.metrics.marker_metrics(adata, "silver", "silver", n_boot=2),
+    ):
+        with pytest.warns(UserWarning, match="12 cells have the region and id of another one, such as in 'a_cells'"):
+            function(twice)

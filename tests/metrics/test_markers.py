@@ -130,8 +130,15 @@ def two_channels() -> AnnData:
 def test_a_threshold_for_each_channel(two_channels, kind):
     found = marker_metrics(two_channels, threshold=kind({"CD8": 0.25, "CD3": 0.7}))
     assert found["f1"].tolist() == [1, 1] and found["threshold"].tolist() == [0.7, 0.25]
-    with pytest.raises(KeyError, match=r"lacks the channel\(s\) \['CD8'\].*names \['CD4'\], which are no channels"):
+    # Those that are not named.
+    assert marker_metrics(two_channels, threshold=kind({"CD3": 0.7}))["threshold"].tolist() == [0.7, 0.5]
+    found = marker_metrics(two_channels, threshold=kind({"CD3": 0.7, "*": "oracle"}))
+    oracle = marker_metrics(two_channels, threshold="oracle")
+    assert found["threshold"].tolist() == [0.7, oracle.loc["CD8", "threshold"]]
+    with pytest.raises(KeyError, match=r"names 'CD4'; the channels are 'CD3', 'CD8', and '\*' is for all that are not"):
         marker_metrics(two_channels, threshold=kind({"CD3": 0.5, "CD4": 0.5}))
+    with pytest.warns(UserWarning, match="'expression' has values outside .* threshold 0.5 is hardly meant"):
+        marker_metrics(two_channels, "expression", threshold=kind({"CD3": 30}))
 
 
 def test_a_threshold_for_each_layer(two_channels):

@@ -10,8 +10,8 @@ from anndata import AnnData
 from scipy import sparse
 from spatialdata.models import TableModel
 
-from nimbus_sd.spatial import check_keys, dense, find_regions, matched, new_table, rows_of
-from nimbus_sd.spatial.rows import is_extendable
+from nimbus_sd.spatial import check_cells, check_keys, dense, find_regions, matched, new_table, rows_of
+from nimbus_sd.spatial.rows import is_extendable, stored_ids
 
 
 def labels(key, instances=None):
@@ -35,19 +35,60 @@ def test_rows_of_shapes(instances):
     assert rows.tolist() == [0, 1, 2] and numbers.tolist() == [3, 2, 0]
 
 
-@pytest.mark.parametrize("ids", [[1.0, 20.0], ["1.0", "20"], pd.array([1, 20], "Int64"), pd.Categorical([1, 20])])
-def test_whole_numbers_in_any_form(ids):
-    table = new_table({"a": np.array([1, 2])}, ["CD3"])
-    table.obs["instance_id"] = ids
-    assert rows_of(table, labels("a"))[1].tolist() == [1, 20]
-
-
 @pytest.mark.parametrize("bad", [["1", "x"], [1.5, 2.0], ["1", str(2**63)], [1.0, np.nan]])
 def test_ids_that_are_not_whole_numbers(bad):
     table = new_table({"a": np.array([1, 2])}, ["CD3"])
     table.obs["instance_id"] = bad
     with pytest.raises(ValueError, match=r"obs\['instance_id'\] must hold the labels of 'a' as whole"):
         rows_of(table, labels("a"))
+
+
+WHOLE = {
+    "float": lambda ids: ids.astype(float),
+    "uint8": lambda ids: ids.astype(np.uint8),
+    "nullable": lambda ids: pd.array(ids, "Int64"),
+    "nullable float": lambda ids: pd.array(ids.astype(float), "Float64"),
+    "text": lambda ids: ids.astype(str).astype(object),
+    "text with decimals": lambda ids: ids.astype(float).astype(str).astype(object),
+    "text with blanks": lambda ids: np.array([f" {i} " for i in ids], object),
+    "categories": lambda ids: pd.Categorical(ids),
+    "categories of floats": lambda ids: pd.Categorical(ids.astype(float)),
+    "categories of text": lambda ids: pd.Categorical(ids.astype(float).astype(str)),
+    "mixed": lambda ids: np.array([str(ids[0]), *ids[1:]], object),
+}
+
+
+@pytest.mark.parametrize("write", WHOLE.values(), ids=WHOLE)
+@pytest.mark.parametrize("instances", [None, pd.Index([7, 3, 5, 9]), pd.Index(["7", "3", "5", "9"])])
+def test_whole_numbers_in_any_form(write, instances):
+    table = annotated(text_ids=write(np.array([3, 5])))
+    expected = [3, 5] if instances is None else [2, 3]
+    assert rows_of(table, labels("cells", instances))[1].tolist() == expected
+    # What SpatialData takes.
+    table.obs["instance_id"] = stored_ids(table)
+    TableModel.validate(table)
+    assert rows_of(table, labels("cells", instances))[1].tolist() == expected
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [[3, np.nan], [3.5, 5], [2.0**53 + 2, 5], [True, False], pd.array([3, None], "Int64"), np.float32([3, 2**25])],
+)
+def test_numbers_of_which_the_meaning_is_not_certain(bad):
+    with pytest.raises(ValueError, match="must hold the labels of its regions as whole numbers, but holds"):
+        stored_ids(annotated(text_ids=bad))
+
+
+def test_a_table_of_other_cells(build, pixels, cells):
+    sdata = build({"image": pixels()}, {"cells": cells()})
+    regions = find_regions(sdata, pixel_size=1)
+    for ids in ((3, 99), (99, 9)):
+        sdata.tables["table"] = annotated(ids=ids)
+        check_cells(sdata, "table", regions)
+    sdata.tables["table"] = annotated(ids=(99, 98))
+    with pytest.raises(ValueError, match="rows for 'cells', but of none of its cells: '99', '98'"):
+        check_cells(sdata, "table", regions)
+    check_cells(sdata, "other", regions)
 
 
 def test_dense_is_a_writable_float_copy():

@@ -58,6 +58,17 @@ def test_thresholds_by_channel_and_another_key(no_warning):
     assert adata.varm["called"]["threshold"].to_list() == pytest.approx([0.1, 0.9, 0.25])
     np.testing.assert_array_equal(adata.layers["called"], adata.layers["nimbus"] >= np.float32([0.1, 0.9, 0.25]))
     assert set(adata.layers) - {None} == {"nimbus", "integrated_expression", "called"} and "called_flag" in adata.var
+    call_positive(adata, threshold={"CD8": 0.9}, key_added="others")
+    assert adata.varm["others"]["threshold"].to_list() == [0.5, 0.9, 0.5]
+    for auto in ({"CD8": 0.9, "*": "auto"}, {"CD3": "auto", "*": 0.9, "CD20": "auto"}):
+        call_positive(adata, threshold="auto", key_added="auto")
+        call_positive(adata, threshold=auto, key_added="others")
+        automatic = [name for name in adata.var_names if name != "CD8"]
+        found, expected = (adata.varm[key].loc[automatic].astype({"reason": str}) for key in ("others", "auto"))
+        pd.testing.assert_frame_equal(found, expected)
+        assert adata.varm["others"].loc["CD8", ["threshold", "low", "high", "reason"]].to_list() == [0.9] * 3 + [
+            "given"
+        ]
     call_positive(adata, threshold=adata.varm["called"]["threshold"])
     np.testing.assert_array_equal(adata.layers["positive"], adata.layers["called"])
     call_positive(adata, layer="integrated_expression", threshold=30)
@@ -153,8 +164,13 @@ def test_scores_are_compared_with_the_range_of_their_source(no_warning, caplog):
     [
         *(({"threshold": cut}, ValueError, f"`threshold` is {cut!r}") for cut in ("otsu", NAN, True, None, 50, -1)),
         ({"threshold": {"CD3": 0.5, "CD8": 5, "CD20": 0.5}}, ValueError, "`threshold` is 5, but"),
-        ({"threshold": {"CD3": 0.5}}, KeyError, r"lacks the channel\(s\) \['CD8', 'CD20'\]"),
-        ({"threshold": {"CD3": 0.5, "CD8": 0.5, "CD20": "auto"}}, ValueError, "`threshold` is 'auto'"),
+        ({"threshold": {"cd3": 0.5}}, KeyError, r"names 'cd3'; the channels are 'CD3', 'CD8', 'CD20', and '\*' is for"),
+        (
+            {"threshold": {"CD3": "otsu"}},
+            ValueError,
+            "`threshold` is 'otsu'; it must be a number, 'auto', or a mapping",
+        ),
+        ({"threshold": {"*": True}}, ValueError, "`threshold` is True"),
         ({"layer": "integrated_expression", "threshold": "auto"}, ValueError, r"scores in \[0, 1\]; .*'CD3', 'CD8"),
         ({"key_added": "nimbus_normalization"}, ValueError, r"varm\['nimbus_normalization'\], which .* did not make"),
     ],

@@ -71,6 +71,9 @@ class Checkpoint:
         self.folder = Path(folder).expanduser()
         if self.folder.exists():
             self._check_content()
+        nearest = next(path for path in (self.folder, *self.folder.absolute().parents) if path.exists())
+        if not os.access(nearest, os.W_OK):
+            raise PermissionError(f"{str(nearest)!r} cannot be written to; pass another `checkpoint`.")
 
     @contextmanager
     def opened(self, inputs: dict[str, Any]) -> Iterator[None]:

@@ -34,9 +34,19 @@ PLACE: Final = ["region", "instance_id", "channel"]
 
 
 def cells_of(adata: AnnData) -> pd.DataFrame:
-    """Return region (text) and instance id (int64) of every cell."""
-    region, cell = region_column(adata).astype(str), instance_column(adata).astype("int64")
-    return pd.DataFrame({"region": region, "instance_id": cell})
+    """Return region (text) and instance id (int64, or text of shapes) of every cell; a ValueError if one is twice."""
+    cell = instance_column(adata)
+    with warnings.catch_warnings():
+        # What is there twice is an error here.
+        warnings.simplefilter("ignore")
+        region = region_column(adata).astype(str)
+    text = cell.astype(str).str.replace(r"^([0-9]+)\.0+$", r"\1", regex=True)
+    cells = pd.DataFrame({"region": region, "instance_id": text})
+    if (twice := cells.duplicated()).any():
+        first = "cell {instance_id} of {region!r}".format(**cells[twice].iloc[0])
+        advice = "Rename regions of samples before joining these."
+        raise ValueError(f"The table has several rows for {twice.sum()} cells, such as {first}. {advice}")
+    return cells.astype({"instance_id": "int64"}) if text.str.fullmatch("-?[0-9]+").all() else cells
 
 
 def places(adata: AnnData, rows: NDArray, columns: NDArray) -> pd.DataFrame:
@@ -46,8 +56,8 @@ def places(adata: AnnData, rows: NDArray, columns: NDArray) -> pd.DataFrame:
 
 def rows_of(adata: AnnData, table: pd.DataFrame) -> NDArray[np.intp]:
     """Return the row of each region and instance id; -1 where there is no such cell."""
-    cells = pd.MultiIndex.from_frame(cells_of(adata))
-    return np.asarray(cells.get_indexer(pd.MultiIndex.from_frame(table[PLACE[:2]])))
+    cells, asked = (pd.MultiIndex.from_frame(cells[PLACE[:2]].astype(str)) for cells in (cells_of(adata), table))
+    return np.asarray(cells.get_indexer(asked))
 
 
 def columns_of_channels(adata: AnnData, names: str | Sequence[str], where: str = "") -> NDArray[np.intp]:
@@ -156,11 +166,10 @@ def without_repeats(table: pd.DataFrame, source: str) -> pd.DataFrame:
     return table
 
 
-def put_labels(adata: AnnData, table: pd.DataFrame, key_added: str, source: str) -> None:
-    """Write labels (`PLACE` and ``label``) into a layer, over those of these cells; after an error it is as it was."""
-    before = label_layer(adata, key_added)
-    check_states(table["label"], source)
-    check_names(adata, table["region"].unique(), table["channel"].unique(), f" (named in {source})")
+def known_cells(adata: AnnData, table: pd.DataFrame, source: str) -> tuple[pd.DataFrame, NDArray[np.intp]]:
+    """Keep what is about cells of the table, each once, and find their rows; columns as for `put_labels`."""
+    channels = set(table["channel"]) - {""}
+    check_names(adata, table["region"].unique(), channels, f" (named in {source})")
     table = without_repeats(table, source)
     rows = rows_of(adata, table)
     if not (rows >= 0).any():
@@ -170,8 +179,15 @@ def put_labels(adata: AnnData, table: pd.DataFrame, key_added: str, source: str)
         lost = table.loc[rows < 0, PLACE[:2]].drop_duplicates()
         region, cell = lost.iloc[0]
         what = f"labels {len(lost)} cells that the table has not, such as cell {cell} of {region!r}; they were left out"
-        warnings.warn(f"{source} {what}. Are they from the same segmentation?", UserWarning, stacklevel=3)
-    table, rows = table[rows >= 0], rows[rows >= 0]
+        warnings.warn(f"{source} {what}. Are they from the same segmentation?", UserWarning, stacklevel=4)
+    return table[rows >= 0], rows[rows >= 0]
+
+
+def put_labels(adata: AnnData, table: pd.DataFrame, key_added: str, source: str) -> None:
+    """Write labels (`PLACE` and ``label``) into a layer, over those of these cells; after an error it is as it was."""
+    before = label_layer(adata, key_added)
+    check_states(table["label"], source)
+    table, rows = known_cells(adata, table, source)
     check_purpose(adata, table["region"], key_added)
     columns = adata.var_names.get_indexer(table["channel"])
     after = before.copy()

@@ -1,4 +1,4 @@
-"""Proofreading in QuPath: cells out with their labels as GeoJSON, and back when they are corrected."""
+"""Cells to QuPath as GeoJSON, with their labels for proofreading or with types and scores, and back when corrected."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from itertools import chain, count
 from pathlib import Path
 from typing import Any, TypeAlias
+from urllib.parse import quote
 
 import numpy as np
 import pandas as pd
@@ -20,16 +21,27 @@ from spatialdata import SpatialData
 
 from nimbus_sd import keys
 from nimbus_sd._disk import replacing
-from nimbus_sd._table import as_list, check_table
+from nimbus_sd._table import as_list, check_table, clusters_of, noted_by_region
+from nimbus_sd._table import layer as read_layer
 from nimbus_sd._text import listed
-from nimbus_sd.labels.layers import PLACE, STATES, WORDS, cells_of, check_names, put_labels, read_labels, rows_of
-from nimbus_sd.spatial import check_spatialdata, find_regions, not_found, read_polygons
+from nimbus_sd.labels._geojson import ENDING, as_in_qupath, read_features, unpacked
+from nimbus_sd.labels.layers import (
+    PLACE,
+    STATES,
+    WORDS,
+    cells_of,
+    check_names,
+    known_cells,
+    put_labels,
+    read_labels,
+    rows_of,
+)
+from nimbus_sd.spatial import cell_numbers, check_spatialdata, find_regions, not_found, read_polygons
 
 logger = logging.getLogger("nimbus_sd")
 
 Names: TypeAlias = str | Sequence[str]
 
-_ENDING = ".geojson"
 # From orange (positive) to blue (negative), sure ones darker (Okabe and Ito 2008, lightened).
 _RGB = ([213, 94, 0], [240, 170, 110], [204, 121, 167], [130, 185, 220], [0, 114, 178])
 _COLORS = dict(zip(STATES, _RGB, strict=True))
@@ -45,14 +57,18 @@ def to_qupath(
     regions: Names | None = None,
     channels: Names | None = None,
     cells: pd.DataFrame | None = None,
+    class_key: str | None = None,
+    measurements: Names | None = None,
     image_key: Names | None = None,
     table_key: str = "table",
 ) -> list[Path]:
-    """Write cells for proofreading in QuPath, a GeoJSON file for each region and channel.
+    """Write cells for QuPath: for proofreading a GeoJSON file for each region and channel, else one for each region.
 
     In QuPath, open the region's image, drag a file onto it, correct the classes of cells (``positive``, ``likely
     positive``, ``undetermined``, ``likely negative``, ``negative``; none is not judged), and export all objects as
     GeoJSON. Names of objects say where a label belongs and must stay.
+
+    With ``class_key`` or ``measurements`` each cell is one object, for looking at and for correcting types.
 
     Parameters
     ----------
@@ -68,6 +84,10 @@ def to_qupath(
         Channels. None takes those with a label in the layer, or all without one.
     cells
         Only these, as :func:`draw_cells` returns them; in place of ``regions`` and ``channels``.
+    class_key
+        Column of ``obs``, such as cell types or clusters, that is the class of cells, in place of ``layer``.
+    measurements
+        Layers, such as ``["nimbus", "positive"]``, whose values are measurements of cells: ``nimbus: CD3``.
     image_key
         Image that QuPath shows, or one for each region. None finds it as :func:`nimbus_sd.predict` does.
     table_key
@@ -76,7 +96,8 @@ def to_qupath(
     Returns
     -------
     list of Path
-        The files, ``<region>.<channel>.geojson``. Outlines follow the pixels of the labels, in pixels of the image.
+        The files, ``<region>.<channel>.geojson`` or ``<region>.geojson``. Outlines follow the pixels of the cells that
+        were scored (those of labels or shapes, grown if they were), in pixels of the image.
 
     Raises
     ------
@@ -99,22 +120,15 @@ def to_qupath(
     if table_key not in sdata.tables:
         raise not_found("table", [table_key], sdata.tables)
     adata = sdata.tables[table_key]
-    labels = None if layer is None else read_labels(adata, layer)
-    if cells is None:
-        table = _all_cells(adata, labels, regions, channels)
-    elif lacking := [name for name in PLACE if name not in cells]:
-        raise KeyError(f"`cells` lacks the columns {lacking}; it must be the result of `labels.draw_cells`.")
+    if class_key is not None or measurements is not None:
+        if cells is not None:
+            raise ValueError("`cells` are for proofreading; pass `regions` with `class_key` or `measurements`.")
+        table = _whole_cells(adata, regions, channels, class_key, measurements)
     else:
-        check_names(adata, cells["region"].unique(), cells["channel"].unique())
-        table = cells[PLACE].reset_index(drop=True)
+        labels = None if layer is None else read_labels(adata, layer)
+        table = _cells_by_channel(adata, labels, regions, channels, cells)
     if table.empty:
         raise ValueError("There is no cell to write.")
-    table["label"] = np.nan
-    if labels is not None:
-        rows = rows_of(adata, table)
-        if (rows < 0).any():
-            raise KeyError(f"`cells` has {(rows < 0).sum()} cells that the table has not.")
-        table["label"] = labels[rows, adata.var_names.get_indexer(table["channel"])]
     files = _files(Path(folder), table)
     if existing := [path for path in files.values() if path.exists()]:
         paths = listed(map(str, existing))
@@ -128,29 +142,36 @@ def to_qupath(
         # Outlines are in pixels, so nobody needs to hear that the pixel size is unknown.
         warnings.simplefilter("ignore", UserWarning)
         # One by one, for images may have different channels.
-        places = {name: find_regions(sdata, image, name)[0] for image, name in zip(images, names, strict=True)}
+        grow = noted_by_region(adata, "grow")
+        pairs = zip(images, names, strict=True)
+        places = {name: find_regions(sdata, image, name, grow=grow)[0] for image, name in pairs}
     Path(folder).mkdir(parents=True, exist_ok=True)
     with replacing(*files.values()) as unfinished:
         unfinished_of = dict(zip(files, unfinished, strict=True))
         for name, in_region in table.groupby("region", sort=False):
-            polygons = read_polygons(places[name], in_region["instance_id"].unique())
-            outlines = {cell: mapping(polygon) for cell, polygon in polygons}
-            if without := sorted(set(in_region["instance_id"]) - set(outlines)):
+            numbers = cell_numbers(in_region["instance_id"], places[name])
+            outlines = {cell: mapping(polygon) for cell, polygon in read_polygons(places[name], np.unique(numbers))}
+            in_region = in_region.assign(outline=[outlines.get(cell) for cell in numbers])
+            if len(without := in_region[in_region["outline"].isna()]["instance_id"].unique()):
                 message = f"{len(without)} cells of the table have no pixels in labels {name!r}, such as {without[0]}"
                 warnings.warn(f"{message}; they were left out.", UserWarning, stacklevel=2)
             for channel, rows in in_region.groupby("channel", sort=False):
-                features = [
-                    _feature(f"{name} {cell} {channel}", label, outlines[cell])
-                    for cell, label in zip(rows["instance_id"], rows["label"], strict=True)
-                    if cell in outlines
-                ]
+                rows = rows.dropna(subset="outline")
+                place = [f"{name} {quote(str(cell))} {channel}".strip() for cell in rows["instance_id"]]
+                features = [*map(_feature, place, rows["properties"], rows["outline"])]
                 content = json.dumps({"type": "FeatureCollection", "features": features})
                 unfinished_of[name, channel].write_text(content, encoding="utf-8")
     logger.info("wrote %d files to %s", len(files), folder)
     return list(files.values())
 
 
-def from_qupath(adata: AnnData, files: str | Path | Iterable[str | Path], *, key_added: str = keys.GOLD) -> None:
+def from_qupath(
+    adata: AnnData,
+    files: str | Path | Iterable[str | Path],
+    *,
+    key_added: str = keys.GOLD,
+    class_key: str | None = None,
+) -> None:
     """Read cells that were proofread in QuPath.
 
     Parameters
@@ -158,17 +179,19 @@ def from_qupath(adata: AnnData, files: str | Path | Iterable[str | Path], *, key
     adata
         Cells x channels, with region and instance id in ``obs``.
     files
-        A file that QuPath exported, a folder of them, or several of both. Where a label belongs is taken from the
-        names of objects, not from those of files.
+        A file that QuPath exported, as it is or compressed (``.zip``, ``.gz``), a folder of them, or several of both.
+        Where a label belongs is taken from the names of objects, not from those of files.
     key_added
         Name of the layer: ``"gold"`` for whole regions of :func:`draw_regions`, ``"gold_training"`` for cells of
         :func:`draw_cells`, any other for an annotator (see :func:`consensus`).
+    class_key
+        Column of ``obs`` for the classes of cells that :func:`to_qupath` wrote with ``class_key`` or ``measurements``.
 
     Returns
     -------
     None
-        Sets ``layers[key_added]``: the labels of the files, NaN for their cells without a class; other cells keep the
-        labels that they have.
+        Sets ``layers[key_added]``: the labels of the files, NaN for their cells without a class; or in its place the
+        categories ``obs[class_key]``. Other cells keep what they have.
 
     Raises
     ------
@@ -188,29 +211,81 @@ def from_qupath(adata: AnnData, files: str | Path | Iterable[str | Path], *, key
     ...     ns.labels.from_qupath(adata, folder, key_added="again")
     >>> bool((adata.to_df("again")["CD3"] == adata.to_df("gold")["CD3"]).all())
     True
+
+    Types, with labels as measurements, out and back:
+
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     files = ns.labels.to_qupath(sdata, folder, class_key="cell_type", measurements="gold")
+    ...     ns.labels.from_qupath(adata, folder, class_key="corrected")
+    >>> bool((adata.obs["corrected"] == adata.obs["cell_type"]).all())
+    True
     """
     check_table(adata)
     paths = []
     for path in map(Path, [files] if isinstance(files, str | Path) else files):
-        inside = sorted(path.glob(f"*{_ENDING}")) if path.is_dir() else [path]
+        endings = (ENDING, f"{ENDING}.gz", ".zip")
+        inside = sorted(file for file in path.iterdir() if file.name.endswith(endings)) if path.is_dir() else [path]
         if not inside:
-            raise FileNotFoundError(f"There is no {_ENDING} file in {str(path)!r}.")
+            raise FileNotFoundError(f"There is no {ENDING} file in {str(path)!r}.")
         paths += inside
-    rows = [row for path in paths for row in _read_features(path)]
+    form = {"types": class_key is not None, "numbers": cells_of(adata)["instance_id"].dtype == np.int64}
+    rows = [row for path in paths for content in unpacked(path) for row in read_features(path, content, **form)]
     if not rows:
         raise ValueError(f"There is no cell in {listed(map(str, paths)) or 'an empty list of files'}.")
     source = str(paths[0]) if len(paths) == 1 else f"{len(paths)} files"
-    put_labels(adata, pd.DataFrame(rows, columns=[*PLACE, "label"]), key_added, source)
+    table = pd.DataFrame(rows, columns=[*PLACE, "label"])
+    if class_key is None:
+        put_labels(adata, table, key_added, source)
+    else:
+        _put_classes(adata, table, class_key, source)
 
 
-def _all_cells(adata: AnnData, labels: NDArray | None, regions: Names | None, channels: Names | None) -> pd.DataFrame:
-    """Return where to write labels: all cells of some regions in some channels."""
-    cells = cells_of(adata)
+def _cells_by_channel(
+    adata: AnnData, labels: NDArray | None, regions: Names | None, channels: Names | None, cells: pd.DataFrame | None
+) -> pd.DataFrame:
+    """Return what to proofread, `PLACE`, with its class as ``properties``: all cells of some regions, or these."""
+    if cells is None:
+        labelled = adata.var_names if labels is None else adata.var_names[np.isfinite(labels).any(axis=0)]
+        wanted = pd.Series(list(labelled) if channels is None else as_list(channels), name="channel", dtype=object)
+        table = _cells_in(adata, regions, wanted).merge(wanted, how="cross")
+    elif lacking := [name for name in PLACE if name not in cells]:
+        raise KeyError(f"`cells` lacks the columns {lacking}; it must be the result of `labels.draw_cells`.")
+    else:
+        check_names(adata, cells["region"].unique(), cells["channel"].unique())
+        table = cells[PLACE].reset_index(drop=True)
+    if (missing := (rows := rows_of(adata, table)) < 0).any():
+        raise KeyError(f"`cells` has {missing.sum()} cells that the table has not.")
+    columns = adata.var_names.get_indexer(table["channel"])
+    states = [None] * len(table) if labels is None else map(WORDS.get, labels[rows, columns].astype(float))
+    classes = ({"name": state, "color": _COLORS[state]} if state else None for state in states)
+    return table.assign(properties=[{"classification": state} if state else {} for state in classes])
+
+
+def _whole_cells(
+    adata: AnnData, regions: Names | None, channels: Names | None, class_key: str | None, measurements: Names | None
+) -> pd.DataFrame:
+    """Return all cells of some regions, with an empty channel, and class and measurements as ``properties``."""
+    wanted = list(adata.var_names) if channels is None else as_list(channels)
+    table = _cells_in(adata, regions, wanted)
+    names = [*as_list(measurements or [])]
+    columns = [f"{name}: {channel}" for name in names for channel in wanted]
+    values = [read_layer(adata, name)[:, adata.var_names.get_indexer(wanted)] for name in names]
+    matrix = np.hstack([np.zeros((adata.n_obs, 0)), *values])[table.index]
+    classes = clusters_of(adata, class_key)[table.index] if class_key is not None else [np.nan] * len(table)
+    properties: list[dict[str, Any]] = [{} if pd.isna(name) else {"classification": {"name": name}} for name in classes]
+    for entry, row in zip(properties, matrix if names else (), strict=bool(names)):
+        entry["measurements"] = {
+            name: float(f"{value:.6g}") for name, value in zip(columns, row, strict=True) if np.isfinite(value)
+        }
+    return table.assign(channel="", properties=properties)
+
+
+def _cells_in(adata: AnnData, regions: Names | None, channels: Iterable[str]) -> pd.DataFrame:
+    """Return region and id of all cells of some regions, with their rows as index."""
+    cells = cells_of(adata).reset_index(drop=True)
     names = list(cells["region"].unique()) if regions is None else as_list(regions)
-    labelled = adata.var_names if labels is None else adata.var_names[np.isfinite(labels).any(axis=0)]
-    wanted = list(labelled) if channels is None else as_list(channels)
-    check_names(adata, names, wanted)
-    return cells[cells["region"].isin(names)].merge(pd.Series(wanted, name="channel", dtype=object), how="cross")
+    check_names(adata, names, channels)
+    return cells[cells["region"].isin(names)]
 
 
 def _files(folder: Path, table: pd.DataFrame) -> dict[tuple[str, str], Path]:
@@ -218,56 +293,29 @@ def _files(folder: Path, table: pd.DataFrame) -> dict[tuple[str, str], Path]:
     files: dict[tuple[str, str], Path] = {}
     taken: set[str] = set()
     for region, channel in table[["region", "channel"]].drop_duplicates().itertuples(index=False):
-        stem = region + "." + re.sub(r"[^\w.+-]", "_", channel)
+        stem = region + "." * bool(channel) + re.sub(r"[^\w.+-]", "_", channel)
         # Names that differ in case only are one file to some systems.
         stem = next(name for name in chain([stem], (f"{stem}_{i}" for i in count(2))) if name.casefold() not in taken)
         taken.add(stem.casefold())
-        files[region, channel] = folder / f"{stem}{_ENDING}"
+        files[region, channel] = folder / f"{stem}{ENDING}"
     return files
 
 
-def _feature(name: str, label: float, outline: Mapping[str, Any]) -> dict[str, Any]:
-    """Describe a cell in one channel; its name holds its place, which all versions of QuPath keep."""
-    properties: dict[str, Any] = {"objectType": "detection", "name": name}
-    if state := WORDS.get(float(label)):
-        properties["classification"] = {"name": state, "color": _COLORS[state]}
+def _feature(name: str, properties: Mapping[str, Any], outline: Mapping[str, Any]) -> dict[str, Any]:
+    """Describe a cell; its name holds its place, which all versions of QuPath keep."""
     identity = str(uuid.uuid5(_NAMESPACE, name))
+    properties = {"objectType": "detection", "name": name, **properties}
     return {"type": "Feature", "id": identity, "geometry": outline, "properties": properties}
 
 
-def _read_features(path: Path) -> list[tuple[str, int, str, float]]:
-    """Read region, cell, channel and label of each object; NaN for those without a class."""
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (ValueError, RecursionError) as error:
-        raise ValueError(f"{path} is no GeoJSON file: {error}.") from error
-    objects = content.get("features") if isinstance(content, Mapping) else content
-    if not isinstance(objects, list) or not all(isinstance(feature, Mapping) for feature in objects):
-        raise ValueError(f"{path} holds no list of objects; export them from QuPath as a FeatureCollection.")
-    rows, nameless, classes = [], [], set()
-    for number, feature in enumerate(objects, 1):
-        properties = feature.get("properties")
-        properties = properties if isinstance(properties, Mapping) else {}
-        place, state = str(properties.get("name", "")).split(" ", 2), _state(properties.get("classification"))
-        # Names of regions have no blank.
-        if len(place) < 3 or not place[1].isdecimal():
-            nameless.append(number)
-        elif state and state not in STATES:
-            classes.add(state)
-        else:
-            rows.append((place[0], int(place[1]), place[2], STATES.get(state, float("nan"))))
-    if nameless:
-        what = f"{len(nameless)} of {len(objects)} objects without a name such as 'fov1_labels 17 CD3'"
-        advice = "Delete what was drawn beside the cells."
-        raise ValueError(f"{path} has {what}, the first is number {nameless[0]}. {advice}")
-    if classes:
-        raise ValueError(f"{path} has the class(es) {listed(sorted(classes))}; a class is one of {list(STATES)}.")
-    return rows
-
-
-def _state(classification: object) -> str:
-    """Read a class as any version of QuPath writes it; empty for none."""
-    if isinstance(classification, Mapping):
-        names = classification.get("names") or classification.get("name")
-        classification = ": ".join(map(str, names)) if isinstance(names, list) else names
-    return " ".join(str(classification or "").casefold().split())
+def _put_classes(adata: AnnData, table: pd.DataFrame, key: str, source: str) -> None:
+    """Write classes (`PLACE` and ``label``) into a column of ``obs``, over those of these cells."""
+    table, rows = known_cells(adata, table, source)
+    there = key in adata.obs and adata.obs[key].notna().any()
+    before = clusters_of(adata, key) if there else pd.Categorical([None] * adata.n_obs, [])
+    own = {as_in_qupath(name): name for name in before.categories}
+    after = before.astype(object)
+    after[rows] = [None if pd.isna(name) else own.get(name, name) for name in table["label"]]
+    categories = list(dict.fromkeys([*before.categories, *sorted(set(after[pd.notna(after)]))]))
+    adata.obs[key] = pd.Categorical(after, categories)
+    logger.info("added the classes of %d cells to obs[%r]", len(rows), key)

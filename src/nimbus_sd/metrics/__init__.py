@@ -10,7 +10,7 @@ from nimbus_sd.metrics.distributions import relative_expression as relative_expr
 from nimbus_sd.metrics.judged import rates as rates
 from nimbus_sd.metrics.markers import compare_baselines, marker_metrics
 from nimbus_sd.metrics.thresholds import find_threshold
-from nimbus_sd.metrics.thresholds import given_thresholds as given_thresholds
+from nimbus_sd.metrics.thresholds import thresholds_by_channel as thresholds_by_channel
 
 __all__ = [
     "calibration_curve",

@@ -44,10 +44,10 @@ def marker_metrics(
     truth
         Layer of labels in [0, 1]: above 0.5 positive, below 0.5 negative; 0.5 (undetermined) and NaN are left out.
     threshold
-        Cells at or above it are called positive; in units of the layer. A number, a mapping from each channel to one,
-        or a rule of :func:`find_threshold`, applied to all the layer's values in the channel, judged or not:
-        ``"otsu"``, ``"mixture"``, ``"quantile"``, or ``"oracle"``, which knows the truth and is a ceiling. With
-        several layers also a mapping from each of them to one of these.
+        Cells at or above it are called positive; in units of the layer. A number, or a rule of :func:`find_threshold`,
+        applied to all the layer's values in the channel, judged or not: ``"otsu"``, ``"mixture"``, ``"quantile"``, or
+        ``"oracle"``, which knows the truth and is a ceiling. Or a mapping from channels to these, in which ``"*"`` is
+        for all others; without it they have 0.5. With several layers also a mapping from each to one of all these.
     by
         Column of ``obs``, or several, such as ``"region"``: one result for each group of cells. Cells without a value
         there are left out. Thresholds are those of the whole table.

@@ -14,13 +14,15 @@ from numpy.typing import ArrayLike, NDArray
 from sklearn.metrics import precision_recall_curve
 
 from nimbus_sd._table import as_list, layer, outside_unit_interval
+from nimbus_sd._text import listed
 from nimbus_sd.metrics.judged import Flags, Names, States, with_value
 
 Rule = Literal["otsu", "mixture", "quantile", "oracle"]
 RULES: tuple[str, ...] = get_args(Rule)
-Given: TypeAlias = float | Mapping[str, float] | pd.Series
-Threshold: TypeAlias = str | Given
+Threshold: TypeAlias = float | str | Mapping[str, float | str] | pd.Series
 
+# Of channels without a threshold beside others that have one.
+_DEFAULT = 0.5
 # The share of cells that the rule "quantile" leaves below.
 _QUANTILE = 0.9
 # Bins of Otsu's histogram.
@@ -123,38 +125,41 @@ def _mixture(values: NDArray) -> float:
     return min(above) * float(spread) + float(centre) if above else float("inf")
 
 
-def given_thresholds(
-    values: NDArray, name: str, channels: Sequence[str], threshold: Given, stacklevel: int = 3
-) -> list[float]:
-    """Return the threshold of each channel: a number for all, or one for each.
+def thresholds_by_channel(
+    values: NDArray, name: str, channels: Sequence[str], threshold: Threshold, rules: Sequence[str], stacklevel: int = 3
+) -> list[float | str]:
+    """Return the threshold of each channel, a number or one of the rules.
 
-    Warns if one threshold between 0 and 1, as for scores, meets a layer of other values.
+    One is for all; a mapping from channels has one for all others under ``"*"``, else they have 0.5. Warns if a number
+    that is for several, between 0 and 1 as for scores, meets channels of other values.
     """
-    single = not isinstance(threshold, Mapping | pd.Series)
-    by_channel: dict[str, Any] = dict.fromkeys(channels, threshold) if single else dict(cast("Mapping", threshold))
-    if missing := [channel for channel in channels if channel not in by_channel]:
-        unknown = [key for key in by_channel if key not in set(channels)]
-        also = f" and names {unknown}, which are no channels" if unknown else ""
-        raise KeyError(f"`threshold` lacks the channel(s) {missing}{also}; it must have a number for each channel.")
-    cuts = [by_channel[channel] for channel in channels]
+    given: dict[str, Any] = dict(cast("Mapping", threshold)) if isinstance(threshold, Mapping | pd.Series) else {}
+    others = given.pop("*", _DEFAULT) if isinstance(threshold, Mapping | pd.Series) else threshold
+    if unknown := [key for key in given if key not in set(channels)]:
+        advice = f"the channels are {listed(channels)}, and '*' is for all that are not named"
+        raise KeyError(f"`threshold` names {listed(unknown)}; {advice}.")
+    cuts = [given.get(channel, others) for channel in channels]
     for cut in cuts:
-        if not isinstance(cut, numbers.Real) or isinstance(cut, bool) or cut != cut:
-            raise ValueError(f"`threshold` is {cut!r}; it must be a number, one for each channel, or a rule.")
-    if single and cuts and 0 <= cuts[0] <= 1 and outside_unit_interval(values).any():
+        number = isinstance(cut, numbers.Real) and not isinstance(cut, bool) and cut == cut
+        if not number and not (isinstance(cut, str) and cut in rules):
+            allowed = f"a number, {', '.join(map(repr, rules))}, or a mapping from channels to these"
+            raise ValueError(f"`threshold` is {cut!r}; it must be {allowed}.")
+    unnamed = [channel not in given for channel in channels]
+    if isinstance(others, numbers.Real) and 0 <= float(others) <= 1 and outside_unit_interval(values[:, unnamed]).any():
         hint = "Pass one in its units; metrics also take a rule such as 'otsu', and one threshold for each layer."
-        unmeant = f"Layer {name!r} has values outside [0, 1], for which the threshold {cuts[0]:g} is hardly meant."
+        unmeant = f"Layer {name!r} has values outside [0, 1], for which the threshold {others:g} is hardly meant."
         warnings.warn(f"{unmeant} {hint}", stacklevel=stacklevel)
-    return [float(cut) for cut in cuts]
+    return [cut if isinstance(cut, str) else float(cut) for cut in cuts]
 
 
-def rule_thresholds(values: NDArray, rule: str, states: States) -> list[float]:
-    """Find the threshold of each channel by a rule; the oracle sees judged cells, others see all."""
-    if rule not in RULES:
-        raise ValueError(f"`threshold` is {rule!r}; it must be a number, one for each channel, or one of {RULES}.")
-    channels = zip(values.T, states.T, strict=True)
-    if rule == "oracle":
-        return [find_threshold(column[state >= 0], "oracle", state[state >= 0]) for column, state in channels]
-    return [find_threshold(column, cast("Rule", rule)) for column, _ in channels]
+def rule_thresholds(values: NDArray, cuts: str | Sequence[float | str], states: States) -> list[float]:
+    """Find the threshold of each channel by its rule; numbers stay. The oracle sees judged cells, others see all."""
+    cuts = [cuts] * values.shape[1] if isinstance(cuts, str) else cuts
+    found = []
+    for column, state, cut in zip(values.T, states.T, cuts, strict=True):
+        seen, truth = (column[state >= 0], state[state >= 0]) if cut == "oracle" else (column, None)
+        found.append(find_threshold(seen, cast("Rule", cut), truth) if isinstance(cut, str) else cut)
+    return found
 
 
 def called_layers(
@@ -171,9 +176,7 @@ def called_layers(
             raise KeyError(f"`threshold` is given for the layers {list(threshold)} and lacks {missing}.")
         thresholds = dict(threshold)
     for name in names:
-        values, cut = layer(adata, name), thresholds[name]
+        values = layer(adata, name)
         valued = with_value(states, values, name)
-        if isinstance(cut, str):
-            yield name, values, valued, rule_thresholds(values, cut, valued)
-        else:
-            yield name, values, valued, given_thresholds(values, name, adata.var_names, cut, stacklevel=4)
+        cuts = thresholds_by_channel(values, name, adata.var_names, thresholds[name], RULES, stacklevel=4)
+        yield name, values, valued, rule_thresholds(values, cuts, valued)

@@ -18,6 +18,7 @@ from nimbus_sd.spatial.region import check_distance as check_distance
 from nimbus_sd.spatial.region import find_regions as find_regions
 from nimbus_sd.spatial.region import unique_images as unique_images
 from nimbus_sd.spatial.rows import cell_numbers as cell_numbers
+from nimbus_sd.spatial.rows import check_cells as check_cells
 from nimbus_sd.spatial.rows import check_keys as check_keys
 from nimbus_sd.spatial.rows import check_rows as check_rows
 from nimbus_sd.spatial.rows import dense as dense

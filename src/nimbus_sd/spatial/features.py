@@ -22,7 +22,7 @@ Window = tuple[slice, slice]
 
 def count_windows(regions: Sequence[Region]) -> int:
     """Count the windows of regions in which pixel thresholds, outlines and features of all of them are read."""
-    with_cells = sum(len(_windows(region)) for region in regions)
+    with_cells = sum(len(windows(region)) for region in regions)
     return sum(len(_all_windows(region)) for region in unique_images(regions)) + 2 * with_cells
 
 
@@ -62,7 +62,7 @@ def _otsu(histogram: Histogram, pixels: int) -> float:
 def read_outlines(region: Region, on_window: Callable[[], object]) -> Outlines:
     """Find the region's cells and their contacts."""
     outlines = Outlines()
-    for rows, cols in _windows(region):
+    for rows, cols in windows(region):
         labels = region.read_labels(slice(rows.start, rows.stop + 1), slice(cols.start, cols.stop + 1))
         outlines.add(labels, (rows.stop - rows.start, cols.stop - cols.start), (rows.start, cols.start))
         on_window()
@@ -148,7 +148,7 @@ def _outline(mask: NDArray[np.bool_], origin: tuple[int, int], repeat: int) -> s
 
 def _cells_by_window(region: Region, boxes: NDArray[np.int64]) -> Iterator[tuple[NDArray[np.intp], Window]]:
     """Yield the cells whose bounding box starts in each window, and the window around them, empty without a cell."""
-    for rows, cols in _windows(region):
+    for rows, cols in windows(region):
         here = (boxes[:, 0] >= rows.start) & (boxes[:, 0] < rows.stop)
         cells = np.flatnonzero(here & (boxes[:, 1] >= cols.start) & (boxes[:, 1] < cols.stop))
         top, left = boxes[cells, :2].min(axis=0, initial=2**62).tolist()
@@ -161,7 +161,7 @@ def _all_windows(region: Region) -> list[Window]:
     return list(_cut(slice(0, region.shape[0]), slice(0, region.shape[1]), _WINDOW))
 
 
-def _windows(region: Region) -> list[Window]:
+def windows(region: Region) -> list[Window]:
     """Return the windows that labels reach into."""
     return [window for window in _all_windows(region) if region.reaches(*window)]
 

@@ -19,6 +19,7 @@ from nimbus_sd._text import listed
 from nimbus_sd.keys import CELL_FEATURES, ERODED, GOLD, INSTANCE, INTEGRATED, MEDIAN, POSITIVE_PIXELS, REGION, SILVER
 from nimbus_sd.spatial import elements
 from nimbus_sd.spatial.elements import Names, PixelSize
+from nimbus_sd.spatial.features import windows
 from nimbus_sd.spatial.region import Region, find_regions
 
 _TAKEN = (INTEGRATED, GOLD, SILVER, MEDIAN, ERODED, POSITIVE_PIXELS, CELL_FEATURES, TableModel.ATTRS_KEY)
@@ -40,26 +41,56 @@ def annotation(table: AnnData) -> tuple[str, str]:
 def cell_numbers(column: pd.Series, region: Region) -> NDArray[np.int64]:
     """Turn what a table calls a region's cells into what `Region.read_labels` calls them; 0 for unknown shapes.
 
-    Raises ValueError where the cells of labels are no whole numbers.
+    Numbers may be floats, nullable, categories or text. Raises ValueError where labels are no whole numbers.
     """
-    if region.instances is not None:
-        alike = column.dtype == region.instances.dtype
-        known, asked = (region.instances, column) if alike else (region.instances.astype(str), column.astype(str))
-        return known.get_indexer(pd.Index(asked)).astype(np.int64) + 1
-    try:
-        # Through text, because numbers may be categories or strings, and 64 bit do not fit into floats.
-        text = column if column.dtype.kind == "i" else column.astype(str).str.replace(r"\.0+$", "", regex=True)
-        return np.asarray(text.astype("int64"))
-    except (ValueError, OverflowError) as error:
-        message = f"obs[{column.name!r}] must hold the labels of {region.labels_key!r} as whole numbers, but: {error}."
-        raise ValueError(message) from error
+    if region.instances is None:
+        return _whole_numbers(column, repr(region.labels_key))
+    known = pd.Index(_plain_text(region.instances.to_series()))
+    return known.get_indexer(pd.Index(_plain_text(column))).astype(np.int64) + 1
+
+
+def stored_ids(table: AnnData) -> pd.Series:
+    """Return the ids of a table's cells in a form that SpatialData takes: as they are, or else as whole numbers."""
+    column = table.obs[annotation(table)[1]]
+    values = column.cat.categories.to_series() if isinstance(column.dtype, pd.CategoricalDtype) else column
+    # The numbers that `TableModel` takes.
+    taken = isinstance(values.dtype, np.dtype) and values.dtype.kind in "iu" and values.dtype.itemsize > 1
+    as_they_are = taken or pd.api.types.is_string_dtype(values)
+    return column if as_they_are else pd.Series(_whole_numbers(column, "its regions"), column.index)
+
+
+def _plain_text(column: pd.Series) -> pd.Series:
+    """Write ids as text, whole numbers without blanks and decimals."""
+    return column.astype(str).str.strip().str.replace(r"^([+-]?[0-9]+)\.0*$", r"\1", regex=True)
+
+
+def _whole_numbers(column: pd.Series, labels: str) -> NDArray[np.int64]:
+    if isinstance(column.dtype, np.dtype) and column.dtype.kind == "i":
+        return column.to_numpy(np.int64)
+    # Through text, since 64 bit do not fit into floats.
+    text = _plain_text(column)
+    wrong = ~text.str.fullmatch("[+-]?[0-9]+")
+    numbers = text.where(~wrong, "0").map(int)
+    wrong |= numbers.abs() > np.iinfo(np.int64).max
+    if isinstance(column.dtype, np.dtype) and column.dtype.kind == "f":
+        # Beyond, floats leave out whole numbers, so that one may stand for another.
+        wrong |= column.abs() > 2 ** (np.finfo(column.dtype).nmant + 1)
+    if wrong.any():
+        what = f"as whole numbers, but holds {listed(text[wrong].unique(), 3)}"
+        raise ValueError(f"obs[{column.name!r}] must hold the labels of {labels} {what}. Write them into it anew.")
+    return numbers.to_numpy(np.int64)
 
 
 def rows_of(table: AnnData, region: Region) -> tuple[NDArray[np.intp], NDArray[np.int64]]:
-    """Find the rows of a region, and the cells that they are about, as by `cell_numbers`."""
+    """Find the rows of a region, and the cells that they are about, as by `cell_numbers`; an error if one is twice."""
     region_key, instance_key = annotation(table)
     rows = np.flatnonzero(table.obs[region_key] == region.labels_key)
-    return rows, cell_numbers(table.obs[instance_key].iloc[rows], region)
+    ids = cell_numbers(table.obs[instance_key].iloc[rows], region)
+    known = ids[ids > 0]
+    if len(np.unique(known)) < len(known):
+        message = f"The table has several rows for one label of {region.labels_key!r}"
+        raise ValueError(f"{message}. Rename regions of samples before joining these, or make a new table.")
+    return rows, ids
 
 
 def matched(table: AnnData, region: Region, ids: NDArray[np.int64]) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
@@ -242,21 +273,38 @@ def regions_of_table(
 
 
 def check_rows(table: AnnData, name: str, regions: Sequence[Region], advice: str, *, some: bool) -> None:
-    """Check that no cell of the regions has two rows and, where ``some``, that some cell has one.
+    """Check that rows of the regions are of their cells, each once and, where ``some``, that some cell has one.
 
     Raises ValueError with a message that calls the table ``name`` and ends with the advice.
     """
     n_rows = 0
     for region in regions:
-        ids = rows_of(table, region)[1]
-        ids = ids[ids > 0]
-        n_rows += len(ids)
-        if len(np.unique(ids)) < len(ids):
-            raise ValueError(f"{name} has several rows for one label of {region.labels_key!r}. {advice}.")
+        rows, ids = rows_of(table, region)
+        if len(rows) and not (ids > 0).any():
+            raise _of_other_cells(table, name, region, rows, advice)
+        n_rows += int(np.count_nonzero(ids > 0))
     if some and not n_rows:
         lacking = listed([region.labels_key for region in regions], 5)
         content = listed(table.obs[annotation(table)[0]].unique(), 5)
         raise ValueError(f"{name} has no rows for {lacking}; it is about {content}. {advice}.")
+
+
+def check_cells(sdata: SpatialData, table_key: str, regions: Sequence[Region]) -> None:
+    """Check, in pixels, that a table which is there and has rows for a region has one for one of its cells."""
+    for region in regions if table_key in sdata.tables else ():
+        table = sdata.tables[table_key]
+        rows, ids = rows_of(table, region)
+        # Mostly the first window is enough.
+        if len(rows) and not any(
+            np.isin(region.read_labels(*window), ids[ids > 0]).any() for window in windows(region)
+        ):
+            advice = "Pass another `table_key` to make a new table"
+            raise _of_other_cells(table, f"Table {table_key!r}", region, rows, advice)
+
+
+def _of_other_cells(table: AnnData, name: str, region: Region, rows: NDArray[np.intp], advice: str) -> ValueError:
+    ids = listed(table.obs[annotation(table)[1]].iloc[rows[:3]].astype(str))
+    return ValueError(f"{name} has rows for {region.labels_key!r}, but of none of its cells: {ids}, ... {advice}.")
 
 
 def _check_joinable(table: AnnData, name: str, places: Sequence[str], advice: str) -> None:
@@ -267,6 +315,7 @@ def _check_joinable(table: AnnData, name: str, places: Sequence[str], advice: st
     if not all(attrs.get(key) in table.obs for key in ("region_key", "instance_key")):
         lacking = "does not say which cells its rows are (region and instance id, as set by `TableModel.parse`)"
         raise ValueError(f"{name} {lacking}, so it cannot be joined. {advice}.")
+    stored_ids(table)
     if not table.var_names.is_unique:
         raise ValueError(f"{name} has several columns of the same name in `var_names`. {advice}.")
     # What we write into `uns` and `varm` is known by its form.

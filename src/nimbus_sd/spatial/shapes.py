@@ -74,4 +74,4 @@ def instance_ids(shapes: GeoDataFrame, key: str) -> pd.Index:
     if not shapes.index.is_unique:
         twice = shapes.index[shapes.index.duplicated()][0]
         raise ValueError(f"Shapes {key!r} have several rows {twice!r}; give each an index of its own.")
-    return shapes.index if shapes.index.dtype.kind == "i" else shapes.index.astype(str)
+    return shapes.index if shapes.index.dtype.kind in "iu" else shapes.index.astype(str)

@@ -14,11 +14,22 @@ from anndata import AnnData
 from numpy.typing import NDArray
 from pandas.api.extensions import take
 from spatialdata import SpatialData
+from spatialdata.models import TableModel
 
 from nimbus_sd.keys import AREA, INTEGRATED, SPATIAL
 from nimbus_sd.spatial.elements import same_name
 from nimbus_sd.spatial.region import Region
-from nimbus_sd.spatial.rows import check_keys, dense, extend, is_extendable, new_table, rows_of, written_by_us
+from nimbus_sd.spatial.rows import (
+    annotation,
+    check_keys,
+    dense,
+    extend,
+    is_extendable,
+    new_table,
+    rows_of,
+    stored_ids,
+    written_by_us,
+)
 
 #: Held while a table is read, changed and put back: threads that share a SpatialData would lose each other's results.
 WRITING: Final = threading.Lock()
@@ -94,6 +105,9 @@ def write_table(
     cells = {result.region.labels_key: result.region.cell_ids(result.ids) for result in results}
     if table_key in sdata.tables:
         table = sdata.tables[table_key].copy()
+        region_key, instance_key = annotation(table)
+        table.obs[instance_key] = stored_ids(table)
+        table.uns[TableModel.ATTRS_KEY][TableModel.REGION_KEY] = table.obs[region_key].unique().tolist()
         ours = is_extendable(table)
         table = extend(table, cells, channels) if ours else table
     else:

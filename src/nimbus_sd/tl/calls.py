@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from nimbus_sd import keys
 from nimbus_sd._table import at_or_above, outside_unit_interval
 from nimbus_sd._table import layer as read_layer
-from nimbus_sd.metrics import describe, given_thresholds, outside, relative_expression
+from nimbus_sd.metrics import describe, outside, relative_expression, thresholds_by_channel
 from nimbus_sd.tl._results import check_key_added, log_overwritten
 from nimbus_sd.tl.auto_threshold import ChannelThreshold, auto_threshold
 
@@ -33,7 +33,7 @@ def call_positive(
     adata: AnnData,
     *,
     layer: str = keys.NIMBUS,
-    threshold: float | Literal["auto"] | Mapping[str, float] | pd.Series = 0.5,
+    threshold: float | Literal["auto"] | Mapping[str, float | str] | pd.Series = 0.5,
     key_added: str = "positive",
     n_boot: int = 100,
     rng: int | np.random.Generator = 0,
@@ -77,6 +77,8 @@ def call_positive(
 
     Raises
     ------
+    KeyError
+        If a threshold is for something that is no channel.
     ValueError
         If scores and thresholds are not on the same scale.
 
@@ -91,23 +93,24 @@ def call_positive(
     scores = read_layer(adata, layer)
     earlier = check_key_added(adata, key_added, "call_positive")
     is_score = ~outside_unit_interval(scores)
-    automatic = isinstance(threshold, str) and threshold == "auto"
-    if automatic and not is_score.all():
-        others = list(adata.var_names[~is_score])
+    given = thresholds_by_channel(scores, layer, list(adata.var_names), threshold, ["auto"])
+    automatic = np.array([cut == "auto" for cut in given], bool)
+    if others := list(adata.var_names[automatic & ~is_score]):
         raise ValueError(f"threshold='auto' is for scores in [0, 1]; layers[{layer!r}] has other values in {others}.")
-    n_boot = n_boot if automatic else 0
+    if is_score.all() and (beyond := [cut for cut in given if not isinstance(cut, str) and not 0 <= cut <= 1]):
+        raise ValueError(f"`threshold` is {beyond[0]:g}, but all values of layers[{layer!r}] are in [0, 1].")
     draws = np.random.default_rng(rng).spawn(adata.n_vars)
     # Also where thresholds are given, to flag channels whose scores do not fall into two groups.
     estimates = [
-        auto_threshold(column, n_boot=n_boot, rng=draw) if fits else ChannelThreshold(np.nan, np.nan, np.nan)
-        for column, fits, draw in zip(scores.T, is_score, draws, strict=True)
+        auto_threshold(column, n_boot=n_boot if auto else 0, rng=draw)
+        if fits
+        else ChannelThreshold(np.nan, np.nan, np.nan)
+        for column, fits, auto, draw in zip(scores.T, is_score, automatic, draws, strict=True)
     ]
-    cuts = estimates
-    if not automatic:
-        given = given_thresholds(scores, layer, list(adata.var_names), threshold)  # type: ignore[arg-type]
-        if is_score.all() and (beyond := [cut for cut in given if not 0 <= cut <= 1]):
-            raise ValueError(f"`threshold` is {beyond[0]:g}, but all values of layers[{layer!r}] are in [0, 1].")
-        cuts = [ChannelThreshold(cut, cut, cut) for cut in given]
+    cuts = [
+        estimate if isinstance(cut, str) else ChannelThreshold(cut, cut, cut)
+        for cut, estimate in zip(given, estimates, strict=True)
+    ]
 
     source = source_of(adata, layer)
     entry = adata.uns.get(source, {})
@@ -130,7 +133,7 @@ def call_positive(
     stored = "one per channel, see varm" if isinstance(threshold, Mapping | pd.Series) else threshold
     adata.uns[key_added] = {
         "tool": "call_positive",
-        "params": {"layer": layer, "threshold": stored, "n_boot": n_boot},
+        "params": {"layer": layer, "threshold": stored, "n_boot": n_boot if automatic.any() else 0},
         "trained_range": "not known" if ranges is None else "compared",
     }
     if flagged := [f"{str(name)!r} ({flag})" for name, flag in zip(adata.var_names, flags, strict=True) if flag]:
