@@ -278,7 +278,7 @@ def test_compressed_files(sdata, path, how, monkeypatch):
         np.testing.assert_array_equal(adata.layers.pop("back")[:6, 0], VALUES)
     # Nothing is unpacked onto the disk.
     assert list(packed.parent.iterdir()) == [packed]
-    monkeypatch.setattr("nimbus_sd.labels._geojson._MOST_BYTES", 1000)
+    monkeypatch.setattr("nimbus_sd._geojson._MOST_BYTES", 1000)
     with pytest.raises(ValueError, match="holds more than"):
         ns.labels.from_qupath(adata, packed)
     packed.write_bytes(packed.read_bytes()[:100])

@@ -21,10 +21,10 @@ from spatialdata import SpatialData
 
 from nimbus_sd import keys
 from nimbus_sd._disk import replacing
+from nimbus_sd._geojson import ENDINGS, as_in_qupath
 from nimbus_sd._table import as_list, check_table, clusters_of, noted_by_region
 from nimbus_sd._table import layer as read_layer
 from nimbus_sd._text import listed
-from nimbus_sd.labels._geojson import ENDING, as_in_qupath, read_features, unpacked
 from nimbus_sd.labels.layers import (
     PLACE,
     STATES,
@@ -36,11 +36,14 @@ from nimbus_sd.labels.layers import (
     read_labels,
     rows_of,
 )
+from nimbus_sd.labels.qupath_objects import read_features
 from nimbus_sd.spatial import cell_numbers, check_spatialdata, find_regions, not_found, read_polygons
 
 logger = logging.getLogger("nimbus_sd")
 
 Names: TypeAlias = str | Sequence[str]
+
+_ENDING = ".geojson"
 
 # From orange (positive) to blue (negative), sure ones darker (Okabe and Ito 2008, lightened).
 _RGB = ([213, 94, 0], [240, 170, 110], [204, 121, 167], [130, 185, 220], [0, 114, 178])
@@ -223,13 +226,12 @@ def from_qupath(
     check_table(adata)
     paths = []
     for path in map(Path, [files] if isinstance(files, str | Path) else files):
-        endings = (ENDING, f"{ENDING}.gz", ".zip")
-        inside = sorted(file for file in path.iterdir() if file.name.endswith(endings)) if path.is_dir() else [path]
+        inside = sorted(file for file in path.iterdir() if file.name.endswith(ENDINGS)) if path.is_dir() else [path]
         if not inside:
-            raise FileNotFoundError(f"There is no {ENDING} file in {str(path)!r}.")
+            raise FileNotFoundError(f"There is no {_ENDING} file in {str(path)!r}.")
         paths += inside
     form = {"types": class_key is not None, "numbers": cells_of(adata)["instance_id"].dtype == np.int64}
-    rows = [row for path in paths for content in unpacked(path) for row in read_features(path, content, **form)]
+    rows = [row for path in paths for row in read_features(path, **form)]
     if not rows:
         raise ValueError(f"There is no cell in {listed(map(str, paths)) or 'an empty list of files'}.")
     source = str(paths[0]) if len(paths) == 1 else f"{len(paths)} files"
@@ -297,7 +299,7 @@ def _files(folder: Path, table: pd.DataFrame) -> dict[tuple[str, str], Path]:
         # Names that differ in case only are one file to some systems.
         stem = next(name for name in chain([stem], (f"{stem}_{i}" for i in count(2))) if name.casefold() not in taken)
         taken.add(stem.casefold())
-        files[region, channel] = folder / f"{stem}{ENDING}"
+        files[region, channel] = folder / f"{stem}{_ENDING}"
     return files
 
 
