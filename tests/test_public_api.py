@@ -61,7 +61,8 @@ def test_arguments_of_predict():
     ) == (
         "(sdata, image_key=None, labels_key=None, *, shapes_key=None, table_key='table', key_added='nimbus', "
         "model='compact', channels=None, pixel_size=None, grow=0.0, normalization=None, tta=None, "
-        "precision='auto', tile_size=None, batch_size=None, save_maps=False, device='auto', checkpoint=None, client=None, progress=True)"
+        "precision='auto', tile_size=None, batch_size=None, save_maps=False, device='auto', checkpoint=None, "
+        "client=None, progress=True)"
     )
 
 
