@@ -94,7 +94,7 @@ def disagreement(
         rows = -(-len(picked) // columns)
         axes = np.ravel(plt.subplots(rows, columns, figsize=(2 * columns, 2.3 * rows), layout="constrained")[1])
     for cell, here in zip(picked.itertuples(), axes, strict=False):
-        crop, inside = _crop_around(region_of(sdata, cell.channel, cell.region), cell, width)
+        crop, inside = _crop_around(region_of(sdata, adata, cell.channel, cell.region), cell, width)
         image(sdata, cell.channel, cell.region, crop=crop, outlines=False, table_key=table_key, ax=here)
         here.contour(inside, [0.5], colors=["#e69f00"], linewidths=1.2)
         # A score that is called at 0.5 must not be shown as the other side of it.
@@ -191,7 +191,7 @@ def cluster_gallery(
     crops = []
     shown: dict[str, list[NDArray]] = {}
     for cell in picked.itertuples():
-        region = region_of(sdata, markers[cell.cluster], cell.region)
+        region = region_of(sdata, adata, markers[cell.cluster], cell.region)
         crop, inside = _crop_around(region, cell, width)
         pixels = region.read_image(range(len(region.channels)), *crop).astype(np.float32)
         crops.append((pixels, inside))
@@ -279,7 +279,7 @@ def _cut_by_edge(sdata: SpatialData, adata: AnnData, asked: NDArray[np.bool_]) -
     cut = np.zeros(adata.n_obs, bool)
     for name in region_column(adata)[asked].astype(str).unique():
         if name in cell_elements(sdata):
-            region, whole, first = region_of(sdata, None, name), slice(None), slice(0, 1)
+            region, whole, first = region_of(sdata, adata, None, name), slice(None), slice(0, 1)
             last_row, last_column = (slice(size - 1, size) for size in region.shape)
             edges = ((first, whole), (last_row, whole), (whole, first), (whole, last_column))
             rows, ids = rows_of(adata, region)

@@ -262,7 +262,7 @@ def _examples(run: _Run, sdata: SpatialData, table_key: str, channels: Sequence[
         return
     region = str(regions.iloc[0])
     middle = np.nanmedian(np.asarray(adata.obsm[keys.SPATIAL])[regions == region, :2], axis=0)
-    x, y = (middle * tissue.region_of(sdata, channels[0], region).image_repeat).astype(int)
+    x, y = (middle * tissue.region_of(sdata, adata, channels[0], region).image_repeat).astype(int)
     crop = (slice(max(0, y - _CROP // 2), y + _CROP // 2), slice(max(0, x - _CROP // 2), x + _CROP // 2))
     layers = [run.layer, *([run.truth] if run.truth else [])]
     axes = tissue.comparison(sdata, channels, region, layers=layers, crop=crop, table_key=table_key)

@@ -69,7 +69,7 @@ def image(
     >>> ax = ns.pl.image(ns.datasets.example(), "CD3", "fov1_labels", crop=(slice(0, 200), slice(0, 200)))
     """
     _check_crop(crop)
-    region = region_of(sdata, channel, labels_key, image_key)
+    region = region_of(sdata, sdata.tables.get(table_key), channel, labels_key, image_key)
     pixels = region.read_image([0], *crop)[0].astype(np.float32)
     top = factor_of(sdata.tables[table_key], channel) if table_key in sdata.tables else None
     ax = panel(ax)
@@ -137,7 +137,7 @@ def cells(
     by_channel = color in adata.var_names and groups is None
     if not by_channel and color not in adata.obs:
         raise not_found("channel or column of obs", [color], [*adata.var_names, *adata.obs])
-    region = region_of(sdata, None, labels_key, image_key)
+    region = region_of(sdata, adata, None, labels_key, image_key)
     # Values of rows, and of no row; what has no colour of its own is below 0.
     if by_channel:
         top, name_of_top = _scale(adata, layer, color)
@@ -251,16 +251,20 @@ def table_of(sdata: SpatialData, table_key: str) -> AnnData:
 
 
 def region_of(
-    sdata: SpatialData, channels: str | Sequence[str] | None, labels_key: str | None, image_key: str | None = None
+    sdata: SpatialData,
+    table: AnnData | None,
+    channels: str | Sequence[str] | None,
+    labels_key: str | None,
+    image_key: str | None = None,
 ) -> Region:
-    """Find the region that a picture shows, with these channels or all, or say which regions there are."""
+    """Find the region that a picture shows, with these channels or all, and cells grown as those of the table."""
     if labels_key is None:
         names = list(sdata.labels) or list(sdata.shapes)
         if len(names) != 1:
             raise ValueError(f"Which cells? Pass `labels_key`, one of {names}.")
         labels_key = names[0]
     channels = None if channels is None else as_list(channels)
-    grow = {key: um for table in sdata.tables.values() for key, um in noted_by_region(table, "grow").items()}
+    grow = {} if table is None else noted_by_region(table, "grow")
     with warnings.catch_warnings():
         # Nothing here depends on the pixel size, so nobody needs to hear that it is unknown.
         warnings.simplefilter("ignore", UserWarning)
