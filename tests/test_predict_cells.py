@@ -12,6 +12,8 @@ from spatialdata.models import Labels2DModel, ShapesModel
 from spatialdata.transformations import Identity, Scale, Sequence, Translation
 
 import nimbus_sd as ns
+from nimbus_sd._table import noted_by_region
+from nimbus_sd.engine import check_reach
 from nimbus_sd.spatial import find_regions, read_polygons
 
 YX = ("y", "x")
@@ -152,6 +154,11 @@ def test_grown_cells_are_those_of_a_grown_mask(arrays, make_sdata, score, tile_s
     np.testing.assert_array_equal(
         sdata.tables["table"].layers["median_expression"], edges.tables["table"].layers["median_expression"]
     )
+    # The last call says how far, whatever was measured before.
+    assert noted_by_region(score(sdata), "grow") == {"fov_cells": 0}
+    score(sdata, key_added="other", grow=1)
+    with pytest.warns(UserWarning, match=r"`grow` of 'fov_cells' as 0 and 1 um; that of uns\['other'\] is taken"):
+        assert noted_by_region(sdata.tables["table"], "grow") == {"fov_cells": 1}
 
 
 def test_grow_must_be_a_distance(arrays, make_sdata, score):
@@ -172,3 +179,9 @@ def test_signal_around_the_masks_is_told(arrays, make_sdata, score):
             warnings.simplefilter("always")
             score(make_sdata(image, nuclei), **settings)
         assert not any("outside the masks" in str(warning.message) for warning in caught)
+    both = make_sdata({"a": image[1:], "b": image[1:]}, {"a_cells": nuclei, "b_cells": np.zeros_like(nuclei)})
+    with pytest.warns(UserWarning, match="outside the masks") as alone:
+        check_reach(find_regions(both, labels_key="a_cells", pixel_size=0.5))
+    with pytest.warns(UserWarning, match="outside the masks") as beside_none:
+        check_reach(find_regions(both, pixel_size=0.5))
+    assert str(alone[0].message) == str(beside_none[0].message)

@@ -181,10 +181,16 @@ def scaled_arcsinh(values: NDArray) -> NDArray:
 
 
 def noted_by_region(adata: AnnData, key: str) -> dict[str, float]:
-    """Look up what `predict` and `tl.cell_features` noted for each region in ``uns``: ``pixel_size``, ``grow``."""
-    return {
-        str(region): float(value)
-        for entry in adata.uns.values()
-        if isinstance(entry, Mapping) and isinstance(values := entry.get(key), Mapping)
-        for region, value in values.items()
-    }
+    """Look up the ``pixel_size`` or ``grow`` of each region in ``uns``, as `predict` noted it, or `tl.cell_features`.
+
+    Warns where calls of `predict` noted several.
+    """
+    entries = {name: entry.get(key) for name, entry in adata.uns.items() if isinstance(entry, Mapping)}
+    before, noted = entries.pop(keys.CELL_FEATURES, None), {}
+    for name, values in entries.items():
+        for region, value in values.items() if isinstance(values, Mapping) else ():
+            if noted.get(region, value) != value:
+                both = f"The table notes `{key}` of {region!r} as {noted[region]:g} and {value:g} um"
+                warnings.warn(f"{both}; that of uns[{name!r}] is taken.", UserWarning, stacklevel=4)
+            noted[region] = float(value)
+    return {**(before or {}), **noted}

@@ -189,6 +189,16 @@ def test_memory_is_bounded_by_the_channels_in_work(make_sdata, monkeypatch, card
     pd.testing.assert_frame_equal(table, whole)
 
 
+def test_otsu_reads_no_pixels_where_there_are_no_cells(regions):
+    image, labels = cells_of(0, 0.5)
+    image, labels = (np.pad(array, [(0, 0)] * (array.ndim - 1) + [(0, 2048)]) for array in (image, labels))
+    image = image.astype(np.float32)
+    image[..., -9:] = np.nan
+    bad = BadPixels()
+    measured(regions(image, labels=[labels]), OTSU, bad)
+    assert not any(bad.not_finite.values())
+
+
 @pytest.mark.parametrize("card", [MEAN, POOLED])
 def test_a_measured_factor_that_float32_cannot_divide_by_is_an_error(regions, card):
     image = pixels(0).astype(np.float32)

@@ -289,9 +289,9 @@ def test_compressed_files(sdata, path, how, monkeypatch):
 def test_cells_are_those_that_were_scored(sdata, drawn, tmp_path):
     """Grown ones, and shapes with their names."""
     grown = sdata.tables["table"].copy()
-    grown.uns["nimbus"] = {"grow": {"a_cells": 1.0}, "wrote": []}
+    # The pixel size is what was passed to `predict`.
+    grown.uns["nimbus"] = {"grow": {"a_cells": 2.0}, "pixel_size": {"a_cells": 1.0}, "wrote": []}
     sdata.tables["table"] = grown
-    sdata.images["a"].attrs["transform"] |= {"um": Scale([0.5, 0.5], axes=("y", "x"))}
     (file,) = ns.labels.to_qupath(sdata, tmp_path / "grown", class_key="region", regions="a_cells")
     areas = [shapely.geometry.shape(feature["geometry"]).area for feature in features(file)]
     expected = expand_labels(drawn, 2)

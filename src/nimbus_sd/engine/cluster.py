@@ -122,8 +122,8 @@ def _sent(client: Client, content: object) -> Future:
 
     data = pickle.dumps(content)
     if len(data) > _MUCH:
-        travels = f"{len(data) / 2**30:.1f} GiB travel to each worker, as the images or labels are in memory"
-        advice = "Read the SpatialData from a Zarr store that all machines reach, and only its name travels."
+        travels = f"{len(data) / 2**30:.1f} GiB travel to each worker: shapes, and images or labels that are in memory"
+        advice = "Read the SpatialData from a Zarr store that all machines reach, and of images only names travel."
         warnings.warn(f"{travels}. {advice}", UserWarning, stacklevel=6)
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Sending large graph", UserWarning)

@@ -166,6 +166,8 @@ def _count(
     """Add a window to each channel's histogram: its pixels, or its squares where they have a side."""
     step = region.image_repeat
     inside = region.read_labels(rows, cols)[::step, ::step] > 0 if side else None
+    if inside is not None and not inside.any():
+        return
     for group, pixels in _read(region, list(histograms), rows, cols):
         pixels = bad.clean(pixels, [region.channels[i] for i in group])
         values = pixels if inside is None else square_means(pixels, inside, side)

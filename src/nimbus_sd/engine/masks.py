@@ -111,7 +111,9 @@ def check_reach(regions: Sequence[Region], side: int = 1024, most: int = 4) -> N
     for region in regions[:most]:
         rows, cols = region.middle(side)
         labels = region.read_labels(rows, cols)
-        n_cells += len(np.unique(labels)) - 1
+        if not labels.any():
+            continue
+        n_cells += len(np.unique(labels[labels > 0]))
         distance = distance_transform_edt(labels == 0) * region.pixel_size
         parts = distance == 0, (distance > 0) & (distance <= _AROUND_UM)
         far = distance > 2 * _AROUND_UM

@@ -140,7 +140,7 @@ def provenance(scorer: Scorer, regions: Sequence[Region], *, given: bool) -> dic
         "revision": card.revision,
         "model_pixel_size": card.pixel_size,
         "pixel_size": {region.labels_key: region.pixel_size * region.image_repeat for region in regions},
-        "grow": {region.labels_key: region.grow for region in regions if region.grow} or None,
+        "grow": {region.labels_key: region.grow for region in regions},
         "normalization": "given" if given else card.rule,
         "quantile": None if given else card.quantile,
         "views": 8 if scorer.tta else 1,

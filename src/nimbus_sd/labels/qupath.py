@@ -22,7 +22,7 @@ from spatialdata import SpatialData
 from nimbus_sd import keys
 from nimbus_sd._disk import replacing
 from nimbus_sd._geojson import ENDINGS, as_in_qupath
-from nimbus_sd._table import as_list, check_table, clusters_of, noted_by_region
+from nimbus_sd._table import as_list, check_table, clusters_of
 from nimbus_sd._table import layer as read_layer
 from nimbus_sd._text import listed
 from nimbus_sd.labels.layers import (
@@ -37,7 +37,7 @@ from nimbus_sd.labels.layers import (
     rows_of,
 )
 from nimbus_sd.labels.qupath_objects import read_features
-from nimbus_sd.spatial import cell_numbers, check_spatialdata, find_regions, not_found, read_polygons
+from nimbus_sd.spatial import cell_numbers, check_spatialdata, not_found, read_polygons, region_of_table
 
 logger = logging.getLogger("nimbus_sd")
 
@@ -141,13 +141,9 @@ def to_qupath(
     images = [image_key] * len(names) if image_key is None or isinstance(image_key, str) else list(image_key)
     if len(images) != len(names):
         raise ValueError(f"`image_key` names {len(images)} images for the {len(names)} regions {names}.")
-    with warnings.catch_warnings():
-        # Outlines are in pixels, so nobody needs to hear that the pixel size is unknown.
-        warnings.simplefilter("ignore", UserWarning)
-        # One by one, for images may have different channels.
-        grow = noted_by_region(adata, "grow")
-        pairs = zip(images, names, strict=True)
-        places = {name: find_regions(sdata, image, name, grow=grow)[0] for image, name in pairs}
+    # One by one, for images may have different channels.
+    pairs = zip(images, names, strict=True)
+    places = {name: region_of_table(sdata, adata, image, name) for image, name in pairs}
     Path(folder).mkdir(parents=True, exist_ok=True)
     with replacing(*files.values()) as unfinished:
         unfinished_of = dict(zip(files, unfinished, strict=True))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Sequence
 from typing import Any, TypeAlias
 
@@ -17,11 +16,11 @@ from numpy.typing import NDArray
 from spatialdata import SpatialData
 
 from nimbus_sd import keys
-from nimbus_sd._table import as_list, clusters_of, noted_by_region
+from nimbus_sd._table import as_list, clusters_of
 from nimbus_sd.pixels import interior
 from nimbus_sd.pl import _common
 from nimbus_sd.pl._common import NO_CLUSTER, colors_of, column, factor_of, high_end, title
-from nimbus_sd.spatial import Region, find_regions, not_found, rows_of
+from nimbus_sd.spatial import Region, not_found, region_of_table, rows_of
 
 Crop: TypeAlias = tuple[slice, slice]
 WHOLE: Crop = (slice(None), slice(None))
@@ -263,12 +262,7 @@ def region_of(
         if len(names) != 1:
             raise ValueError(f"Which cells? Pass `labels_key`, one of {names}.")
         labels_key = names[0]
-    channels = None if channels is None else as_list(channels)
-    grow = {} if table is None else noted_by_region(table, "grow")
-    with warnings.catch_warnings():
-        # Nothing here depends on the pixel size, so nobody needs to hear that it is unknown.
-        warnings.simplefilter("ignore", UserWarning)
-        return find_regions(sdata, image_key, labels_key, channels=channels, grow=grow)[0]
+    return region_of_table(sdata, table, image_key, labels_key, channels)
 
 
 def panel(ax: Axes | None) -> Axes:

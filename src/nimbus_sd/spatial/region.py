@@ -242,15 +242,18 @@ def find_regions(
         lies = elements.onto_image(placed[image], elements.matrices(element), what)
         if labels in sdata.labels:
             cells, instances, place = elements.labels_element(sdata, labels), None, elements.place_labels(lies, what)
+            shape = _common_grid(size, cells.shape, place, image, labels)
         else:
-            cells = draw_labels(element, next(iter(lies.values())), size)
-            instances, place = instance_ids(element, labels), elements.Placement(1, 1, (0, 0))
+            cells, origin = draw_labels(element, next(iter(lies.values())), size)
+            instances, place, shape = instance_ids(element, labels), elements.Placement(1, 1, origin), size
+            if not cells.size:
+                raise ValueError(f"Shapes {labels!r} do not lie on image {image!r}. Place one anew.")
         regions.append(
             Region(
                 image_key=image,
                 labels_key=labels,
                 channels=channels,
-                shape=_common_grid(size, cells.shape, place, image, labels),
+                shape=shape,
                 pixel_size=sizes[image] / place.image_repeat,
                 **place._asdict(),
                 grow=check_distance(grow.get(labels, 0.0) if isinstance(grow, Mapping) else grow),

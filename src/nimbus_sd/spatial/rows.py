@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -260,16 +261,33 @@ def regions_of_table(
         channels = [channel for channel in offered if channel in table.var_names]
         if not channels:
             raise ValueError(f"{name} is of something else: none of its columns is one of the channels {offered}.")
-    if pixel_size is None:
-        noted = noted_by_region(table, "pixel_size")
-        pixel_size = {image: noted[labels] for image, labels in pairs if labels in noted}
+    noted: dict[str, Any] = _noted(table, pairs) | ({} if pixel_size is None else {"pixel_size": pixel_size})
     images, masks = zip(*pairs, strict=True)
-    grow = noted_by_region(table, "grow")
-    regions = find_regions(sdata, images, masks, channels=channels, pixel_size=pixel_size, grow=grow)
+    regions = find_regions(sdata, images, masks, channels=channels, **noted)
     if missing := [channel for channel in regions[0].channels if channel not in table.var_names]:
         raise elements.not_found("column", missing, table.var_names, f" in table {table_key!r}")
     check_rows(table, name, regions, "Run `nimbus_sd.predict` on these regions first", some=True)
     return regions
+
+
+def region_of_table(
+    sdata: SpatialData, table: AnnData | None, image_key: str | None, labels_key: str, channels: Names = None
+) -> Region:
+    """Find a region with cells as those of the table, where there is one; without a word on the pixel size."""
+    pairs = elements.pair_elements(sdata, image_key, labels_key)
+    noted = _noted(table, pairs) if table is not None else {}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)
+        return find_regions(sdata, *pairs[0], channels=channels, **noted)[0]
+
+
+def _noted(table: AnnData, pairs: Sequence[tuple[str, str]]) -> dict[str, dict[str, float]]:
+    """Look up by what pixel size of images, and by what growth of cells, the table's cells were found."""
+    sizes = noted_by_region(table, "pixel_size")
+    return {
+        "pixel_size": {image: sizes[labels] for image, labels in pairs if labels in sizes},
+        "grow": noted_by_region(table, "grow"),
+    }
 
 
 def check_rows(table: AnnData, name: str, regions: Sequence[Region], advice: str, *, some: bool) -> None:

@@ -2,26 +2,31 @@
 
 from __future__ import annotations
 
+import math
+
 import dask.array as da
 import numpy as np
 import pandas as pd
 import shapely
-from dask.base import tokenize
 from geopandas import GeoDataFrame
 from numpy.typing import NDArray
 
 _CHUNK = 2048
 
 
-def draw_labels(shapes: GeoDataFrame, matrix: NDArray[np.float64], size: tuple[int, int]) -> da.Array:
-    """Draw shapes as labels on an image: int64, shape ``size``, 0 = no cell, ``i`` = the shape in row ``i - 1``.
+def draw_labels(
+    shapes: GeoDataFrame, matrix: NDArray[np.float64], size: tuple[int, int]
+) -> tuple[da.Array, tuple[int, int]]:
+    """Draw shapes as labels on the part of an image, of this size, that they lie on; also returns where that starts.
 
-    A pixel belongs to the shape that holds its centre, and where several do, to the first of them. ``matrix`` leads
-    from (y, x, 1) of the shapes to pixels of the image.
+    Labels are int64, 0 = no cell, ``i`` = the shape in row ``i - 1``. A pixel belongs to the shape that holds its
+    centre, and where several do, to the first of them. ``matrix`` leads from (y, x, 1) of the shapes to pixels of the
+    image.
     """
     drawn = _Drawing(shapes, matrix, size)
-    name = f"shapes-{tokenize(shapely.to_wkb(drawn.geometry), drawn.radius, matrix, size)}"
-    return da.from_array(drawn, _CHUNK, name=name, asarray=False, fancy=False)
+    rows, cols = drawn.part()
+    labels = da.from_array(drawn, _CHUNK, name=False, asarray=False, fancy=False)
+    return labels[rows, cols], (rows.start, cols.start)
 
 
 class _Drawing:
@@ -44,6 +49,15 @@ class _Drawing:
             for reduce in (np.min, np.max)
         )
 
+    def part(self) -> tuple[slice, slice]:
+        """Return the part of the image that shapes lie on."""
+        on_image = ((self._last > 0) & (self._first < np.array(self.shape)[:, None])).all(axis=0)
+        if not on_image.any():
+            return slice(0, 0), slice(0, 0)
+        spans = zip(self._first[:, on_image], self._last[:, on_image], self.shape, strict=True)
+        rows, cols = (slice(max(0, int(a.min())), min(n, math.ceil(b.max()))) for a, b, n in spans)
+        return rows, cols
+
     def __getitem__(self, window: tuple[slice, slice]) -> NDArray[np.int64]:
         spans = [axis.indices(extent)[:2] for axis, extent in zip(window, self.shape, strict=True)]
         start, stop = np.array(spans).T
@@ -65,7 +79,6 @@ class _Drawing:
         shape = self.geometry[row]
         if not np.isnan(self.radius[row]):
             return np.hypot(x - shape.x, y - shape.y) <= self.radius[row]
-        shapely.prepare(shape)
         return shapely.intersects_xy(shape, x, y)
 
 

@@ -148,6 +148,8 @@ def write_table(
         table.X = table.layers[INTEGRATED].copy()
     normalization = f"{key_added}_normalization"
     table.varm[normalization] = _merged(table.varm.get(normalization), factors, table.var_names)
+    # At the end: the last note of a region's pixel size is that of the area.
+    table.uns.pop(key_added, None)
     table.uns[key_added] = {
         **_storable(provenance),
         **({"area_unit": "um^2"} if f"obs/{AREA}" in arrays else {}),
