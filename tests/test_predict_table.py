@@ -44,13 +44,16 @@ def test_provenance(two, small):
         "sha256": model.sha256,
         "model_pixel_size": 1.0,
         "pixel_size": {"a_cells": 0.5, "b_cells": 0.4},
+        "grow": {"a_cells": 0, "b_cells": 0},
         "normalization": "mean_of_regions",
         "quantile": 0.999,
         "views": 8,
         "precision": "float32",
         "version": version("nimbus-sd"),
     }
-    again = predict(two, small, "a", tta=None).uns["nimbus"]
+    again = predict(two, small, "a", tta=None, grow=0.5).uns["nimbus"]
+    # What is known of other regions stays.
+    assert again["pixel_size"] == {"a_cells": 0.5, "b_cells": 0.4} and again["grow"] == {"a_cells": 0.5, "b_cells": 0}
     # The card decides on the views.
     assert again["normalization"] == "given" and "quantile" not in again and again["views"] == 8
 

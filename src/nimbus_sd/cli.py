@@ -266,27 +266,22 @@ def convert(
     if out.suffix != ".zarr":
         raise ValueError(f"--out {out} must end in .zarr.")
     names = Path(channels[0]) if channels and channels[0].lower().endswith((".csv", ".txt")) else channels
-    settings: dict[str, Any] = {"pixel_size": pixel_size, "channels": names, "make_unique": make_unique}
+    settings: dict[str, Any] = {"pixel_size": pixel_size, "channels": names, "make_unique": make_unique, "grow": grow}
     settings |= {"series": series, "mask_pattern": mask_pattern, "mask_plane": mask_plane}
-    settings |= {"grow": grow}
     sdata = with_pyramids(ns.io.read_fovs(image, mask, **settings))
     out.absolute().parent.mkdir(parents=True, exist_ok=True)
     _write_store(sdata, out)
     written = _read_store(out)
     for name, element in written.images.items():
         names, source = list(map(str, get_channel_names(element))), written.attrs[PIXEL_SIZE_SOURCE][name]
-        cells = len(written.shapes.get(f"{name}_cells", ()))
-        if (masks := written.labels.get(f"{name}_labels")) is not None:
-            cells = len(get_element_instances(masks, return_background=False))
+        cells = written.labels.get(f"{name}_labels", written.shapes.get(f"{name}_cells"))
         size = get_transformation(element, get_all=True).get(f"{name}_um")
         pixels = "pixel size not known (--pixel-size)"
         if size is not None:
             pixels = f"{size.to_affine_matrix(('y',), ('y',))[0, 0]:.6g} um per pixel ({source})"
-        _say(f"{name}: {len(names)} channels ({', '.join(names)}), {cells} cells, {pixels}.")
-    kinds = f"{len(sdata.images)} image(s), {len(sdata.labels)} mask(s) and {len(sdata.shapes)} set(s) of polygons"
-    _say(f"Wrote {kinds} to {out}.")
-    if sdata.shapes:
-        _say(f"Score it with: nimbus-sd predict {out} {' '.join(f'--shapes {name}' for name in sdata.shapes)}")
+        _say(f"{name}: {len(names)} channels ({', '.join(names)}), {len(get_element_instances(cells))} cells, {pixels}.")
+    options = "".join(f" --shapes {name}" for name in sdata.shapes)
+    _say(f"Wrote {len(sdata.images)} image(s) to {out}. Score them with: nimbus-sd predict {out}{options}")
 
 
 @app.command()

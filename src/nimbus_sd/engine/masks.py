@@ -13,7 +13,7 @@ from scipy.stats import rankdata
 from skimage.measure import label
 
 from nimbus_sd._text import listed
-from nimbus_sd.engine.checks import warn
+from nimbus_sd.engine.checks import BadPixels, warn
 from nimbus_sd.engine.tile import channel_groups
 from nimbus_sd.pixels import numbered
 from nimbus_sd.spatial import Region
@@ -35,10 +35,9 @@ _SOME_PARTS, _PARTS, _MANY_PARTS = 10, 5, 24
 
 
 def check_masks(regions: Sequence[Region], side: int = 1024) -> None:
-    """Check, before the long work, in the middle of each region whether labels are cells and lie on the image.
+    """Check in the middle of each region whether labels are cells (else a ValueError) and lie on the image.
 
-    Labels of which each covers many separate parts are a ValueError; one label that does is warned of, and so are masks
-    whose cells are not brighter than what is around them in any channel of the image, whether it is scored or not.
+    They do if cells are brighter than what is around them in any channel of the image, whether it is scored or not.
     """
     elsewhere = []
     for region in regions:
@@ -48,8 +47,7 @@ def check_masks(regions: Sequence[Region], side: int = 1024) -> None:
         labels = region.read_labels(rows, cols)
         if concern := _parts(labels, region):
             warn(concern)
-        best = _best_contrast(labels, region, rows, cols)
-        if best is not None and best < _BRIGHTER:
+        if _best_contrast(labels, region, rows, cols) < _BRIGHTER:
             elsewhere.append(region)
     if elsewhere:
         where = f"labels {listed(r.labels_key for r in elsewhere)} on image {listed(r.image_key for r in elsewhere)}"
@@ -74,10 +72,10 @@ def _parts(labels: NDArray[np.int64], region: Region) -> str | None:
     return f"In labels {region.labels_key!r} number(s) {listed(many.tolist())} {what}. {cure}"
 
 
-def _best_contrast(labels: NDArray[np.int64], region: Region, rows: slice, cols: slice) -> float | None:
-    """Mean rank (0 to 1) of pixels in cells minus that of those around them, in the first channel where it is enough.
+def _best_contrast(labels: NDArray[np.int64], region: Region, rows: slice, cols: slice) -> float:
+    """Mean rank (0 to 1) of pixels in cells minus that of those around them, in the best channel.
 
-    That of the best channel where none has it; None where too few cells tell.
+    No more channels than needed are read. Infinite where too few cells, or only empty channels, cannot tell.
     """
     cells = labels > 0
     ring = maximum_filter(cells, 2 * max(_RING, round(_RING_UM / region.pixel_size)) + 1) & ~cells
@@ -85,25 +83,24 @@ def _best_contrast(labels: NDArray[np.int64], region: Region, rows: slice, cols:
     near = np.random.default_rng(0).choice(near, min(_SAMPLE, len(near)), replace=False)
     inside = cells.ravel()[near]
     if len(np.unique(labels)) <= _SOME_CELLS or not min(inside.sum(), (~inside).sum()) >= 0.01 * _SAMPLE:
-        return None
-    best, everything = None, region.with_all_channels()
+        return np.inf
+    found, everything = [], region.with_all_channels()
     for channel in range(len(everything.channels)):
         # Those that are not scored need not be readable.
         with nullcontext() if channel < len(region.channels) else suppress(OSError):
             values = np.nan_to_num(everything.read_image([channel], rows, cols)[0].ravel()[near])
             if values.min() < values.max():
                 rank = rankdata(values) / len(values)
-                best = max(float(rank[inside].mean() - rank[~inside].mean()), -1.0 if best is None else best)
-                if best >= _BRIGHTER:
+                found.append(float(rank[inside].mean() - rank[~inside].mean()))
+                if found[-1] >= _BRIGHTER:
                     break
-    return best
+    return max(found, default=np.inf)
 
 
 def check_reach(regions: Sequence[Region], side: int = 1024, most: int = 4) -> None:
-    """Warn of channels whose signal lies around the cells rather than in them, in the middle of the first regions.
+    """Warn where the signal of many channels lies around the cells, in the middle of the first regions.
 
-    Signal is what is above the background, in cells and within 2 um around them. A few channels may lie between cells,
-    such as collagen: no word unless three in ten of those that are scored do.
+    Signal is what is above the background. A few channels may lie between cells, such as collagen.
     """
     channels = regions[0].channels
     signal, area = np.zeros((2, len(channels))), np.zeros(2)
@@ -119,8 +116,8 @@ def check_reach(regions: Sequence[Region], side: int = 1024, most: int = 4) -> N
         far = distance > 2 * _AROUND_UM
         area += [part.sum() for part in parts]
         for group in channel_groups(len(channels), labels.size):
-            for channel, image in zip(group, region.read_image(group, rows, cols), strict=True):
-                values = np.nan_to_num(image.astype(np.float32))
+            images = BadPixels().clean(region.read_image(group, rows, cols), [channels[i] for i in group])
+            for channel, values in zip(group, images.astype(np.float32), strict=True):
                 background = np.median(values[far]) if far.sum() >= _SOME_PIXELS else np.quantile(values, 0.1)
                 above = np.clip(values - background, 0, None)
                 signal[:, channel] += [above[part].sum(dtype=np.float64) for part in parts]

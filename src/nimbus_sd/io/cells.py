@@ -17,8 +17,6 @@ from nimbus_sd._text import without_formulas
 from nimbus_sd.spatial import not_found
 
 _ENDINGS = (".csv", ".xlsx")
-# Rows of a sheet, of which the first names the columns.
-_EXCEL_ROWS = 1_048_576
 
 
 def write_cells(
@@ -59,10 +57,8 @@ def write_cells(
     ------
     KeyError
         A layer, channel or column does not exist.
-    ValueError
-        The ending is another one, or there are more cells than an ``.xlsx`` can hold.
-    ImportError
-        openpyxl is missing.
+    ValueError, ImportError
+        The ending is another one, an ``.xlsx`` cannot hold so many cells, or openpyxl is missing.
 
     Examples
     --------
@@ -78,8 +74,6 @@ def write_cells(
     check_ending(path)
     if path.exists() and not overwrite:
         raise FileExistsError(f"{path} exists already; pass `overwrite=True` to replace it, or name another file.")
-    if path.suffix == ".xlsx" and adata.n_obs >= _EXCEL_ROWS:
-        raise ValueError(f"{path} cannot hold {adata.n_obs} cells: a sheet has {_EXCEL_ROWS} rows. Write a .csv.")
     table = _cell_table(adata, as_list(layers), channels, obs)
     with replacing(path) as (file,):
         if path.suffix == ".csv":

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Sequence
 from pathlib import Path
+
+import pandas as pd
 
 _NAME_COLUMNS = ("marker_name", "marker", "marker name", "channel_name", "channel", "channel name", "name", "target")
 
@@ -12,7 +13,8 @@ _NAME_COLUMNS = ("marker_name", "marker", "marker name", "channel_name", "channe
 def read_names(path: Path, number: int | None = None) -> list[str]:
     """Read the names of channels from a column of names, or the only one; of so many channels, where this is known.
 
-    Rows that MCMICRO's column ``remove`` marks are left out if the image lacks these channels.
+    MCMICRO's column ``channel_number`` says their order, and rows that ``remove`` marks are left out if the image lacks
+    these channels.
     """
     try:
         text = path.read_text(encoding="utf-8-sig")
@@ -20,28 +22,19 @@ def read_names(path: Path, number: int | None = None) -> list[str]:
         raise ValueError(f"{path} is no CSV file in UTF-8: {error}. Save it as such.") from error
     lines = [line for line in text.splitlines() if line.strip(" ,;\t")]
     separator = max(",;\t", key=lines[0].count) if lines else ","
-    table = [[value.strip() for value in row] for row in csv.reader(lines, delimiter=separator)]
-    header = [value.lower() for value in table[0]] if table else []
-    column = next((header.index(name) for name in _NAME_COLUMNS if name in header), None)
+    rows = [[value.strip() for value in row] for row in csv.reader(lines, delimiter=separator)]
+    header = [value.lower() for value in rows[0]] if rows else []
+    column = next((name for name in _NAME_COLUMNS if name in header), None)
     if column is None and len(header) != 1:
         raise ValueError(f"{path} has the columns {header}; it needs 'marker_name', or one column of names only.")
-    # A heading of another name makes one line too many.
-    rows = table if column is None and len(table) - 1 != number else table[1:]
-    column = column or 0
     if uneven := [row for row in rows if len(row) != len(header)]:
         raise ValueError(f"{path} has {len(header)} columns, but not in the row {uneven[0]}; mend it.")
-    rows = _by_number(rows, header)
-    if "remove" in header and number != len(rows):
-        removed = header.index("remove")
-        rows = [row for row in rows if row[removed].lower() not in ("true", "1", "yes")]
-    return [row[column] or str(i) for i, row in enumerate(rows)]
-
-
-def _by_number(rows: list[list[str]], header: Sequence[str]) -> list[list[str]]:
-    """Put rows into the order of MCMICRO's column ``channel_number``, where it numbers them all."""
-    if "channel_number" not in header:
-        return rows
-    place = header.index("channel_number")
-    numbers = {row[place]: row for row in rows}
-    counted = [str(i + 1) for i in range(len(rows))]
-    return [numbers[i] for i in counted] if set(numbers) == set(counted) else rows
+    if column is None:
+        # A heading of another name makes one line too many.
+        return [name for (name,) in rows[len(rows) - 1 == number :]]
+    table = pd.DataFrame(rows[1:], columns=header)
+    if set(table.get("channel_number", ())) == {str(i + 1) for i in range(len(table))}:
+        table = table.sort_values("channel_number", key=pd.to_numeric)
+    if "remove" in table and number != len(table):
+        table = table[~table["remove"].str.lower().isin(["true", "1", "yes"])]
+    return [name or str(i) for i, name in enumerate(table[column])]

@@ -80,9 +80,9 @@ def read_mask(path: Path, plane: int | None = None) -> da.Array:
         planes = da.moveaxis(planes, -1, 0)
     if (plane is None and len(planes) != 1) or planes.dtype.kind not in "iuf":
         what = f"Mask {path} is of shape {planes.shape} (c, y, x) and type {planes.dtype}"
-        advice = f"Choose one of its planes with `mask_plane` (--mask-plane), 0 to {len(planes) - 1}."
+        advice = f" Choose one of its planes with `mask_plane` (--mask-plane), 0 to {len(planes) - 1}."
         rule = "it must hold one plane of integer labels, or be 24-bit RGB as written by QuPath"
-        raise ValueError(f"{what}; {rule}.{f' {advice}' if len(planes) > 1 else ''}")
+        raise ValueError(f"{what}; {rule}.{advice * (len(planes) > 1)}")
     if plane is not None and not 0 <= plane < len(planes):
         raise ValueError(f"`mask_plane` is {plane}, but mask {path} has the planes 0 to {len(planes) - 1}.")
     labels = planes[plane or 0]

@@ -123,27 +123,24 @@ def open_tiff(path: Path, *, planes_are_channels: bool = False, series: str | in
 
 def _choose(path: Path, images: list[tifffile.TiffPageSeries], wanted: str | int | None) -> int:
     """Return the number of the image that is meant: the one asked for, or the largest that is not in colour."""
-    areas = [math.prod(n for axis, n in zip(x.axes, x.shape, strict=True) if axis in "YX") for x in images]
-    known = ", ".join(
-        f"{i}: {x.name!r} ({' x '.join(map(str, x.shape))}{', colour' if _in_colour(x) else ''})"
-        for i, x in enumerate(images)
-    )
+    colour = [", colour" * _in_colour(image) for image in images]
+    sizes = [" x ".join(map(str, image.shape)) for image in images]
+    known = ", ".join(f"{i}: {image.name!r} ({sizes[i]}{colour[i]})" for i, image in enumerate(images))
+    advice = f"Choose with `series` (--series), by name or number: {known}."
     if wanted is not None:
         named = [i for i, image in enumerate(images) if image.name == wanted]
         named = named or [i for i in range(len(images)) if str(i) == str(wanted)]
         if len(named) != 1:
-            raise _UnclearError(f"holds {len(named)} images {wanted!r}; `series` must be one of {known}.")
+            raise _UnclearError(f"holds {len(named)} images {wanted!r}. {advice}")
         return named[0]
-    plain = [i for i, image in enumerate(images) if not _in_colour(image)] or list(range(len(images)))
-    largest = max(plain, key=areas.__getitem__)
-    advice = f"Choose with `series` (--series), by name or number: {known}."
-    if sum(areas[i] == areas[largest] for i in plain) > 1:
-        raise _UnclearError(f"holds several images of one size. {advice}")
+    areas = [math.prod(n for axis, n in zip(x.axes, x.shape, strict=True) if axis in "YX") for x in images]
     # Thumbnails and levels of a pyramid are smaller.
-    if sum(areas[i] * 4 > areas[largest] for i in plain) > 1:
-        where = f"{path} holds several images; the largest is read"
-        warnings.warn(f"{where}, number {largest}. {advice}", stacklevel=2)
-    return largest
+    first, *rivals = sorted((i for i in range(len(images)) if all(colour) or not colour[i]), key=lambda i: -areas[i])
+    if rivals and areas[rivals[0]] == areas[first]:
+        raise _UnclearError(f"holds several images of one size. {advice}")
+    if rivals and areas[rivals[0]] * 4 > areas[first]:
+        warnings.warn(f"{path} holds several images; the largest is read, number {first}. {advice}", stacklevel=2)
+    return first
 
 
 def _in_colour(image: tifffile.TiffPageSeries) -> bool:

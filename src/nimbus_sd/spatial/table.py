@@ -148,10 +148,11 @@ def write_table(
         table.X = table.layers[INTEGRATED].copy()
     normalization = f"{key_added}_normalization"
     table.varm[normalization] = _merged(table.varm.get(normalization), factors, table.var_names)
-    # At the end: the last note of a region's pixel size is that of the area.
-    table.uns.pop(key_added, None)
+    # Taken out first, to come last: `noted_by_region` goes by the last call.
+    earlier = table.uns.pop(key_added, {})
+    kept_notes = {key: {**earlier[key], **provenance[key]} for key in ("pixel_size", "grow") if key in earlier}
     table.uns[key_added] = {
-        **_storable(provenance),
+        **_storable({**provenance, **kept_notes}),
         **({"area_unit": "um^2"} if f"obs/{AREA}" in arrays else {}),
         "wrote": sorted([*arrays, *(["X"] if ours else [])]),
     }
