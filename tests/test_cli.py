@@ -49,7 +49,10 @@ def converted(tiffs) -> Path:
     out, messages = done("convert", tiffs / "tumour.ome.tif", tiffs / "mask.tif", "--out", store)
     n = len(np.unique(tifffile.imread(tiffs / "mask.tif"))) - 1
     found = f"tumour: 3 channels ({', '.join(CHANNELS)}), {n} cells, 0.5 um per pixel (OME-XML)."
-    assert (out, messages) == (f"{found}\nWrote 1 image(s) to {store}. Score them with: nimbus-sd predict {store}\n", "")
+    assert (out, messages) == (
+        f"{found}\nWrote 1 image(s) to {store}. Score them with: nimbus-sd predict {store}\n",
+        "",
+    )
     return store
 
 

@@ -279,7 +279,9 @@ def convert(
         pixels = "pixel size not known (--pixel-size)"
         if size is not None:
             pixels = f"{size.to_affine_matrix(('y',), ('y',))[0, 0]:.6g} um per pixel ({source})"
-        _say(f"{name}: {len(names)} channels ({', '.join(names)}), {len(get_element_instances(cells))} cells, {pixels}.")
+        _say(
+            f"{name}: {len(names)} channels ({', '.join(names)}), {len(get_element_instances(cells))} cells, {pixels}."
+        )
     options = "".join(f" --shapes {name}" for name in sdata.shapes)
     _say(f"Wrote {len(sdata.images)} image(s) to {out}. Score them with: nimbus-sd predict {out}{options}")
 

@@ -115,10 +115,6 @@ def read_fovs(
             raise FileNotFoundError(f"{path} does not exist.")
     if isinstance(channels, str | os.PathLike):
         channels = Path(channels)
-        if not channels.is_file():
-            raise FileNotFoundError(
-                f"`channels` is {str(channels)!r}, and there is no such file; names go into a list."
-            )
     elif channels is not None:
         channels = [str(name) for name in channels]
     paths = find_fovs(Path(images), series).items()
@@ -227,9 +223,8 @@ def _read_image(
         first = open_tiff(next(iter(files.values())), planes_are_channels=True, series=series)
         parts = {file.resolve() for file in first.files}
         if len(first.pixels) == 1 or any(file.resolve() not in parts for file in files.values()):
-            return _read_channels(
-                folder, files, read_names(channels) if isinstance(channels, Path) else channels, series
-            )
+            channels = read_names(channels) if isinstance(channels, Path) else channels
+            return _read_channels(folder, files, channels, series)
         path = first.path
     image = open_tiff(path, planes_are_channels=channels is not None, series=series)
     if isinstance(channels, Path):

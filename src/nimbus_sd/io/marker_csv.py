@@ -16,6 +16,8 @@ def read_names(path: Path, number: int | None = None) -> list[str]:
     MCMICRO's column ``channel_number`` says their order, and rows that ``remove`` marks are left out if the image lacks
     these channels.
     """
+    if not path.is_file():
+        raise FileNotFoundError(f"`channels` is {str(path)!r}, and there is no such file; names go into a list.")
     try:
         text = path.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:

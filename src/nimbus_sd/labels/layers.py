@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from nimbus_sd import keys
 from nimbus_sd._table import as_list, check_table, check_writable, instance_column, layer, region_column
 from nimbus_sd._text import listed
-from nimbus_sd.spatial import not_found
+from nimbus_sd.spatial import not_found, plain_ids
 
 logger = logging.getLogger("nimbus_sd")
 
@@ -40,7 +40,7 @@ def cells_of(adata: AnnData) -> pd.DataFrame:
         # What is there twice is an error here.
         warnings.simplefilter("ignore")
         region = region_column(adata).astype(str)
-    text = cell.astype(str).str.replace(r"^([0-9]+)\.0+$", r"\1", regex=True)
+    text = plain_ids(cell)
     cells = pd.DataFrame({"region": region, "instance_id": text})
     if (twice := cells.duplicated()).any():
         first = "cell {instance_id} of {region!r}".format(**cells[twice].iloc[0])

@@ -265,7 +265,7 @@ def _whole_cells(
     """Return all cells of some regions, with an empty channel, and class and measurements as ``properties``."""
     wanted = list(adata.var_names) if channels is None else as_list(channels)
     table = _cells_in(adata, regions, wanted)
-    names = [*as_list(measurements or [])]
+    names = as_list(measurements or [])
     columns = [f"{name}: {channel}" for name in names for channel in wanted]
     values = [read_layer(adata, name)[:, adata.var_names.get_indexer(wanted)] for name in names]
     matrix = np.hstack([np.zeros((adata.n_obs, 0)), *values])[table.index]

@@ -197,7 +197,9 @@ def compare_baselines(
         judged = with_value(scored, values, name)
         ours, our_f1 = _macro_f1(scores, judged, cuts, groups, whole)
         for rule in RULES:
-            theirs, their_f1 = _macro_f1(values, judged, rule_thresholds(values, rule, judged), groups, whole)
+            theirs, their_f1 = _macro_f1(
+                values, judged, rule_thresholds(values, [rule] * values.shape[1], judged), groups, whole
+            )
             row: dict[str, float | str] = {
                 "cells": ours.point["cells"],
                 "markers": int(np.isfinite(our_f1).sum()),

@@ -133,8 +133,8 @@ def thresholds_by_channel(
     One is for all; a mapping from channels has one for all others under ``"*"``, else they have 0.5. Warns if a number
     that is for several, between 0 and 1 as for scores, meets channels of other values.
     """
-    given: dict[str, Any] = dict(cast("Mapping", threshold)) if isinstance(threshold, Mapping | pd.Series) else {}
-    others = given.pop("*", _DEFAULT) if isinstance(threshold, Mapping | pd.Series) else threshold
+    given: dict[str, Any] = dict(threshold) if isinstance(threshold, Mapping | pd.Series) else {"*": threshold}
+    others = given.pop("*", _DEFAULT)
     if unknown := [key for key in given if key not in set(channels)]:
         advice = f"the channels are {listed(channels)}, and '*' is for all that are not named"
         raise KeyError(f"`threshold` names {listed(unknown)}; {advice}.")
@@ -152,9 +152,8 @@ def thresholds_by_channel(
     return [cut if isinstance(cut, str) else float(cut) for cut in cuts]
 
 
-def rule_thresholds(values: NDArray, cuts: str | Sequence[float | str], states: States) -> list[float]:
+def rule_thresholds(values: NDArray, cuts: Sequence[float | str], states: States) -> list[float]:
     """Find the threshold of each channel by its rule; numbers stay. The oracle sees judged cells, others see all."""
-    cuts = [cuts] * values.shape[1] if isinstance(cuts, str) else cuts
     found = []
     for column, state, cut in zip(values.T, states.T, cuts, strict=True):
         seen, truth = (column[state >= 0], state[state >= 0]) if cut == "oracle" else (column, None)

@@ -25,6 +25,7 @@ from nimbus_sd.spatial.rows import dense as dense
 from nimbus_sd.spatial.rows import existing_table as existing_table
 from nimbus_sd.spatial.rows import matched as matched
 from nimbus_sd.spatial.rows import new_table as new_table
+from nimbus_sd.spatial.rows import plain_ids as plain_ids
 from nimbus_sd.spatial.rows import region_of_table as region_of_table
 from nimbus_sd.spatial.rows import regions_of_table as regions_of_table
 from nimbus_sd.spatial.rows import rows_of as rows_of

@@ -46,8 +46,8 @@ def cell_numbers(column: pd.Series, region: Region) -> NDArray[np.int64]:
     """
     if region.instances is None:
         return _whole_numbers(column, repr(region.labels_key))
-    known = pd.Index(_plain_text(region.instances.to_series()))
-    return known.get_indexer(pd.Index(_plain_text(column))).astype(np.int64) + 1
+    known = pd.Index(plain_ids(region.instances.to_series()))
+    return known.get_indexer(pd.Index(plain_ids(column))).astype(np.int64) + 1
 
 
 def stored_ids(table: AnnData) -> pd.Series:
@@ -60,7 +60,7 @@ def stored_ids(table: AnnData) -> pd.Series:
     return column if as_they_are else pd.Series(_whole_numbers(column, "its regions"), column.index)
 
 
-def _plain_text(column: pd.Series) -> pd.Series:
+def plain_ids(column: pd.Series) -> pd.Series:
     """Write ids as text, whole numbers without blanks and decimals."""
     return column.astype(str).str.strip().str.replace(r"^([+-]?[0-9]+)\.0*$", r"\1", regex=True)
 
@@ -69,7 +69,7 @@ def _whole_numbers(column: pd.Series, labels: str) -> NDArray[np.int64]:
     if isinstance(column.dtype, np.dtype) and column.dtype.kind == "i":
         return column.to_numpy(np.int64)
     # Through text, since 64 bit do not fit into floats.
-    text = _plain_text(column)
+    text = plain_ids(column)
     wrong = ~text.str.fullmatch("[+-]?[0-9]+")
     numbers = text.where(~wrong, "0").map(int)
     wrong |= numbers.abs() > np.iinfo(np.int64).max
