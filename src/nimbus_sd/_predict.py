@@ -65,9 +65,9 @@ def predict(
         element with the one image that shares a coordinate system with it. Labels may cover a part of the image, moved
         by whole pixels, such as a mask for each core of a tissue microarray.
     shapes_key
-        Names of polygons or circles that are the cells, in place of ``labels_key``, in any affine placement. A pixel
-        belongs to the shape that holds its centre, and where several do, to the first of them. The table annotates the
-        shapes, with their index as ``obs["instance_id"]``.
+        Names of shapes (polygons or circles) that are the cells, in place of ``labels_key``, under any affine
+        transformation. A pixel belongs to the shape that holds its centre; where shapes overlap, to the first. The
+        table annotates the shapes, with their index as ``obs["instance_id"]``.
     table_key
         Table to create, or to join on region and instance id: its rows, order and other content stay.
     key_added
@@ -82,8 +82,8 @@ def predict(
         um per image pixel, or a mapping from image to it. None takes the element's own unit where it has one, else
         0.5 with a warning.
     grow
-        By how many um the cells are grown, as far as there is room between them: about 2 for masks of nuclei, which
-        miss what is in the membrane. Noted in ``uns``; what is measured later, is measured in the grown cells, too.
+        Distance in um by which cells grow, without overlapping: about 2 for masks of nuclei, which miss the membrane.
+        Noted in ``uns``, so that later functions measure and show the grown cells.
     normalization
         Factor per channel (mapping, Series, or DataFrame with a column ``"factor"``, as ``predict`` leaves it in
         ``varm``), by which intensities are divided before they are clipped to [0, 1]. None measures it by the

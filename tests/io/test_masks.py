@@ -102,7 +102,7 @@ def test_png_masks(tmp_path, dtype):
     (tmp_path / "rgb.PNG").write_bytes(imagecodecs.png_encode(rgb))
     np.testing.assert_array_equal(read_mask(tmp_path / "rgb.PNG"), LABELS)
     (tmp_path / "mask.png").write_bytes((tmp_path / "mask.png").read_bytes()[:45])
-    with pytest.raises(ValueError, match=r"mask\.png is damaged"):
+    with pytest.raises(ValueError, match=r"mask\.png cannot be read as a PNG file"):
         read_mask(tmp_path / "mask.png").compute()
     for damage in (b"", b"no picture, but long enough for a header"):
         (tmp_path / "mask.png").write_bytes(damage)

@@ -28,7 +28,7 @@ def write_cells(
     obs: str | Sequence[str] | None = None,
     overwrite: bool = False,
 ) -> None:
-    """Write a CSV or Excel file with a row for each cell: where it is, what is known of it, and its scores.
+    """Write a CSV or Excel file with a row for each cell: its place, columns of ``obs``, and scores.
 
     Parameters
     ----------
@@ -38,12 +38,12 @@ def write_cells(
         File that ends in ``.csv``, or in ``.xlsx`` where the package openpyxl is installed.
     layers
         Layers to write, such as ``["nimbus", "positive", "integrated_expression"]`` for scores, calls of
-        :func:`nimbus_sd.tl.call_positive` and mean intensities. A column of the first is named as its channel, one of
-        the others, or one whose name is taken, has the layer behind it: ``CD3``, ``CD3_positive``.
+        :func:`nimbus_sd.tl.call_positive` and mean intensities. Columns of the first layer are named after the channel
+        (``CD3``); the others, and those whose name is taken, end in the layer's name (``CD3_positive``).
     channels
         Channels to write. None writes all.
     obs
-        Columns of ``obs`` to write. None writes all: region, instance id, area (um^2) and what else is there.
+        Columns of ``obs`` to write. None writes all: region, instance id, area (um^2) and any others.
     overwrite
         Replace a file that is there. False makes it a FileExistsError.
 
@@ -51,7 +51,7 @@ def write_cells(
     -------
     None
         Columns are the cell's name, those of ``obs``, ``x`` and ``y`` (pixels of the image) and those of the layers.
-        What is not scored is empty. What a spreadsheet would take for a formula has ``'`` in front.
+        Cells without a score are empty. What a spreadsheet would take for a formula has ``'`` in front.
 
     Raises
     ------

@@ -74,8 +74,8 @@ def read_fovs(
     mask_plane
         Number (from 0) of the plane to read of masks that have several, such as whole cells and nuclei.
     grow
-        By how many um masks are grown, as far as there is room between cells; the pixel size must be known. Polygons
-        are grown by ``grow`` of :func:`nimbus_sd.predict`, which grows any cells and notes it in the table.
+        Distance in um by which cells of masks grow, without overlapping; the pixel size must be known. For polygons use
+        ``grow`` of :func:`nimbus_sd.predict`, which grows any cells and notes it in the table.
 
     Returns
     -------

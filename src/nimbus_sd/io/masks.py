@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import glob
 import re
-import struct
 from collections.abc import Sequence
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -12,15 +11,14 @@ from pathlib import Path
 import dask.array as da
 import imagecodecs
 import numpy as np
-from dask.delayed import delayed
 from numpy.typing import NDArray
 
 from nimbus_sd._geojson import ENDINGS
 from nimbus_sd.io.tiff import ARRAYS, Tiff, before_ending, list_files, list_tiffs, open_tiff, stem
 from nimbus_sd.spatial import sizes_fit
 
-# Planes of a PNG file by its type of colour: grey; red, green, blue; grey and opacity; all four.
-_PNG_PLANES = {0: 1, 2: 3, 4: 2, 6: 4}
+# The type of colour of a PNG file that has a palette.
+_PALETTE = b"\x03"
 
 
 def find_masks(masks: Path, fovs: Sequence[str], pattern: str | None = None) -> dict[str, Path]:
@@ -107,23 +105,14 @@ def _read_npy(path: Path) -> tuple[da.Array, bool]:
 
 
 def _read_png(path: Path) -> tuple[da.Array, bool]:
-    with path.open("rb") as file:
-        header = file.read(26)
-    if not header.startswith(b"\x89PNG") or len(header) < 26:
-        raise ValueError(f"Mask {path} cannot be read as a PNG file; is it complete?")
-    width, height, depth, colours = struct.unpack(">IIBB", header[16:])
-    if colours not in _PNG_PLANES:
+    content = path.read_bytes()
+    if content[25:26] == _PALETTE:
         raise ValueError(f"Mask {path} is a PNG file with a palette, whose colours are no labels; save it as grey.")
-    shape, dtype = (height, width, _PNG_PLANES[colours]), np.dtype(np.uint16 if depth == 16 else np.uint8)
-    pixels = da.from_delayed(delayed(_decode_png)(path, shape), shape, dtype)
-    return da.moveaxis(pixels, -1, 0), colours == 2
-
-
-def _decode_png(path: Path, shape: tuple[int, ...]) -> NDArray:
     try:
-        return np.asarray(imagecodecs.png_decode(path.read_bytes())).reshape(shape)
-    except RuntimeError as error:
-        raise ValueError(f"{path} is damaged, its pixels cannot be decoded: {error}") from error
+        pixels = np.atleast_3d(imagecodecs.png_decode(content))
+    except (RuntimeError, ValueError) as error:
+        raise ValueError(f"Mask {path} cannot be read as a PNG file; is it complete? {error}") from error
+    return da.from_array(np.moveaxis(pixels, -1, 0), (1, 2048, 2048)), pixels.shape[-1] == 3
 
 
 def _whole_numbers(labels: NDArray, path: Path) -> NDArray[np.int64]:

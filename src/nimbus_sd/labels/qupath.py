@@ -65,13 +65,13 @@ def to_qupath(
     image_key: Names | None = None,
     table_key: str = "table",
 ) -> list[Path]:
-    """Write cells for QuPath: for proofreading a GeoJSON file for each region and channel, else one for each region.
+    """Write cells as GeoJSON for QuPath: a file for each region and channel to proofread, or one a region to look at.
 
     In QuPath, open the region's image, drag a file onto it, correct the classes of cells (``positive``, ``likely
     positive``, ``undetermined``, ``likely negative``, ``negative``; none is not judged), and export all objects as
     GeoJSON. Names of objects say where a label belongs and must stay.
 
-    With ``class_key`` or ``measurements`` each cell is one object, for looking at and for correcting types.
+    With ``class_key`` or ``measurements`` each cell is one object, to look at scores and to correct types.
 
     Parameters
     ----------
@@ -171,7 +171,7 @@ def from_qupath(
     key_added: str = keys.GOLD,
     class_key: str | None = None,
 ) -> None:
-    """Read cells that were proofread in QuPath.
+    """Read labels, or classes of cells, that were corrected in QuPath.
 
     Parameters
     ----------

@@ -24,6 +24,7 @@ from nimbus_sd.spatial.features import windows
 from nimbus_sd.spatial.region import Region, find_regions
 
 _TAKEN = (INTEGRATED, GOLD, SILVER, MEDIAN, ERODED, POSITIVE_PIXELS, CELL_FEATURES, TableModel.ATTRS_KEY)
+_NEW_TABLE = "Pass another `table_key` to make a new table"
 
 
 def new_table(cells: Mapping[str, NDArray], channels: Sequence[str]) -> AnnData:
@@ -205,8 +206,7 @@ def check_keys(
         raise ValueError(f"`table_key` is {table_key!r}, but there is an element {taken!r}; pass another `table_key`.")
     if table_key not in sdata.tables:
         return
-    table, name = sdata.tables[table_key], f"Table {table_key!r}"
-    advice = "Pass another `table_key` to make a new table"
+    table, name, advice = sdata.tables[table_key], f"Table {table_key!r}", _NEW_TABLE
     places = (f"layers/{key_added}", f"layers/{INTEGRATED}", f"uns/{key_added}", f"varm/{key_added}_normalization")
     _check_joinable(table, name, places, advice)
     extendable, was_ours = is_extendable(table), "X" in written_by_us(table)
@@ -310,14 +310,11 @@ def check_rows(table: AnnData, name: str, regions: Sequence[Region], advice: str
 def check_cells(sdata: SpatialData, table_key: str, regions: Sequence[Region]) -> None:
     """Check, in pixels, that a table which is there and has rows for a region has one for one of its cells."""
     for region in regions if table_key in sdata.tables else ():
-        table = sdata.tables[table_key]
-        rows, ids = rows_of(table, region)
+        rows, ids = rows_of(sdata.tables[table_key], region)
         # Mostly the first window is enough.
-        if len(rows) and not any(
-            np.isin(region.read_labels(*window), ids[ids > 0]).any() for window in windows(region)
-        ):
-            advice = "Pass another `table_key` to make a new table"
-            raise _of_other_cells(table, f"Table {table_key!r}", region, rows, advice)
+        found = (np.isin(region.read_labels(*window), ids[ids > 0]).any() for window in windows(region))
+        if len(rows) and not any(found):
+            raise _of_other_cells(sdata.tables[table_key], f"Table {table_key!r}", region, rows, _NEW_TABLE)
 
 
 def _of_other_cells(table: AnnData, name: str, region: Region, rows: NDArray[np.intp], advice: str) -> ValueError:
