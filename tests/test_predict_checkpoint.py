@@ -9,6 +9,7 @@ import signal
 import stat
 import subprocess
 import sys
+import threading
 import time
 import warnings
 from contextlib import nullcontext
@@ -67,14 +68,11 @@ def folder(whole, finished, tmp_path):
 
 
 def stopping(action):
-    """Make an image that does something when a block of CD3 is read, but for the first time, which is for factors."""
-    read = []
+    """Make an image that does something when a block of CD3 is read for a tile, which threads do."""
 
     def block(values, block_info=None):
-        if block_info[0]["chunk-location"] == (1, 3, 1):
-            if read:
-                action()
-            read.append(1)
+        if block_info[0]["chunk-location"] == (1, 3, 1) and "ThreadPoolExecutor" in threading.current_thread().name:
+            action()
         return values
 
     return lambda image: da.from_array(image, chunks=(1, 24, 24)).map_blocks(block, dtype=image.dtype)

@@ -104,13 +104,11 @@ def check_reach(regions: Sequence[Region], side: int = 1024, most: int = 4) -> N
     """
     channels = regions[0].channels
     signal, area = np.zeros((2, len(channels))), np.zeros(2)
-    n_cells = 0
     for region in regions[:most]:
         rows, cols = region.middle(side)
         labels = region.read_labels(rows, cols)
-        if not labels.any():
+        if len(np.unique(labels)) <= _SOME_CELLS:
             continue
-        n_cells += len(np.unique(labels[labels > 0]))
         distance = distance_transform_edt(labels == 0) * region.pixel_size
         parts = distance == 0, (distance > 0) & (distance <= _AROUND_UM)
         far = distance > 2 * _AROUND_UM
@@ -121,7 +119,7 @@ def check_reach(regions: Sequence[Region], side: int = 1024, most: int = 4) -> N
                 background = np.median(values[far]) if far.sum() >= _SOME_PIXELS else np.quantile(values, 0.1)
                 above = np.clip(values - background, 0, None)
                 signal[:, channel] += [above[part].sum(dtype=np.float64) for part in parts]
-    if n_cells < _SOME_CELLS or not area.all():
+    if not area.all():
         return
     share = signal[1] / np.maximum(signal.sum(axis=0), np.finfo(float).tiny)
     outside = np.flatnonzero((share > 0.5) & (signal[1] / area[1] > _DENSER * signal[0] / area[0]))
