@@ -181,10 +181,7 @@ def scaled_arcsinh(values: NDArray) -> NDArray:
 
 
 def noted_by_region(adata: AnnData, key: str) -> dict[str, float]:
-    """Look up the ``pixel_size`` or ``grow`` of each region in ``uns``, as `predict` noted it, or `tl.cell_features`.
-
-    Warns where calls of `predict` noted several.
-    """
+    """Look up a region's ``pixel_size`` or ``grow`` as the last call of `predict` noted it, or `tl.cell_features`."""
     entries = {name: entry.get(key) for name, entry in adata.uns.items() if isinstance(entry, Mapping)}
     before, noted = entries.pop(keys.CELL_FEATURES, None), {}
     for name, values in entries.items():

@@ -98,10 +98,7 @@ def _best_contrast(labels: NDArray[np.int64], region: Region, rows: slice, cols:
 
 
 def check_reach(regions: Sequence[Region], side: int = 1024, most: int = 4) -> None:
-    """Warn where the signal of many channels lies around the cells, in the middle of the first regions.
-
-    Signal is what is above the background. A few channels may lie between cells, such as collagen.
-    """
+    """Warn where many channels have their signal around the cells, in the middle of the first regions."""
     channels = regions[0].channels
     signal, area = np.zeros((2, len(channels))), np.zeros(2)
     for region in regions[:most]:

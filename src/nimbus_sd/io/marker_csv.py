@@ -11,11 +11,7 @@ _NAME_COLUMNS = ("marker_name", "marker", "marker name", "channel_name", "channe
 
 
 def read_names(path: Path, number: int | None = None) -> list[str]:
-    """Read the names of channels from a column of names, or the only one; of so many channels, where this is known.
-
-    MCMICRO's column ``channel_number`` says their order, and rows that ``remove`` marks are left out if the image lacks
-    these channels.
-    """
+    """Read the names of channels, of which the image has so many, from a column of names, or the only one."""
     if not path.is_file():
         raise FileNotFoundError(f"`channels` is {str(path)!r}, and there is no such file; names go into a list.")
     try:
@@ -37,6 +33,7 @@ def read_names(path: Path, number: int | None = None) -> list[str]:
     table = pd.DataFrame(rows[1:], columns=header)
     if set(table.get("channel_number", ())) == {str(i + 1) for i in range(len(table))}:
         table = table.sort_values("channel_number", key=pd.to_numeric)
+    # Marked channels are gone from the image, or still there.
     if "remove" in table and number != len(table):
         table = table[~table["remove"].str.lower().isin(["true", "1", "yes"])]
     return [name or str(i) for i, name in enumerate(table[column])]

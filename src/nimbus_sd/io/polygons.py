@@ -16,13 +16,10 @@ _POLYGONS = (shapely.GeometryType.POLYGON, shapely.GeometryType.MULTIPOLYGON)
 
 
 def read_polygons(path: Path) -> GeoDataFrame:
-    """Read the polygons of cells, in pixels of the image, with their ids as index and their classes as ``class``.
-
-    Of QuPath's objects, cells and detections are taken; in files without kinds of objects, all. Cells without an id of
-    their own are numbered from 1.
-    """
+    """Read polygons of cells, in pixels, with ids or numbers from 1 as index and their classes as ``class``."""
     objects = read_objects(path)
     kinds = [properties_of(feature).get("objectType") for feature in objects]
+    # Files that are not from QuPath have no kinds.
     if any(kinds):
         objects = [feature for feature, kind in zip(objects, kinds, strict=True) if kind in _CELLS]
     try:

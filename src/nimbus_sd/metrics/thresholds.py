@@ -128,11 +128,7 @@ def _mixture(values: NDArray) -> float:
 def thresholds_by_channel(
     values: NDArray, name: str, channels: Sequence[str], threshold: Threshold, rules: Sequence[str], stacklevel: int = 3
 ) -> list[float | str]:
-    """Return the threshold of each channel, a number or one of the rules.
-
-    One is for all; a mapping from channels has one for all others under ``"*"``, else they have 0.5. Warns if a number
-    that is for several, between 0 and 1 as for scores, meets channels of other values.
-    """
+    """Return each channel's threshold, a number or rule; warns of one as for scores where other values are."""
     given: dict[str, Any] = dict(threshold) if isinstance(threshold, Mapping | pd.Series) else {"*": threshold}
     others = given.pop("*", _DEFAULT)
     if unknown := [key for key in given if key not in set(channels)]:

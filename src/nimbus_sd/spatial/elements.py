@@ -218,10 +218,7 @@ class Placement(NamedTuple):
 
 
 def onto_image(image: Matrices, element: Matrices, what: str) -> dict[str, NDArray[np.float64]]:
-    """Return the matrices from an element's coordinates (y, x, 1) to the image's, for each common coordinate system.
-
-    Raises ValueError, which calls the two elements ``what``, if there is none that is affine and invertible.
-    """
+    """Return the matrices from an element's (y, x, 1) to the image's in each common system, or raise a ValueError."""
     systems = [system for system in element if system in image]
     found = {
         system: np.linalg.solve(image[system], element[system]).astype(np.float64)
@@ -235,11 +232,7 @@ def onto_image(image: Matrices, element: Matrices, what: str) -> dict[str, NDArr
 
 
 def place_labels(matrices: Mapping[str, NDArray[np.float64]], what: str) -> Placement:
-    """Find a coordinate system in which labels lie on the image by whole pixels and a whole factor.
-
-    Takes what `onto_image` returned; one without a shift is preferred. Raises ValueError, which calls the two elements
-    ``what`` and says how they lie.
-    """
+    """Find how labels lie on the image by whole pixels and a whole factor, without a shift if so in any system."""
     fits, misfits = [], []
     for system, matrix in matrices.items():
         ratio = matrix[0, 0]
@@ -256,9 +249,8 @@ def place_labels(matrices: Mapping[str, NDArray[np.float64]], what: str) -> Plac
     if fits:
         return min(fits, key=lambda place: place.labels_origin != (0, 0))
     rule = "must lie on each other, scaled by a whole factor and moved by whole pixels at most"
-    raise ValueError(
-        f"{what} {rule}, but from labels to image there is: {'; '.join(misfits)}. Resample or place one anew."
-    )
+    found = f"from labels to image there is: {'; '.join(misfits)}"
+    raise ValueError(f"{what} {rule}, but {found}. Resample or place one anew.")
 
 
 def sizes_fit(fine: tuple[int, ...], coarse: tuple[int, ...], repeat: int) -> bool:

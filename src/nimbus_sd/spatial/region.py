@@ -91,10 +91,11 @@ class Region:
         return rows, cols
 
     def overlaps(self, other: Region) -> bool:
-        """Whether the labels of two regions of one image cover a common part of it."""
+        """Whether the labels of two regions cover a common part of one image."""
         spans = [(a / self.image_repeat, b / self.image_repeat) for a, b in self._extent]
         others = [(a / other.image_repeat, b / other.image_repeat) for a, b in other._extent]
-        return all(a[0] < b[1] and b[0] < a[1] for a, b in zip(spans, others, strict=True))
+        meet = all(a[0] < b[1] and b[0] < a[1] for a, b in zip(spans, others, strict=True))
+        return meet and self.image_key == other.image_key
 
     @property
     def _extent(self) -> list[tuple[int, int]]:
@@ -272,10 +273,7 @@ def find_regions(
 def _common_grid(
     size: tuple[int, int], labels_size: tuple[int, ...], place: Placement, image: str, labels: str
 ) -> tuple[int, int]:
-    """Find the shape of the common grid, that of the finer element where the other lies on all of it.
-
-    Warns where the labels reach beyond the image, or cover only a part of it although nothing says which.
-    """
+    """Find the shape of the common grid; warns of labels that reach beyond the image, or seem to lack a part."""
     image_repeat, labels_repeat, origin = place
     fine, coarse = (size, labels_size) if image_repeat == 1 else (labels_size, size)
     if origin == (0, 0) and elements.sizes_fit(fine, coarse, max(image_repeat, labels_repeat)):
@@ -296,12 +294,9 @@ def _common_grid(
 
 def _check_rivals(regions: Sequence[Region]) -> None:
     """Warn of labels that lie over each other on one image, if nobody asked for both."""
-    rivals: dict[str, list[str]] = {}
-    for first, second in combinations(regions, 2):
-        if first.image_key == second.image_key and first.overlaps(second):
-            rivals.setdefault(first.image_key, []).extend([first.labels_key, second.labels_key])
-    for image, labels in rivals.items():
-        names = listed(dict.fromkeys(labels))
+    rivals = [pair for pair in combinations(regions, 2) if pair[0].overlaps(pair[1])]
+    for image in dict.fromkeys(first.image_key for first, _ in rivals):
+        names = listed(dict.fromkeys(r.labels_key for pair in rivals for r in pair if r.image_key == image))
         elements.warn(f"Image {image!r} has several labels, {names}, and all are used. Pass `labels_key` for one.")
 
 

@@ -41,10 +41,7 @@ def annotation(table: AnnData) -> tuple[str, str]:
 
 
 def cell_numbers(column: pd.Series, region: Region) -> NDArray[np.int64]:
-    """Turn what a table calls a region's cells into what `Region.read_labels` calls them; 0 for unknown shapes.
-
-    Numbers may be floats, nullable, categories or text. Raises ValueError where labels are no whole numbers.
-    """
+    """Turn a table's ids, numbers in any form or names of shapes, into those of `Region.read_labels`; 0 if unknown."""
     if region.instances is None:
         return _whole_numbers(column, repr(region.labels_key))
     known = pd.Index(plain_ids(region.instances.to_series()))
