@@ -185,3 +185,38 @@ def test_signal_around_the_masks_is_told(arrays, make_sdata, score):
     with pytest.warns(UserWarning, match="outside the masks") as beside_none:
         check_reach(find_regions(both, pixel_size=0.5))
     assert str(alone[0].message) == str(beside_none[0].message)
+
+
+def test_grown_and_other_cells_do_not_mix_in_silence(arrays, make_sdata, score):
+    sdata = make_sdata(*arrays)
+    score(sdata, channels=["CD3"], grow=1.5)
+    with pytest.warns(UserWarning, match="keeps scores of cells of 'fov_cells' that were grown otherwise"):
+        adata = score(sdata, channels=["DAPI"])
+    assert adata.uns["nimbus"]["grow"] == {"fov_cells": 0.0}
+
+
+def test_rows_of_no_cell_are_told(arrays, make_sdata, score):
+    sdata = make_sdata(*arrays)
+    score(sdata)
+    sdata.tables["table"].obs["instance_id"] -= 1
+    with pytest.warns(UserWarning, match=r"\d+ rows of table 'table' are of no cell of the masks.* Check the ids"):
+        score(sdata, key_added="again")
+
+
+def test_a_table_knows_the_image_of_its_cells(arrays, make_sdata, score):
+    sdata = make_sdata(*arrays)
+    sdata.images["other"] = sdata.images["fov"]
+    with pytest.raises(ValueError, match="Which image belongs to labels 'fov_cells' is not clear"):
+        score(sdata)
+    score(sdata, "fov", "fov_cells")
+    ns.tl.cell_features(sdata, progress=False)
+    assert len(ns.pl.cells(sdata, "CD3").get_images()) > 0
+
+
+def test_pictures_show_what_the_labels_cover(arrays, make_sdata, score):
+    image, labels = arrays
+    sdata = make_sdata(image, labels)
+    sdata.labels["fov_cells"] = placed(labels[:60, :50], 40, 80)
+    score(sdata)
+    for ax in (ns.pl.image(sdata, "CD3"), ns.pl.cells(sdata, "CD3")):
+        assert ax.get_images()[0].get_array().shape[:2] == (60, 50)

@@ -169,12 +169,12 @@ def predict(
     here = device if client is None else "auto"
     scorer = Scorer(loaded, device=here, precision=precision, tta=tta, batch_size=batch_size)
     tile_size = engine.find_tile_size(tile_size, scorer.card, regions)
-    engine.check_cell_size(regions)
     store = engine.Memory() if checkpoint is None else engine.Checkpoint(checkpoint)
 
     bad = engine.BadPixels()
     with engine.add_resume_hint(store):
         engine.check_masks(regions)
+        engine.check_cell_size(regions)
         engine.check_reach(regions)
         factors = engine.find_factors(regions, normalization, scorer.card, bad, progress)
     in_use = factors["factor"].to_numpy(np.float64)

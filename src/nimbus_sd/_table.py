@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import warnings
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -180,14 +180,15 @@ def scaled_arcsinh(values: NDArray) -> NDArray:
     return out
 
 
-def noted_by_region(adata: AnnData, key: str) -> dict[str, float]:
-    """Look up a region's ``pixel_size`` or ``grow`` as the last call of `predict` noted it, or `tl.cell_features`."""
+def noted_by_region(adata: AnnData, key: str) -> dict[str, Any]:
+    """Look up regions' ``image``, ``pixel_size`` or ``grow`` as `predict` last noted it, or `tl.cell_features`."""
     entries = {name: entry.get(key) for name, entry in adata.uns.items() if isinstance(entry, Mapping)}
-    before, noted = entries.pop(keys.CELL_FEATURES, None), {}
+    before = entries.pop(keys.CELL_FEATURES, None)
+    noted: dict[str, Any] = {}
     for name, values in entries.items():
         for region, value in values.items() if isinstance(values, Mapping) else ():
             if noted.get(region, value) != value:
-                both = f"The table notes `{key}` of {region!r} as {noted[region]:g} and {value:g} um"
+                both = f"The table notes `{key}` of {region!r} as {noted[region]} and {value}"
                 warnings.warn(f"{both}; that of uns[{name!r}] is taken.", UserWarning, stacklevel=4)
-            noted[region] = float(value)
+            noted[region] = value
     return {**(before or {}), **noted}

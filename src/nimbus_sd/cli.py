@@ -272,6 +272,7 @@ def convert(
     out.absolute().parent.mkdir(parents=True, exist_ok=True)
     _write_store(sdata, out)
     written = _read_store(out)
+    before: list[str] = []
     for name, element in written.images.items():
         names, source = list(map(str, get_channel_names(element))), written.attrs[PIXEL_SIZE_SOURCE][name]
         cells = written.labels.get(f"{name}_labels", written.shapes.get(f"{name}_cells"))
@@ -279,9 +280,9 @@ def convert(
         pixels = "pixel size not known (--pixel-size)"
         if size is not None:
             pixels = f"{size.to_affine_matrix(('y',), ('y',))[0, 0]:.6g} um per pixel ({source})"
-        _say(
-            f"{name}: {len(names)} channels ({', '.join(names)}), {len(get_element_instances(cells))} cells, {pixels}."
-        )
+        listed = "" if names == before else f" ({', '.join(names)})"
+        _say(f"{name}: {len(names)} channels{listed}, {len(get_element_instances(cells))} cells, {pixels}.")
+        before = names
     options = "".join(f" --shapes {name}" for name in sdata.shapes)
     _say(f"Wrote {len(sdata.images)} image(s) to {out}. Score them with: nimbus-sd predict {out}{options}")
 

@@ -139,6 +139,7 @@ def provenance(scorer: Scorer, regions: Sequence[Region], *, given: bool) -> dic
         "sha256": card.sha256,
         "revision": card.revision,
         "model_pixel_size": card.pixel_size,
+        "image": {region.labels_key: region.image_key for region in regions},
         "pixel_size": {region.labels_key: region.pixel_size * region.image_repeat for region in regions},
         "grow": {region.labels_key: region.grow for region in regions},
         "normalization": "given" if given else card.rule,

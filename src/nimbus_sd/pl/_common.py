@@ -44,7 +44,7 @@ _PARAMETERS = {
     "ax": "Where to draw; a new figure by default.",
     "channels": "Channels to draw; all by default.",
     "cmap": "Colour map.",
-    "crop": "Rows and columns to show, two slices, in pixels of the finer of image and labels.",
+    "crop": "Rows and columns to show, two slices, in pixels of the finer of image and labels; by default all labels.",
     "groupby": "Column of ``obs`` with clusters.",
     "image_key": "Image; may be left out where only one shares a coordinate system with the labels.",
     "labels_key": "Labels element of the cells; may be left out where there is only one.",

@@ -69,6 +69,7 @@ def image(
     """
     _check_crop(crop)
     region = region_of(sdata, sdata.tables.get(table_key), channel, labels_key, image_key)
+    crop = region.covered if crop == WHOLE else crop
     pixels = region.read_image([0], *crop)[0].astype(np.float32)
     top = factor_of(sdata.tables[table_key], channel) if table_key in sdata.tables else None
     ax = panel(ax)
@@ -304,6 +305,7 @@ def _read_cells(adata: AnnData, region: Region, crop: Crop) -> tuple[NDArray, ND
     Returns labels (0 = no cell), their rows in the table (-1 = none), borders between cells, all (h, w), and ``step``.
     """
     _check_crop(crop)
+    crop = region.covered if crop == WHOLE else crop
     bounds = [side.indices(size) for side, size in zip(crop, region.shape, strict=True)]
     if any(step != 1 for *_, step in bounds):
         raise ValueError(f"`crop` is {crop!r}; its slices must be without steps.")

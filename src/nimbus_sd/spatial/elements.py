@@ -117,7 +117,7 @@ def pair_elements(sdata: SpatialData, image_key: Names = None, labels_key: Names
         raise ValueError(f"One image and one labels element per region are needed, but there are {existing}. {hint}")
     for keys, elements, kind in (
         (images, sdata.images, "image"),
-        (labels, cell_elements(sdata), "labels element"),
+        (labels, cell_elements(sdata), "labels or shapes" if sdata.shapes else "labels element"),
     ):
         if missing := [key for key in keys or [] if key not in elements]:
             raise not_found(kind, missing, elements)

@@ -84,9 +84,18 @@ class Region:
         spans = zip((rows, cols), self._extent, strict=True)
         return all(axis.start < stop + margin and start - margin < axis.stop for axis, (start, stop) in spans)
 
+    @property
+    def covered(self) -> tuple[slice, slice]:
+        """The window of the image in which the labels lie, all of it if they cover it."""
+        full = [(0, n) for n in self.shape]
+        spans = [(max(0, a), min(n, b)) for (a, b), n in zip(self._extent, self.shape, strict=True)]
+        whole = all(n - (b - a) < self.labels_repeat for (a, b), n in zip(spans, self.shape, strict=True))
+        rows, cols = (slice(*span) for span in (full if whole else spans))
+        return rows, cols
+
     def middle(self, side: int) -> tuple[slice, slice]:
         """Return the window of at most this side in the middle of where the labels lie on the image."""
-        spans = [(max(0, a), min(n, b)) for (a, b), n in zip(self._extent, self.shape, strict=True)]
+        spans = [(axis.start, axis.stop) for axis in self.covered]
         rows, cols = (slice(max(a, (a + b - side) // 2), min(b, (a + b + side) // 2)) for a, b in spans)
         return rows, cols
 

@@ -252,7 +252,7 @@ def regions_of_table(
     table, name = sdata.tables[table_key], f"Table {table_key!r}"
     if image_key is None and labels_key is None:
         labels_key = sorted(set(table.obs[annotation(table)[0]]) & set(elements.cell_elements(sdata))) or None
-    pairs = elements.pair_elements(sdata, image_key, labels_key)
+    pairs = elements.pair_elements(sdata, image_key or _noted_images(sdata, table, labels_key), labels_key)
     if channels is None:
         offered = elements.image_element(sdata, pairs[0][0])[1]
         channels = [channel for channel in offered if channel in table.var_names]
@@ -268,9 +268,11 @@ def regions_of_table(
 
 
 def region_of_table(
-    sdata: SpatialData, table: AnnData | None, image_key: str | None, labels_key: str, channels: Names = None
+    sdata: SpatialData, table: AnnData | None, image_key: Names, labels_key: str, channels: Names = None
 ) -> Region:
     """Find a region with cells as those of the table, where there is one; without a word on the pixel size."""
+    if table is not None:
+        image_key = image_key or _noted_images(sdata, table, labels_key)
     pairs = elements.pair_elements(sdata, image_key, labels_key)
     noted = _noted(table, pairs) if table is not None else {}
     with warnings.catch_warnings():
@@ -278,7 +280,14 @@ def region_of_table(
         return find_regions(sdata, *pairs[0], channels=channels, **noted)[0]
 
 
-def _noted(table: AnnData, pairs: Sequence[tuple[str, str]]) -> dict[str, dict[str, float]]:
+def _noted_images(sdata: SpatialData, table: AnnData, labels_key: Names) -> list[str] | None:
+    """Look up the images on which these labels were scored; None where that is not noted of all."""
+    noted, wanted = noted_by_region(table, "image"), [labels_key] if isinstance(labels_key, str) else labels_key or []
+    images = [str(noted.get(key)) for key in wanted]
+    return images if images and all(image in sdata.images for image in images) else None
+
+
+def _noted(table: AnnData, pairs: Sequence[tuple[str, str]]) -> dict[str, Any]:
     """Look up by what pixel size of images, and by what growth of cells, the table's cells were found."""
     sizes = noted_by_region(table, "pixel_size")
     return {

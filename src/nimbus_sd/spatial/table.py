@@ -16,6 +16,7 @@ from pandas.api.extensions import take
 from spatialdata import SpatialData
 from spatialdata.models import TableModel
 
+from nimbus_sd._text import listed
 from nimbus_sd.keys import AREA, INTEGRATED, SPATIAL
 from nimbus_sd.spatial.elements import same_name
 from nimbus_sd.spatial.region import Region
@@ -121,7 +122,9 @@ def write_table(
         if not same_name(entries, key) or (key in entries and place in written_by_us(table)):
             arrays[place] = dense(entries.get(key), shape, np.float64)
     kept = np.isfinite(arrays[places[0]])
-    without_row = 0
+    earlier = table.uns.pop(key_added, {})
+    without_row = without_cell = 0
+    regrown = []
     for result in results:
         region = result.region
         rows, ids = rows_of(table, region)
@@ -134,10 +137,20 @@ def write_table(
                 arrays[place][block if place in places[:2] else rows] = take(values, source, allow_fill=True)
         kept[block] = False
         without_row += len(result.ids) - int(np.count_nonzero(source >= 0))
+        without_cell += int(np.count_nonzero(source < 0))
+        if kept[rows].any() and earlier.get("grow", {}).get(region.labels_key, region.grow) != region.grow:
+            regrown.append(region.labels_key)
     if without_row:
         left_out = f"{without_row} cells of the masks have no row in table {table_key!r} and were left out"
         _warn(f"{left_out}. Pass another `table_key` to get a table of all cells.")
-    if kept.any() and (other := _other_settings(table.uns.get(key_added, {}), _storable(provenance))):
+    if without_cell:
+        _warn(
+            f"{without_cell} rows of table {table_key!r} are of no cell of the masks, and get no scores. Check the ids."
+        )
+    if regrown:
+        mixed = f"layers[{key_added!r}] keeps scores of cells of {listed(regrown)} that were grown otherwise (`grow`)"
+        _warn(f"{mixed}, for channels not scored now. Score them again, or pass another `key_added`.")
+    if kept.any() and (other := _other_settings(earlier, _storable(provenance))):
         mixed = f"layers[{key_added!r}] keeps scores made otherwise ({other}) for cells or channels not scored now"
         _warn(f"{mixed}, and uns[{key_added!r}] tells of the new ones only. Pass another `key_added`.")
 
@@ -148,9 +161,8 @@ def write_table(
         table.X = table.layers[INTEGRATED].copy()
     normalization = f"{key_added}_normalization"
     table.varm[normalization] = _merged(table.varm.get(normalization), factors, table.var_names)
-    # Taken out first, to come last: `noted_by_region` goes by the last call.
-    earlier = table.uns.pop(key_added, {})
-    kept_notes = {key: {**earlier[key], **provenance[key]} for key in ("pixel_size", "grow") if key in earlier}
+    # The entry was taken out, so that it comes last: `noted_by_region` goes by the last call.
+    kept_notes = {key: {**earlier[key], **provenance[key]} for key in ("image", "pixel_size", "grow") if key in earlier}
     table.uns[key_added] = {
         **_storable({**provenance, **kept_notes}),
         **({"area_unit": "um^2"} if f"obs/{AREA}" in arrays else {}),

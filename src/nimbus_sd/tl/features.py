@@ -126,6 +126,7 @@ def cell_features(
         table.var[keys.PIXEL_THRESHOLD] = thresholds
         table.uns[keys.CELL_FEATURES] = {
             "pixel_size": {region.labels_key: region.pixel_size * region.image_repeat for region in regions},
+            "image": {region.labels_key: region.image_key for region in regions},
             "grow": {region.labels_key: region.grow for region in regions},
             "version": version("nimbus-sd"),
             "wrote": sorted(_PLACES),
