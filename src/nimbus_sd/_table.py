@@ -183,11 +183,11 @@ def scaled_arcsinh(values: NDArray) -> NDArray:
 def noted_by_region(adata: AnnData, key: str) -> dict[str, float]:
     """Look up a region's ``pixel_size`` or ``grow`` as the last call of `predict` noted it, or `tl.cell_features`."""
     entries = {name: entry.get(key) for name, entry in adata.uns.items() if isinstance(entry, Mapping)}
-    before, noted = entries.pop(keys.CELL_FEATURES, None), {}
+    before, noted = entries.pop(keys.CELL_FEATURES, None) or {}, dict[str, float]()
     for name, values in entries.items():
         for region, value in values.items() if isinstance(values, Mapping) else ():
             if noted.get(region, value) != value:
                 both = f"The table notes `{key}` of {region!r} as {noted[region]:g} and {value:g} um"
                 warnings.warn(f"{both}; that of uns[{name!r}] is taken.", UserWarning, stacklevel=4)
             noted[region] = float(value)
-    return {**(before or {}), **noted}
+    return {**before, **noted}
