@@ -258,7 +258,7 @@ def regions_of_table(
         channels = [channel for channel in offered if channel in table.var_names]
         if not channels:
             raise ValueError(f"{name} is of something else: none of its columns is one of the channels {offered}.")
-    noted: dict[str, Any] = _noted(table, pairs) | ({} if pixel_size is None else {"pixel_size": pixel_size})
+    noted = _noted(table, pairs) | ({} if pixel_size is None else {"pixel_size": pixel_size})
     images, masks = zip(*pairs, strict=True)
     regions = find_regions(sdata, images, masks, channels=channels, **noted)
     if missing := [channel for channel in regions[0].channels if channel not in table.var_names]:
