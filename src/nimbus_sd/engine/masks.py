@@ -35,7 +35,7 @@ _SOME_PARTS, _PARTS, _MANY_PARTS = 10, 5, 24
 
 
 def check_masks(regions: Sequence[Region], side: int = 1024) -> None:
-    """Check, before the long work, in the middle of each region whether labels are cells and lie on the image.
+    """Check, before the long work, in a window of each region whether labels are cells and lie on the image.
 
     Labels of which each covers many separate parts are a ValueError; one label that does is warned of, and so are masks
     whose cells are not brighter than what is around them in any channel of the image, whether it is scored or not.
@@ -44,7 +44,7 @@ def check_masks(regions: Sequence[Region], side: int = 1024) -> None:
     for region in regions:
         # As they were given: grown cells are smooth, and have less around them.
         region = replace(region, grow=0.0)
-        rows, cols = region.middle(side)
+        rows, cols = region.sample(side)
         labels = region.read_labels(rows, cols)
         if concern := _parts(labels, region):
             warn(concern)
@@ -100,7 +100,7 @@ def _best_contrast(labels: NDArray[np.int64], region: Region, rows: slice, cols:
 
 
 def check_reach(regions: Sequence[Region], side: int = 1024, most: int = 4) -> None:
-    """Warn of channels whose signal lies around the cells rather than in them, in the middle of the first regions.
+    """Warn of channels whose signal lies around the cells rather than in them, in a window of each of the first ones.
 
     Signal is what is above the background, in cells and within 2 um around them. A few channels may lie between cells,
     such as collagen: no word unless three in ten of those that are scored do.
@@ -109,7 +109,7 @@ def check_reach(regions: Sequence[Region], side: int = 1024, most: int = 4) -> N
     signal, area = np.zeros((2, len(channels))), np.zeros(2)
     n_cells = 0
     for region in regions[:most]:
-        rows, cols = region.middle(side)
+        rows, cols = region.sample(side)
         labels = region.read_labels(rows, cols)
         n_cells += len(np.unique(labels)) - 1
         distance = distance_transform_edt(labels == 0) * region.pixel_size

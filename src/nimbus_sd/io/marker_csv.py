@@ -6,7 +6,7 @@ import csv
 from collections.abc import Sequence
 from pathlib import Path
 
-_NAME_COLUMNS = ("marker_name", "marker", "marker name", "channel_name", "channel", "channel name", "name", "target")
+_NAME_COLUMNS = ("marker_name", "marker", "marker name", "channel_name", "channel name", "name", "target", "channel")
 
 
 def read_names(path: Path, number: int | None = None) -> list[str]:
@@ -38,10 +38,9 @@ def read_names(path: Path, number: int | None = None) -> list[str]:
 
 
 def _by_number(rows: list[list[str]], header: Sequence[str]) -> list[list[str]]:
-    """Put rows into the order of MCMICRO's column ``channel_number``, where it numbers them all."""
+    """Put rows into the order of MCMICRO's column ``channel_number``, where each has another number in it."""
     if "channel_number" not in header:
         return rows
     place = header.index("channel_number")
-    numbers = {row[place]: row for row in rows}
-    counted = [str(i + 1) for i in range(len(rows))]
-    return [numbers[i] for i in counted] if set(numbers) == set(counted) else rows
+    numbers = {row[place] for row in rows if row[place].isdecimal()}
+    return sorted(rows, key=lambda row: int(row[place])) if len(numbers) == len(rows) else rows

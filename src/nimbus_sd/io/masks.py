@@ -73,16 +73,19 @@ def read_mask(path: Path, plane: int | None = None) -> da.Array:
     """Read a mask, shape (H, W), with the labels of 24-bit RGB put together, and whole numbers in floats as such."""
     reader = {".png": _read_png, ".npy": _read_npy}.get(path.suffix.lower(), _read_tiff)
     planes, rgb = reader(path)
-    if rgb and plane is None and len(planes) == 3 and planes.dtype == np.uint8:
-        return (planes * np.array([65536, 256, 1], np.uint32)[:, None, None]).sum(axis=0, dtype=np.uint32)
+    if rgb and plane is None and len(planes) in (3, 4) and planes.dtype == np.uint8:
+        # The fourth is opacity.
+        return (planes[:3] * np.array([65536, 256, 1], np.uint32)[:, None, None]).sum(axis=0, dtype=np.uint32)
     if planes.shape[-1] < min(planes.shape[:-1]):
         # Planes behind the pixels; nothing is as narrow as a few of them.
         planes = da.moveaxis(planes, -1, 0)
     if (plane is None and len(planes) != 1) or planes.dtype.kind not in "iuf":
         what = f"Mask {path} is of shape {planes.shape} (c, y, x) and type {planes.dtype}"
-        advice = f"Choose one of its planes with `mask_plane` (--mask-plane), 0 to {len(planes) - 1}."
+        advice = f" Choose one of its planes with `mask_plane` (--mask-plane), 0 to {len(planes) - 1}."
+        if planes.dtype == bool:
+            advice = " Number its cells first, as `skimage.measure.label(mask)` does where they do not touch."
         rule = "it must hold one plane of integer labels, or be 24-bit RGB as written by QuPath"
-        raise ValueError(f"{what}; {rule}.{f' {advice}' if len(planes) > 1 else ''}")
+        raise ValueError(f"{what}; {rule}.{advice if len(planes) > 1 or planes.dtype == bool else ''}")
     if plane is not None and not 0 <= plane < len(planes):
         raise ValueError(f"`mask_plane` is {plane}, but mask {path} has the planes 0 to {len(planes) - 1}.")
     labels = planes[plane or 0]
@@ -116,7 +119,7 @@ def _read_png(path: Path) -> tuple[da.Array, bool]:
         raise ValueError(f"Mask {path} is a PNG file with a palette, whose colours are no labels; save it as grey.")
     shape, dtype = (height, width, _PNG_PLANES[colours]), np.dtype(np.uint16 if depth == 16 else np.uint8)
     pixels = da.from_delayed(delayed(_decode_png)(path, shape), shape, dtype)
-    return da.moveaxis(pixels, -1, 0), colours == 2
+    return da.moveaxis(pixels, -1, 0), colours in (2, 6)
 
 
 def _decode_png(path: Path, shape: tuple[int, ...]) -> NDArray:
