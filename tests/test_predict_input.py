@@ -56,6 +56,7 @@ def refuses(sdata, model, error, words, *keys, **settings):
         (("fvo", "fov_cells"), {}, KeyError, "No image 'fvo'; there is: 'fov'. Did you mean 'fov'"),
         ((), {"channels": ["CD2"]}, KeyError, "No channel 'CD2' in image 'fov'.*Did you mean .*'CD20'"),
         ((), {"pixel_size": 0}, ValueError, "`pixel_size` is 0; it must be a number above 0"),
+        ((), {"pixel_size": "0.5 um"}, ValueError, "`pixel_size` is '0.5 um'; it must be a number above 0"),
         ((), {"tile_size": "big"}, ValueError, "`tile_size` is 'big'; give a whole number"),
         ((), {"batch_size": 0}, ValueError, "batch_size=0: give"),
         ((), {"tta": "no"}, ValueError, "tta='no': give True, False, or None"),
@@ -101,6 +102,11 @@ def test_a_mask_that_does_not_lie_on_the_image(tissue, make_sdata, small):
         predict(make_sdata(image, labels), small, channels=["CD3"])
         predict(make_sdata(image[:, :60, :60], moved["mirrored"][:60, :60]), small)
         predict(make_sdata(np.ones_like(image), labels), small)
+    # In the middle of the whole there is no cell.
+    large, mask = np.zeros((3, 2600, 208), image.dtype), np.zeros((2600, 208), labels.dtype)
+    large[:, -208:], mask[-208:] = image, moved["shifted"]
+    with pytest.warns(UserWarning, match="does not fit the image"):
+        predict(make_sdata(large, mask), small, channels=["CD3"])
 
 
 @pytest.mark.parametrize("classes, values", [(1, 1), (1, 255), (3, 1), (5, 40)])

@@ -67,6 +67,12 @@ def test_a_region_on_another_scale_is_named(tissue, make_sdata, small, rule, cha
     found = [str(warning.message) for warning in caught if "another scale" in str(warning.message)]
     assert len(found) == bool(named)
     assert not named or (f"labels {named!r} (" in found[0] and "a_cells" not in found[0])
+    # Factors that are given measure no level, but cells do.
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        predict(sdata, small, normalization=dict.fromkeys(sdata.tables["table"].var_names, 300))
+    given = [str(warning.message) for warning in caught if "another scale" in str(warning.message)]
+    assert len(given) == bool(named) and (not named or f"labels {named!r} (" in given[0])
 
 
 @pytest.mark.parametrize("form", ["mapping", "series", "varm"])
@@ -121,13 +127,13 @@ def test_a_channel_empty_in_all_regions_is_not_scored(arrays, make_sdata, small,
 
 @pytest.mark.parametrize("normalization", [None, FACTORS], ids=["measured", "given"])
 def test_a_channel_with_light_in_one_region_and_outside_of_all_cells_is_scored(
-    arrays, make_sdata, small, normalization, no_warning
+    arrays, make_sdata, small, normalization
 ):
     images, labels = arrays
     images["a"][1] = np.where(labels["a_cells"] == 0, 9, 0)
     images["b"][1] = 0
-    warnings.filterwarnings("ignore", "Most of the signal lies outside the masks")
-    adata = predict(make_sdata(images, labels), small, normalization=normalization)
+    with pytest.warns(UserWarning, match="Most of the signal lies outside the masks"):
+        adata = predict(make_sdata(images, labels), small, normalization=normalization)
     assert (adata[:, "CD3"].layers["integrated_expression"] == 0).all()
     assert np.isfinite(adata.layers["nimbus"]).all()
     assert adata.varm["nimbus_normalization"].loc["CD3", "factor"] == (9 if normalization is None else 100)

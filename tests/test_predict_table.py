@@ -43,6 +43,7 @@ def test_provenance(two, small):
         "model_description": model.description,
         "sha256": model.sha256,
         "model_pixel_size": 1.0,
+        "image": {"a_cells": "a", "b_cells": "b"},
         "pixel_size": {"a_cells": 0.5, "b_cells": 0.4},
         "grow": {"a_cells": 0, "b_cells": 0},
         "normalization": "mean_of_regions",

@@ -63,7 +63,7 @@ def _unpacked(path: Path) -> Iterator[bytes]:
                 streams = [gzip.GzipFile(fileobj=file)]
             elif start == b"PK":
                 archive = stack.enter_context(ZipFile(file))
-                names = [name for name in archive.namelist() if name.endswith(ENDINGS[:2])]
+                names = [name for name in archive.namelist() if name.lower().endswith(ENDINGS[:2])]
                 # What a Mac adds has this in front.
                 streams = [archive.open(name) for name in names if not name.startswith("__MACOSX")]
             for stream in streams:

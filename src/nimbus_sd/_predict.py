@@ -189,6 +189,8 @@ def predict(
         results = engine.score(plan, run, store, bad=counted, on_share=bar.update)
     engine.check_pixels(bad)
     engine.check_cells(results)
+    if normalization is not None:
+        engine.check_scales(results)
     pairs = zip(new_images, regions, strict=False)
     maps = {key: engine.score_map(region, in_use, scorer, tile_size) for key, region in pairs}
 

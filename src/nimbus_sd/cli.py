@@ -170,7 +170,7 @@ def predict(
 ) -> None:
     """Score a store's cells and write the table into it."""
     # What is in the way is said before all work.
-    places = [store, store / "tables", store / "tables" / table]
+    places = [store, store / "tables", *(store / "tables" / table).glob("**/")]
     if out is not None:
         _check_out(out, (".h5ad", ".csv", ".xlsx"), overwrite)
     elif closed := [place for place in places if place.exists() and not os.access(place, os.W_OK)]:

@@ -180,13 +180,25 @@ def test_names_of_channels_in_a_file(tmp_path):
     [
         "channel_number,cycle_number,marker_name,Filter\n1,1,CD3,\n2,1,CD8,\n3,2,CD20,\n",
         "channel_number,marker_name\n3,CD20\n1,CD3\n2,CD8\n",
+        "marker_name,channel_number\nCD20,2\nCD3,0\nCD8,1\n",
+        "channel,name,keep\nEr170,CD3,1\nDy162,CD8,1\nDy161,CD20,1\n",
         "channel_number,marker_name,remove\n1,CD3,\n2,bg,TRUE\n3,CD8,FALSE\n4,CD20,\n",
         "\ufeffcycle;Marker Name\r\n1;CD3\r\n1;CD8\r\n1;CD20\r\n\r\n",
         "marker_name\nCD3\nCD8\nCD20\n",
         "Panel A\nCD3\nCD8\nCD20\n",
         "CD3\nCD8\nCD20\n",
     ],
-    ids=["MCMICRO", "order", "removed", "semicolons", "one column", "one of another name", "no heading"],
+    ids=[
+        "MCMICRO",
+        "order",
+        "from 0",
+        "steinbock",
+        "removed",
+        "semicolons",
+        "one column",
+        "one of another name",
+        "no heading",
+    ],
 )
 def test_names_of_channels_in_a_csv_file(tmp_path, text):
     image = save(tmp_path / "x.tif", IMAGE)
@@ -202,6 +214,7 @@ def test_names_of_channels_in_a_csv_file(tmp_path, text):
         ("", "it needs 'marker_name'"),
         ("cycle,marker_name\n1,CD3\n1,CD8,x\n", r"has 2 columns, but not in the row \['1', 'CD8', 'x'\]"),
         ("marker_name\nCD3\nCD8\n", r"`channels` has 2 names, but .*x\.tif has 3 channels"),
+        ("cycle,marker_name\n", r"`channels` has 0 names, but .*x\.tif has 3 channels"),
     ],
 )
 def test_csv_files_that_do_not_do(tmp_path, text, said):

@@ -82,10 +82,12 @@ def test_whole_numbers_are_labels(tmp_path, dtype):
     np.testing.assert_array_equal(mask, LABELS)
 
 
+@pytest.mark.parametrize("opacity", [[], [255]])
 @pytest.mark.parametrize("planar, axis", [("contig", -1), ("separate", 0)])
-def test_qupath_rgb_masks(tmp_path, planar, axis):
-    rgb = np.stack([LABELS >> 16, LABELS >> 8 & 255, LABELS & 255], axis).astype(np.uint8)
-    tifffile.imwrite(tmp_path / "mask.tif", rgb, photometric="rgb", planarconfig=planar)
+def test_qupath_rgb_masks(tmp_path, planar, axis, opacity):
+    planes = [LABELS >> 16, LABELS >> 8 & 255, LABELS & 255, *(np.full_like(LABELS, x) for x in opacity)]
+    kwargs = {"photometric": "rgb", "planarconfig": planar, "extrasamples": ["unassalpha"] * len(opacity)}
+    tifffile.imwrite(tmp_path / "mask.tif", np.stack(planes, axis).astype(np.uint8), **kwargs)
     mask = read_mask(tmp_path / "mask.tif")
     assert mask.dtype == np.uint32
     np.testing.assert_array_equal(mask, LABELS)
@@ -98,9 +100,10 @@ def test_png_masks(tmp_path, dtype):
     mask = read_mask(tmp_path / "mask.png")
     assert mask.dtype == dtype
     np.testing.assert_array_equal(mask, labels)
-    rgb = np.stack([LABELS >> 16, LABELS >> 8 & 255, LABELS & 255], axis=-1).astype(np.uint8)
-    (tmp_path / "rgb.PNG").write_bytes(imagecodecs.png_encode(rgb))
-    np.testing.assert_array_equal(read_mask(tmp_path / "rgb.PNG"), LABELS)
+    rgba = np.stack([LABELS >> 16, LABELS >> 8 & 255, LABELS & 255, LABELS * 0 + 255], axis=-1).astype(np.uint8)
+    for rgb in (rgba[..., :3], rgba):
+        (tmp_path / "rgb.PNG").write_bytes(imagecodecs.png_encode(np.ascontiguousarray(rgb)))
+        np.testing.assert_array_equal(read_mask(tmp_path / "rgb.PNG"), LABELS)
     (tmp_path / "mask.png").write_bytes((tmp_path / "mask.png").read_bytes()[:45])
     with pytest.raises(ValueError, match=r"mask\.png cannot be read as a PNG file"):
         read_mask(tmp_path / "mask.png").compute()
@@ -127,6 +130,9 @@ def test_what_is_no_array_of_labels(tmp_path):
     np.save(tmp_path / "row.npy", LABELS[0])
     with pytest.raises(ValueError, match=r"row\.npy is of shape \(4,\); it must have two axes"):
         read_mask(tmp_path / "row.npy")
+    np.save(tmp_path / "binary.npy", LABELS > 0)
+    with pytest.raises(ValueError, match=r"type bool; .* Number its cells first, as `skimage.measure.label\(mask\)`"):
+        read_mask(tmp_path / "binary.npy")
 
 
 @pytest.mark.parametrize("axis", [0, -1])

@@ -165,13 +165,14 @@ def test_names_and_pixel_sizes_outside_of_ome(tmp_path):
         assert (tiff.channels, tiff.pixel_size, tiff.size_source) == (names, *expected)
     page = '<?xml version="1.0" encoding="utf-16"?><PerkinElmer-QPI-ImageDescription><Name>a</Name>{}'
     page += "</PerkinElmer-QPI-ImageDescription>"
-    with tifffile.TiffWriter(path, ome=False) as writer:
-        for name, plane in zip(names, IMAGE, strict=True):
-            text = page.format(f"<Biomarker>{name}</Biomarker>" if name != "a" else "").encode()
-            kwargs = {"metadata": None, "resolution": (2e4, 2e4), "resolutionunit": "CENTIMETER"}
-            writer.write(plane, description=text, software="PerkinElmer-QPI", **kwargs)
-    tiff = open_tiff(path)
-    assert (tiff.channels, tiff.pixel_size, tiff.size_source) == (names, pytest.approx((0.5, 0.5)), "QPTIFF")
+    for coding in ("utf-8", "utf-16"):
+        with tifffile.TiffWriter(path, ome=False) as writer:
+            for name, plane in zip(names, IMAGE, strict=True):
+                text = page.format(f"<Biomarker>{name}</Biomarker>" if name != "a" else "").encode(coding)
+                kwargs = {"metadata": None, "resolution": (2e4, 2e4), "resolutionunit": "CENTIMETER"}
+                writer.write(plane, description=text, software="PerkinElmer-QPI", **kwargs)
+        tiff = open_tiff(path)
+        assert (tiff.channels, tiff.pixel_size, tiff.size_source) == (names, pytest.approx((0.5, 0.5)), "QPTIFF")
 
 
 @pytest.mark.parametrize(

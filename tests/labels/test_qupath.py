@@ -263,7 +263,7 @@ def compressed(path, how):
     else:
         packed = path.with_suffix(".zip")
         with ZipFile(packed, "w", ZIP_DEFLATED) as archive:
-            archive.write(path, f"../../{path.name}")
+            archive.write(path, f"../../{path.name.upper()}")
             archive.writestr(f"__MACOSX/._{path.name}", b"\0")
             archive.writestr("readme.txt", b"\0")
     path.unlink()

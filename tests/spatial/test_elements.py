@@ -141,6 +141,12 @@ def turned(size):
         (turned(1), turned(4), (1, 4, (0, 0))),
         (at_stage(0.325), Sequence([Translation([-7, 1000], YX), at_stage(0.325)]), (1, 1, (-7, 1000))),
         (Scale([2, 2], YX), Translation([3, 5.0005], YX), (2, 1, (3, 5))),
+        # um with two digits.
+        (
+            Scale([0.3774, 0.3774], YX),
+            Sequence([Scale([0.3774, 0.3774], YX), Translation([24.15, 30.19], YX)]),
+            (1, 1, (64, 80)),
+        ),
         (Identity(), Sequence([Scale([4, 4], YX), Translation([3, 5], YX)]), (1, 4, (3, 5))),
     ],
 )

@@ -84,6 +84,9 @@ def test_any_window_is_a_part_of_the_whole_and_can_be_sent_to_workers(drawn):
 def test_a_table_calls_shapes_by_their_index(drawn):
     assert drawn([HOLED, APART], index=["b-1", "a-1"]).cell_ids(np.array([2, 1])).tolist() == ["a-1", "b-1"]
     assert drawn([HOLED, APART], index=[70, 7]).cell_ids(np.array([2])).tolist() == [7]
+    large = np.array([2**62 + 1, 2**62], np.uint64)
+    assert drawn([HOLED, APART], index=large).cell_ids(np.array([2, 1])).dtype == np.int64
+    assert drawn([HOLED, APART], index=large * 2).cell_ids(np.array([1])).tolist() == [str(2**63 + 2)]
     with pytest.raises(ValueError, match="'shapes' have several rows 'a'; give each"):
         drawn([HOLED, APART], index=["a", "a"])
 

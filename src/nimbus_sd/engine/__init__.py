@@ -9,6 +9,7 @@ from nimbus_sd.engine.checks import check_cells as check_cells
 from nimbus_sd.engine.checks import check_pixels as check_pixels
 from nimbus_sd.engine.cluster import find_client as find_client
 from nimbus_sd.engine.cluster import find_runner as find_runner
+from nimbus_sd.engine.factors import check_scales as check_scales
 from nimbus_sd.engine.factors import find_factors as find_factors
 from nimbus_sd.engine.maps import map_keys as map_keys
 from nimbus_sd.engine.maps import score_map as score_map

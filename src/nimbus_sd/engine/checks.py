@@ -49,7 +49,7 @@ class BadPixels:
 
 
 def check_cell_size(regions: Sequence[Region], side: int = 2048, most: int = 4) -> None:
-    """Check, before the long work, each pixel size against the cells in the middle of its first regions.
+    """Check, before the long work, each pixel size against cells of its first regions.
 
     A median cell of an implausible size is warned of, of an impossible one (the unit must be another) a ValueError.
     """
@@ -74,8 +74,8 @@ def check_cell_size(regions: Sequence[Region], side: int = 2048, most: int = 4) 
 
 
 def _areas(region: Region, side: int) -> NDArray[np.float64]:
-    """Areas in um^2 of the cells in the middle of a region."""
-    labels = region.read_labels(*region.middle(side))
+    """Areas in um^2 of the cells in a window of a region."""
+    labels = region.read_labels(*region.sample(side))
     _, cell = numbered(labels[labels > 0])
     return np.bincount(cell).astype(np.float64) * region.pixel_size**2
 

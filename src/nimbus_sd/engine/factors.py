@@ -15,7 +15,7 @@ from nimbus_sd.engine.checks import BadPixels, warn
 from nimbus_sd.engine.tile import channel_groups
 from nimbus_sd.models import Card
 from nimbus_sd.pixels import LARGEST, OTSU_LEVELS, SQUARE_UM, Histogram, channels_in_work, square_means
-from nimbus_sd.spatial import Region, unique_images
+from nimbus_sd.spatial import Region, RegionResult, unique_images
 
 #: Factors as a user gives them: channel -> factor, or channels x a column ``"factor"``.
 Normalization: TypeAlias = Mapping[str, float] | pd.Series | pd.DataFrame
@@ -63,6 +63,14 @@ def find_factors(
     table[_FACTOR] = levels[_FACTOR]
     _check_range(table)
     return table.set_index(pd.Index(regions[0].channels, name="channel"))
+
+
+def check_scales(results: Sequence[RegionResult]) -> None:
+    """Warn, where factors were given and no level was measured, of regions whose cells are on another scale."""
+    cells = [result for result in results if len(result.ids)]
+    levels = {result.region.labels_key: np.nanquantile(result.expression, 0.99, axis=0) for result in cells}
+    if scales := _other_scale(pd.DataFrame(levels)):
+        warn(scales)
 
 
 def _given_factors(normalization: Normalization, regions: Sequence[Region]) -> tuple[pd.DataFrame, list[str]]:
@@ -224,7 +232,7 @@ def _concerns(counts: pd.DataFrame, card: Card) -> Iterator[str]:
 
 def _other_scale(levels: pd.DataFrame) -> str | None:
     """Say which regions have other levels than most of the others in nearly all channels; channels x regions."""
-    logs, off = np.log10(levels.to_numpy(np.float64)), []
+    logs, off = np.log10(levels.where(levels > 0).to_numpy(np.float64)), []
     for i, key in enumerate(levels):
         ratio = logs[:, [i]] - logs
         known = np.isfinite(ratio).sum(axis=0)

@@ -35,7 +35,7 @@ _SOME_PARTS, _PARTS, _MANY_PARTS = 10, 5, 24
 
 
 def check_masks(regions: Sequence[Region], side: int = 1024) -> None:
-    """Check in the middle of each region whether labels are cells (else a ValueError) and lie on the image.
+    """Check in a window of each region whether labels are cells (else a ValueError) and lie on the image.
 
     They do if cells are brighter than what is around them in any channel of the image, whether it is scored or not.
     """
@@ -43,7 +43,7 @@ def check_masks(regions: Sequence[Region], side: int = 1024) -> None:
     for region in regions:
         # As they were given: grown cells are smooth, and have less around them.
         region = replace(region, grow=0.0)
-        rows, cols = region.middle(side)
+        rows, cols = region.sample(side)
         labels = region.read_labels(rows, cols)
         if concern := _parts(labels, region):
             warn(concern)
@@ -98,11 +98,11 @@ def _best_contrast(labels: NDArray[np.int64], region: Region, rows: slice, cols:
 
 
 def check_reach(regions: Sequence[Region], side: int = 1024, most: int = 4) -> None:
-    """Warn where many channels have their signal around the cells, in the middle of the first regions."""
+    """Warn where many channels have their signal around the cells, in a window of each of the first regions."""
     channels = regions[0].channels
     signal, area = np.zeros((2, len(channels))), np.zeros(2)
     for region in regions[:most]:
-        rows, cols = region.middle(side)
+        rows, cols = region.sample(side)
         labels = region.read_labels(rows, cols)
         if len(np.unique(labels)) <= _SOME_CELLS:
             continue

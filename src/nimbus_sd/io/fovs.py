@@ -229,7 +229,8 @@ def _read_image(
     image = open_tiff(path, planes_are_channels=channels is not None, series=series)
     if isinstance(channels, Path):
         channels = read_names(channels, len(image.pixels))
-    names = channels or image.channels or [str(number) for number in range(len(image.pixels))]
+    found = image.channels or [str(number) for number in range(len(image.pixels))]
+    names = found if channels is None else channels
     if len(names) != len(image.pixels):
         raise ValueError(f"`channels` has {len(names)} names, but {path} has {len(image.pixels)} channels.")
     if make_unique:

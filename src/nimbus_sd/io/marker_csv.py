@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pandas as pd
 
-_NAME_COLUMNS = ("marker_name", "marker", "marker name", "channel_name", "channel", "channel name", "name", "target")
+_NAME_COLUMNS = ("marker_name", "marker", "marker name", "channel_name", "channel name", "name", "target", "channel")
 
 
 def read_names(path: Path, number: int | None = None) -> list[str]:
@@ -31,8 +31,9 @@ def read_names(path: Path, number: int | None = None) -> list[str]:
         # A heading of another name makes one line too many.
         return [name for (name,) in rows[len(rows) - 1 == number :]]
     table = pd.DataFrame(rows[1:], columns=header)
-    if set(table.get("channel_number", ())) == {str(i + 1) for i in range(len(table))}:
-        table = table.sort_values("channel_number", key=pd.to_numeric)
+    numbers = pd.to_numeric(table.get("channel_number", pd.Series(dtype=float)), errors="coerce")
+    if len(numbers) and numbers.notna().all() and numbers.is_unique:
+        table = table.loc[numbers.sort_values().index]
     # Marked channels are gone from the image, or still there.
     if "remove" in table and number != len(table):
         table = table[~table["remove"].str.lower().isin(["true", "1", "yes"])]

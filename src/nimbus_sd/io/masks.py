@@ -71,16 +71,19 @@ def read_mask(path: Path, plane: int | None = None) -> da.Array:
     """Read a mask, shape (H, W), with the labels of 24-bit RGB put together, and whole numbers in floats as such."""
     reader = {".png": _read_png, ".npy": _read_npy}.get(path.suffix.lower(), _read_tiff)
     planes, rgb = reader(path)
-    if rgb and plane is None and len(planes) == 3 and planes.dtype == np.uint8:
-        return (planes * np.array([65536, 256, 1], np.uint32)[:, None, None]).sum(axis=0, dtype=np.uint32)
+    if rgb and plane is None and len(planes) in (3, 4) and planes.dtype == np.uint8:
+        # The fourth is opacity.
+        return (planes[:3] * np.array([65536, 256, 1], np.uint32)[:, None, None]).sum(axis=0, dtype=np.uint32)
     if planes.shape[-1] < min(planes.shape[:-1]):
         # Planes behind the pixels; nothing is as narrow as a few of them.
         planes = da.moveaxis(planes, -1, 0)
     if (plane is None and len(planes) != 1) or planes.dtype.kind not in "iuf":
         what = f"Mask {path} is of shape {planes.shape} (c, y, x) and type {planes.dtype}"
         advice = f" Choose one of its planes with `mask_plane` (--mask-plane), 0 to {len(planes) - 1}."
+        if planes.dtype == bool:
+            advice = " Number its cells first, as `skimage.measure.label(mask)` does where they do not touch."
         rule = "it must hold one plane of integer labels, or be 24-bit RGB as written by QuPath"
-        raise ValueError(f"{what}; {rule}.{advice * (len(planes) > 1)}")
+        raise ValueError(f"{what}; {rule}.{advice if len(planes) > 1 or planes.dtype == bool else ''}")
     if plane is not None and not 0 <= plane < len(planes):
         raise ValueError(f"`mask_plane` is {plane}, but mask {path} has the planes 0 to {len(planes) - 1}.")
     labels = planes[plane or 0]
@@ -112,7 +115,7 @@ def _read_png(path: Path) -> tuple[da.Array, bool]:
         pixels = np.atleast_3d(imagecodecs.png_decode(content))
     except (RuntimeError, ValueError) as error:
         raise ValueError(f"Mask {path} cannot be read as a PNG file; is it complete? {error}") from error
-    return da.from_array(np.moveaxis(pixels, -1, 0), (1, 2048, 2048)), pixels.shape[-1] == 3
+    return da.from_array(np.moveaxis(pixels, -1, 0), (1, 2048, 2048)), pixels.shape[-1] in (3, 4)
 
 
 def _whole_numbers(labels: NDArray, path: Path) -> NDArray[np.int64]:

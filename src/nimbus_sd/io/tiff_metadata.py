@@ -50,12 +50,17 @@ def _offered_names(
     labels = (file.imagej_metadata or {}).get("Labels", [])
     for names in (
         [str(label).partition("\n")[0] for label in labels],
-        [_biomarker(page.description) for page in pages],
+        [_biomarker(_description(page)) for page in pages],
         [str(page.tags.valueof(_PAGE_NAME, default="")) for page in pages],
     ):
         # One text for all is the name of the file, or of what wrote it.
         if len(names) == 1 or len(set(names)) > 1:
             yield [name.strip("\0 \t\r\n") for name in names]
+
+
+def _description(page: tifffile.TiffPage | tifffile.TiffFrame) -> str:
+    """Read the text of a page, which some write in UTF-16."""
+    return page.aspage().description.replace("\0", "")
 
 
 def _biomarker(description: str) -> str:
@@ -82,7 +87,7 @@ def pixel_size(
     x_unit = str(imagej.get("unit", ""))
     for x, y, source in (
         (x_unit, str(imagej.get("yunit", x_unit)), "ImageJ"),
-        (tag, tag, "QPTIFF" if _QPTIFF in page.description else "resolution tag"),
+        (tag, tag, "QPTIFF" if _QPTIFF in _description(page) else "resolution tag"),
     ):
         scale = (_micrometres(y), _micrometres(x))
         size = [unit / per if per > 0 else math.nan for unit, per in zip(scale, page.resolution[::-1], strict=True)]

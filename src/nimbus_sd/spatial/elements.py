@@ -28,9 +28,9 @@ PixelSize: TypeAlias = float | Mapping[str, float] | None
 #: Matrix (y, x, 1) into each coordinate system; NaN where it is not affine.
 Matrices: TypeAlias = Mapping[str, NDArray[np.float64]]
 
-# What counts as rounding: of a scale, relative; of a shift, in pixels of the labels (um are stored with few digits).
+# What counts as rounding: of a scale, relative; of a shift, in pixels of the labels (um are stored with two digits).
 _SCALE_TOLERANCE = 1e-6
-_SHIFT_TOLERANCE = 1e-3
+_SHIFT_TOLERANCE = 0.05
 # Pixel size of a 20x objective, taken where neither the data nor the user says anything.
 _DEFAULT_PIXEL_SIZE = 0.5
 # What microscopes have, and more, in um: other numbers are in another unit.
@@ -312,7 +312,7 @@ def pixel_sizes(images: Mapping[str, Matrices], pixel_size: PixelSize = None) ->
 
 def _number(pixel_size: float) -> float:
     size = math.nan
-    with suppress(TypeError):
+    with suppress(TypeError, ValueError):
         size = float(pixel_size)
     if not 0 < size < math.inf or isinstance(pixel_size, bool):
         raise ValueError(f"`pixel_size` is {pixel_size!r}; it must be a number above 0, in um per image pixel.")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from itertools import combinations
+from itertools import combinations, product
 from numbers import Real
 
 import dask.array as da
@@ -93,11 +93,18 @@ class Region:
         rows, cols = (slice(*span) for span in (full if whole else spans))
         return rows, cols
 
-    def middle(self, side: int) -> tuple[slice, slice]:
-        """Return the window of at most this side in the middle of where the labels lie on the image."""
+    def sample(self, side: int, enough: int = 30) -> tuple[slice, slice]:
+        """Return a window of at most this side with so many cells, or else the most: if it has them, in the middle."""
         spans = [(axis.start, axis.stop) for axis in self.covered]
         rows, cols = (slice(max(a, (a + b - side) // 2), min(b, (a + b + side) // 2)) for a, b in spans)
-        return rows, cols
+        down, across = ([slice(i, min(i + side, b)) for i in range(a, b, side)] for a, b in spans)
+        best, most = (rows, cols), -1
+        for window in (best, *product(down, across)):
+            if (found := len(np.unique(self._read_labels(*window))) - 1) > most:
+                best, most = window, found
+            if most >= enough:
+                break
+        return best
 
     def overlaps(self, other: Region) -> bool:
         """Whether the labels of two regions cover a common part of one image."""

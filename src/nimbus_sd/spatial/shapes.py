@@ -86,5 +86,7 @@ def instance_ids(shapes: GeoDataFrame, key: str) -> pd.Index:
     """Return what a table calls each shape: its index, as whole numbers or text."""
     if not shapes.index.is_unique:
         twice = shapes.index[shapes.index.duplicated()][0]
-        raise ValueError(f"Shapes {key!r} have several rows {twice!r}; give each an index of its own.")
-    return shapes.index if shapes.index.dtype.kind in "iu" else shapes.index.astype(str)
+        raise ValueError(f"Shapes {key!r} have several rows {str(twice)!r}; give each an index of its own.")
+    # Larger numbers than a table can hold are text, too.
+    whole = shapes.index.dtype.kind in "iu" and (shapes.index <= np.iinfo(np.int64).max).all()
+    return shapes.index.astype(np.int64 if whole else str)
