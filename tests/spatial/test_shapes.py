@@ -94,7 +94,7 @@ def test_a_table_calls_shapes_by_their_index(drawn):
 def test_only_the_part_of_the_image_that_shapes_lie_on_counts(drawn):
     region = drawn([APART, shapely.box(-9, -9, -1, -1), shapely.Polygon()])
     assert region.reaches(slice(2, 3), slice(54, 55)) and not region.reaches(slice(0, 2), slice(0, 60))
-    assert region.middle(99) == (slice(2, 38), slice(30, 55))
+    assert region.covered == (slice(2, 38), slice(30, 55))
     with pytest.raises(ValueError, match="Shapes 'shapes' do not lie on image 'image'"):
         drawn([shapely.box(-9, -9, -1, -1), shapely.Polygon()])
 

@@ -133,7 +133,8 @@ def test_regions_without_cells(tmp_path, sdata):
 
 def test_scored_channels_and_regions_are_replaced_others_stay(sdata):
     before = write(sdata, results_of(sdata)).copy()
-    table = write(sdata, results_of(sdata, ["CD8"], ["b_cells"], ids=[3, 5], offset=0.5), factor=7.0)
+    with pytest.warns(UserWarning, match="1 rows of table 'table' are of no cell of the masks"):
+        table = write(sdata, results_of(sdata, ["CD8"], ["b_cells"], ids=[3, 5], offset=0.5), factor=7.0)
     changed = np.zeros((6, 2), bool)
     changed[3:6, 1] = True
     for key in ("nimbus", "integrated_expression"):
@@ -269,7 +270,7 @@ def test_an_error_leaves_everything_as_it_was(sdata):
     copy = before.copy()
     bad = pd.DataFrame({"factor": ["not", "numbers"]}, index=CHANNELS)
     with pytest.raises(ValueError, match="could not convert"):
-        write(sdata, results_of(sdata, ids=[3, 5], offset=0.5), factors=bad)
+        write(sdata, results_of(sdata, offset=0.5), factors=bad)
     assert sdata.tables["table"] is before and before.shape == (6, 2)
     np.testing.assert_array_equal(before.layers["nimbus"], copy.layers["nimbus"])
     assert before.uns["nimbus"] == copy.uns["nimbus"]
