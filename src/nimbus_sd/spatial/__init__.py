@@ -26,9 +26,9 @@ from nimbus_sd.spatial.rows import existing_table as existing_table
 from nimbus_sd.spatial.rows import matched as matched
 from nimbus_sd.spatial.rows import new_table as new_table
 from nimbus_sd.spatial.rows import plain_ids as plain_ids
-from nimbus_sd.spatial.rows import region_of_table as region_of_table
-from nimbus_sd.spatial.rows import regions_of_table as regions_of_table
 from nimbus_sd.spatial.rows import rows_of as rows_of
 from nimbus_sd.spatial.table import WRITING as WRITING
 from nimbus_sd.spatial.table import RegionResult as RegionResult
 from nimbus_sd.spatial.table import write_table as write_table
+from nimbus_sd.spatial.table_regions import region_of_table as region_of_table
+from nimbus_sd.spatial.table_regions import regions_of_table as regions_of_table
