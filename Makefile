@@ -6,7 +6,7 @@ INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --co
 TUTORIALS := $(patsubst tutorials/%.md,docs/tutorials/%.ipynb,$(wildcard tutorials/*.md))
 SOURCES := $(shell find src -name '*.py' -o -name '*.safetensors')
 
-.PHONY: demo test docs tutorials wheel weights benchmark clean
+.PHONY: demo test docs tutorials page wheel weights benchmark clean
 .DELETE_ON_ERROR:
 
 demo: .venv/package
@@ -32,6 +32,10 @@ docs/tutorials/%.ipynb: tutorials/%.md $(SOURCES) | .venv/docs
 	mkdir -p docs/tutorials
 	$(BIN)/jupytext --quiet --to ipynb --output $@ $<
 	PYTHONWARNINGS="ignore:IProgress not found,ignore:zarr v3 autosharding" $(BIN)/jupyter-execute --inplace $@
+
+# The built page of `nimbus-sd review`, from its source. It is committed, so only who changes the source needs node.
+page:
+	cd src/nimbus_sd/_review/web && npm ci && npm run build
 
 # Wheel and sdist, and a demo from the wheel in an environment that has nothing of this folder.
 wheel:

@@ -1,0 +1,1 @@
+export const Clusters = () => <p class="hint">Clusters come here.</p>;

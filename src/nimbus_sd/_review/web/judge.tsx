@@ -1,0 +1,1 @@
+export const Judge = () => <p class="hint">Judging of regions comes here.</p>;

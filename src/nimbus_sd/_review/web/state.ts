@@ -1,0 +1,211 @@
+// What the page knows, as signals, and all that can be done. Components read signals and call these functions.
+import { batch, computed, effect, signal } from "@preact/signals";
+import * as api from "./api";
+
+export const STATES = ["none", "negative", "likely negative", "undetermined", "likely positive", "positive"];
+export const COLORS = ["#00ffff", "#ff4fd8", "#ffe14d"]; // of the up to three channels that are shown
+export interface Shown { channel: number; color: string; on: boolean; low: number | null; high: number | null } // null = auto
+
+/** A signal that a reload of the page finds again. */
+function kept<T>(name: string, first: T) {
+  const value = signal<T>(JSON.parse(sessionStorage.getItem(name) ?? "null") ?? first);
+  effect(() => sessionStorage.setItem(name, JSON.stringify(value.value)));
+  return value;
+}
+
+// What the server told.
+export const start = signal<api.Start | null>(null);
+export const cells = signal<Awaited<ReturnType<typeof api.cells>> | null>(null);
+export const markers = signal<api.Marker[]>([]);
+export const groupings = signal<api.Grouping[]>([]);
+export const clusters = signal<api.Clusters | null>(null); // of the last edit or look at clusters
+export const undoStep = signal<string | null>(null);
+export const unsaved = signal(0);
+export const page = kept<string | null>("page", null); // what lets this page write; null = another page writes
+export const lost = signal(false); // the server does not answer
+export const notices = signal<{ text: string; bad: boolean }[]>([]);
+const cache = signal<Record<string, Float32Array | Uint8Array | Uint16Array>>({}); // by address, what came of /api/scores ...
+
+// What is shown.
+export const tab = kept("tab", "Scores");
+export const region = kept("region", 0);
+export const markerName = kept("marker", "");
+export const layer = kept("layer", "");
+export const labelLayer = signal("gold_training"); // "gold:NAME" while regions are judged: scores are hidden then
+export const channels = kept<Shown[]>("channels", []);
+export const paint = kept("paint", "score"); // "score", "call", "label", "none", or "group:KEY"
+export const mode = kept<"outlines" | "fills">("mode", "outlines");
+export const opacity = kept("opacity", 0.6);
+export const draft = signal<number | null>(null); // the threshold while it is dragged
+export const selected = signal<number | null>(null); // row
+export const hovered = signal<number | null>(null);
+export const brush = signal(0); // the state that a click on a cell gives; 0 = a click selects
+export const advance = kept("advance", true); // after a label the next doubtful cell comes by itself
+export const reason = signal(""); // why the selected cell was proposed
+export const jump = signal<{ row: number } | null>(null); // the viewer moves there
+
+export const blind = computed(() => labelLayer.value !== "gold_training");
+export const writable = computed(() => !start.value?.readonly && page.value !== null && !lost.value);
+export const marker = computed(() => markers.value.find((one) => one.name === markerName.value) ?? null);
+export const threshold = computed(() => draft.value ?? marker.value?.threshold ?? 0.5);
+
+/** What the server has about every cell, or null until it came. Asks once. */
+function perCell<T extends Float32Array | Uint8Array | Uint16Array>(key: string, ask: () => Promise<T>): T | null {
+  const have = cache.value[key];
+  if (have === undefined && !asked.has(key)) {
+    asked.add(key);
+    ask().then((values) => asked.has(key) && (cache.value = { ...cache.peek(), [key]: values }), told).finally(() => asked.delete(key));
+  }
+  return (have as T) ?? null;
+}
+const asked = new Set<string>();
+function forget(prefix: string) {
+  for (const key of asked) if (key.startsWith(prefix)) asked.delete(key);
+  cache.value = Object.fromEntries(Object.entries(cache.peek()).filter(([key]) => !key.startsWith(prefix)));
+}
+export const scoresOf = (layer: string, marker: string) => perCell(`scores ${layer} ${marker}`, () => api.scores(layer, marker));
+export const labelsOf = (layer: string, marker: string) => perCell(`labels ${layer} ${marker}`, () => api.labels(layer, marker));
+export const groupsOf = (key: string) => perCell(`groups ${key}`, () => api.groups(key));
+
+export const labels = computed(() => (markerName.value ? labelsOf(labelLayer.value, markerName.value) : null));
+/** Scores of the marker as shown: moved by the line that was learned from its labels. */
+export const scores = computed(() => {
+  const raw = markerName.value && layer.value && !blind.value ? scoresOf(layer.value, markerName.value) : null;
+  return raw && line(raw, marker.value?.slope ?? 1, marker.value?.offset ?? 0);
+});
+export function line(raw: Float32Array, slope: number, offset: number): Float32Array {
+  if (slope === 1 && offset === 0) return raw;
+  return raw.map((score) => {
+    const odds = Math.min(Math.max(score, 1e-4), 1 - 1e-4);
+    return 1 / (1 + Math.exp(-slope * Math.log(odds / (1 - odds)) - offset));
+  });
+}
+
+// What can be done.
+export function notify(text: string, bad = false) {
+  if (!notices.peek().some((one) => one.text === text)) notices.value = [...notices.peek(), { text, bad }];
+}
+function told(error: Error) {
+  if (error instanceof api.Failure && error.status === 0) lost.value = true;
+  else notify(error.message, true);
+}
+
+export async function open(take_over = false) {
+  try {
+    const first = await api.start();
+    if (first.page === null || first.page !== page.peek() || take_over)
+      page.value = first.readonly ? null : await api.takePage(take_over).then((answer) => answer.page, (error: api.Failure) => {
+        if (error.status !== 409) throw error;
+        return null;
+      });
+    cells.value ??= await api.cells(first.n_cells);
+    batch(() => {
+      forget("");
+      [lost.value, start.value, markers.value, groupings.value] = [false, first, first.markers, first.groupings];
+      [undoStep.value, unsaved.value] = [first.undo, first.unsaved];
+      first.notices.forEach((text) => notify(text));
+      if (!first.layers.includes(layer.peek())) layer.value = first.layer;
+      if (!first.regions[region.peek()]) region.value = 0;
+      if (!marker.value && first.markers.length) selectMarker(first.markers[0].name);
+    });
+  } catch (error) {
+    told(error as Error);
+  }
+}
+
+export function selectMarker(name: string) {
+  batch(() => {
+    [markerName.value, draft.value, reason.value] = [name, null, ""];
+    const channel = marker.value?.channel ?? null;
+    const rest = channels.peek().slice(1).filter((one) => one.channel !== channel);
+    if (channel !== null) channels.value = [{ channel, color: COLORS[0], on: true, low: null, high: null }, ...rest];
+  });
+}
+
+/** One step: kept in the log when this resolves. What came of it is shown; false = it was not kept, which is told. */
+export async function act(step: api.Do): Promise<boolean> {
+  return finish(() => api.act(page.peek() ?? "", step));
+}
+async function finish(step: () => Promise<api.Done>): Promise<boolean> {
+  try {
+    const done = await step();
+    batch(() => {
+      [undoStep.value, unsaved.value] = [done.undo, done.unsaved];
+      const moved = done.marker;
+      if (moved) markers.value = markers.peek().map((one) => (one.name === moved.name ? moved : one));
+      if (done.clusters) clusters.value = done.clusters;
+      if (done.groupings) [groupings.value] = [done.groupings, forget("groups ")];
+      done.notices?.forEach((text) => notify(text));
+    });
+    return true;
+  } catch (error) {
+    if ((error as api.Failure).status === 409) page.value = null;
+    told(error as Error);
+    return false;
+  }
+}
+
+/** Gives cells a state, at once on the page; taken back there if the server does not keep it. */
+export async function label(rows: number[], state: number) {
+  const [name, into] = [markerName.peek(), labelLayer.peek()];
+  const key = `labels ${into} ${name}`;
+  const before = cache.peek()[key] as Uint8Array | undefined;
+  if (!writable.peek() || !before || !rows.length) return;
+  const put = (states: (row: number) => number) => {
+    const changed = (cache.peek()[key] as Uint8Array).slice();
+    rows.forEach((row) => (changed[row] = states(row)));
+    cache.value = { ...cache.peek(), [key]: changed };
+  };
+  put(() => state);
+  if (!(await act({ do: "label", marker: name, layer: into, rows, state }))) {
+    if (cache.peek()[key]) put((row) => before[row]);
+    notify(`Not kept: ${STATES[state]} for ${rows.length === 1 ? "the last cell" : rows.length + " cells"} (${name})`, true);
+  } else if (advance.peek() && state && rows.length === 1) await next();
+}
+
+export async function setThreshold(value: number) {
+  const name = markerName.peek();
+  draft.value = Math.round(Math.min(Math.max(value, 0), 1) * 1000) / 1000;
+  await act({ do: "threshold", marker: name, value: draft.peek()! });
+  draft.value = null;
+}
+
+export async function undo() {
+  if (!writable.peek() || !undoStep.peek()) return;
+  if (await finish(() => api.undo(page.peek() ?? ""))) batch(() => (forget("labels "), forget("groups ")));
+}
+
+export async function save() {
+  if (!writable.peek()) return;
+  try {
+    const { saved, unsaved: left } = await api.save(page.peek() ?? "");
+    unsaved.value = left;
+    notify("Saved: " + saved.join("; "));
+  } catch (error) {
+    told(error as Error);
+  }
+}
+
+const proposed: Record<string, number[]> = {}; // by marker, the rows that were shown already
+export async function next() {
+  const name = markerName.peek();
+  try {
+    const after = (proposed[name] ??= []);
+    const { row, reason: why } = await api.next(name, layer.peek(), after.slice(-200));
+    if (row === null) return notify(why);
+    after.push(row);
+    batch(() => (selectCell(row, true), (reason.value = why)));
+  } catch (error) {
+    told(error as Error);
+  }
+}
+
+export function selectCell(row: number | null, go = false) {
+  batch(() => {
+    [selected.value, reason.value] = [row, ""];
+    const at = row === null ? 65535 : cells.peek()?.region[row] ?? 65535;
+    if (!go || row === null || at === 65535) return;
+    region.value = at;
+    jump.value = { row };
+  });
+}

@@ -1,0 +1,1 @@
+export const Tuning = () => <p class="hint">Fine-tuning comes here.</p>;
