@@ -7,7 +7,7 @@ export const COLORS = ["#00ffff", "#ff4fd8", "#ffe14d"]; // of the up to three c
 export interface Shown { channel: number; color: string; on: boolean; low: number | null; high: number | null } // null = auto
 
 /** A signal that a reload of the page finds again. */
-function kept<T>(name: string, first: T) {
+export function kept<T>(name: string, first: T) {
   const value = signal<T>(JSON.parse(sessionStorage.getItem(name) ?? "null") ?? first);
   effect(() => sessionStorage.setItem(name, JSON.stringify(value.value)));
   return value;
@@ -40,8 +40,8 @@ export const draft = signal<number | null>(null); // the threshold while it is d
 export const selected = signal<number | null>(null); // row
 export const hovered = signal<number | null>(null);
 export const brush = signal(0); // the state that a click on a cell gives; 0 = a click selects
-export const advance = kept("advance", true); // after a label the next doubtful cell comes by itself
-export const reason = signal(""); // why the selected cell was proposed
+export const reason = signal(""); // why the selected cell was proposed; "" = it was chosen by hand
+export const advance = kept("advance", true); // after the label of a proposed cell the next comes by itself
 export const jump = signal<{ row: number } | null>(null); // the viewer moves there
 
 export const blind = computed(() => labelLayer.value !== "gold_training");
@@ -68,6 +68,10 @@ export const labelsOf = (layer: string, marker: string) => perCell(`labels ${lay
 export const groupsOf = (key: string) => perCell(`groups ${key}`, () => api.groups(key));
 
 export const labels = computed(() => (markerName.value ? labelsOf(labelLayer.value, markerName.value) : null));
+export const judged = computed(() => {
+  const given = labels.value?.filter(Boolean) ?? [];
+  return { given: given.length, positive: given.filter((one) => one > 3).length };
+});
 /** Scores of the marker as shown: moved by the line that was learned from its labels. */
 export const scores = computed(() => {
   const raw = markerName.value && layer.value && !blind.value ? scoresOf(layer.value, markerName.value) : null;
@@ -85,7 +89,7 @@ export function line(raw: Float32Array, slope: number, offset: number): Float32A
 export function notify(text: string, bad = false) {
   if (!notices.peek().some((one) => one.text === text)) notices.value = [...notices.peek(), { text, bad }];
 }
-function told(error: Error) {
+export function told(error: Error) {
   if (error instanceof api.Failure && error.status === 0) lost.value = true;
   else notify(error.message, true);
 }
@@ -160,7 +164,7 @@ export async function label(rows: number[], state: number) {
   if (!(await act({ do: "label", marker: name, layer: into, rows, state }))) {
     if (cache.peek()[key]) put((row) => before[row]);
     notify(`Not kept: ${STATES[state]} for ${rows.length === 1 ? "the last cell" : rows.length + " cells"} (${name})`, true);
-  } else if (advance.peek() && state && rows.length === 1) await next();
+  } else if (advance.peek() && state && reason.peek()) await next();
 }
 
 export async function setThreshold(value: number) {

@@ -1,0 +1,66 @@
+// Small pictures that several panels share: bars of a histogram, a draggable threshold over it, crops of cells.
+import { useEffect, useRef } from "preact/hooks";
+import * as api from "./api";
+import * as state from "./state";
+
+/** Bars of counts, on a square-root scale so that few positives are seen beside many negatives. */
+export function Bars({ counts, height, threshold }: { counts: ArrayLike<number>; height: number; threshold: number }) {
+  const top = Math.sqrt(Math.max(1, ...Array.from(counts)));
+  return (
+    <svg class="bars" viewBox={`0 0 ${counts.length} ${height}`} height={height} preserveAspectRatio="none" aria-hidden="true">
+      {Array.from(counts, (count, bin) => {
+        const tall = (Math.sqrt(count) / top) * height;
+        const side = (bin + 0.5) / counts.length < threshold ? "negative" : "positive";
+        return <rect class={side} x={bin + 0.05} width={0.9} y={height - tall} height={tall} />;
+      })}
+    </svg>
+  );
+}
+
+/** A histogram of scores with the threshold as a slider: dragged, or moved by arrow keys. */
+export function Threshold({ counts, value, onDraft, onDone }: {
+  counts: ArrayLike<number>; value: number; onDraft: (value: number) => void; onDone: (value: number) => void;
+}) {
+  const at = (event: PointerEvent) => {
+    const box = (event.currentTarget as HTMLElement).getBoundingClientRect();
+    return Math.min(Math.max((event.clientX - box.left) / box.width, 0), 1);
+  };
+  const step = (event: KeyboardEvent) => {
+    const by = { ArrowLeft: -0.01, ArrowRight: 0.01, PageDown: -0.1, PageUp: 0.1 }[event.key];
+    if (by) [event.preventDefault(), event.stopPropagation(), onDone(value + by)];
+  };
+  return (
+    <div class="histogram" role="slider" tabIndex={0} aria-label="Threshold" aria-valuemin={0} aria-valuemax={1}
+      aria-valuenow={value} onKeyDown={step} onPointerUp={(event) => onDone(at(event))}
+      onPointerDown={(event) => [event.currentTarget.setPointerCapture(event.pointerId), onDraft(at(event))]}
+      onPointerMove={(event) => event.currentTarget.hasPointerCapture(event.pointerId) && onDraft(at(event))}>
+      <i class="doubtful" title="Doubtful: 0.25 to 0.75" />
+      <Bars counts={counts} height={90} threshold={value} />
+      <i class="threshold" style={{ left: `${100 * value}%` }}><b>{value.toFixed(2)}</b></i>
+    </div>
+  );
+}
+
+const pictures = new Map<string, Promise<ImageBitmap>>();
+/** A cell and what is around it, in the channels that are shown; a click goes there. */
+export function Crop({ row, note }: { row: number; note?: string }) {
+  const canvas = useRef<HTMLCanvasElement>(null);
+  const shown = state.channels.value.filter((one) => one.on).map((one) => one.channel);
+  const key = `${row} ${shown}`;
+  useEffect(() => {
+    if (!shown.length) return;
+    if (pictures.size > 400) pictures.clear();
+    if (!pictures.has(key)) pictures.set(key, api.crop(row, shown));
+    let gone = false;
+    pictures.get(key)!.then((image) => gone || canvas.current?.getContext("2d")!.drawImage(image, 0, 0, 96, 96),
+      (error) => [pictures.delete(key), gone || state.told(error)]);
+    return () => { gone = true; };
+  }, [key]);
+  return (
+    <button class={"crop" + (state.selected.value === row ? " selected" : "")} onClick={() => state.selectCell(row, true)}
+      aria-label={`Go to this cell${note ? ", " + note : ""}`}>
+      <canvas ref={canvas} width={96} height={96} />
+      {note && <small>{note}</small>}
+    </button>
+  );
+}

@@ -1,0 +1,48 @@
+// The bar under the tissue: states for the selected cell, the next doubtful one, how far one is.
+import * as state from "./state";
+
+/** Order of the buttons, each with its key. */
+export const GIVE: [number, string, string][] = [
+  [1, "-", "Negative"], [2, "_", "Likely negative"], [3, "?", "Undetermined"], [4, "=", "Likely positive"], [5, "+", "Positive"],
+];
+
+export const give = (to: number) => state.selected.value !== null && void state.label([state.selected.value], to);
+
+export function Proofread() {
+  const [marker, row] = [state.marker.value, state.selected.value];
+  if (!marker) return null;
+  const labels = state.labels.value;
+  const now = row === null ? 0 : labels?.[row] ?? 0;
+  const usable = state.writable.value && row !== null && labels !== null;
+  const judged = state.judged.value;
+  return (
+    <section class="proofread" aria-label="Proofreading">
+      <div class="row">
+        <span class="states" role="group" aria-label={`Is the selected cell positive for ${marker.name}?`}>
+          {GIVE.map(([to, key, name]) => (
+            <button class={`state s${to}`} aria-pressed={now === to} disabled={!usable} onClick={() => give(to)}>
+              {name} <kbd>{key}</kbd>
+            </button>
+          ))}
+          <button disabled={!usable || !now} onClick={() => give(0)}>Clear <kbd>0</kbd></button>
+        </span>
+        <button class="primary" onClick={state.next}>Next {state.blind.value ? "cell" : "doubtful"} <kbd>n</kbd></button>
+      </div>
+      <div class="row hint">
+        <span aria-live="polite">
+          <b>{marker.name}</b>{" "}
+          {row === null ? "Click a cell to select it, or take the next one." : state.reason.value || "Selected: give it a state."}
+        </span>
+        <span class="space" />
+        <span title="Labels of this marker here">{judged.given} labels, {judged.positive} positive</span>
+        <label>A click <select value={state.brush.value} disabled={!state.writable.value}
+          onChange={(event) => (state.brush.value = Number(event.currentTarget.value))}>
+          <option value={0}>selects</option>
+          {GIVE.map(([to, , name]) => <option value={to}>says {name.toLowerCase()}</option>)}
+        </select></label>
+        <label><input type="checkbox" checked={state.advance.value}
+          onChange={(event) => (state.advance.value = event.currentTarget.checked)} /> then the next one</label>
+      </div>
+    </section>
+  );
+}
