@@ -8,16 +8,17 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from nimbus_sd import datasets, io, labels, metrics, models, pl, simulate, tl, train
     from nimbus_sd._predict import predict
+    from nimbus_sd._review import review
 
 _ROOMS = ("datasets", "io", "labels", "metrics", "models", "pl", "simulate", "tl", "train")
 
-__all__ = ["datasets", "io", "labels", "metrics", "models", "pl", "predict", "simulate", "tl", "train"]
+__all__ = ["datasets", "io", "labels", "metrics", "models", "pl", "predict", "review", "simulate", "tl", "train"]
 
 
 def __getattr__(name: str) -> Any:
-    """Import a room, or ``predict``, when it is first asked for: importing the package alone takes no time."""
-    if name == "predict":
-        return import_module("nimbus_sd._predict").predict
+    """Import a room, ``predict`` or ``review``, when it is first asked for: importing the package alone takes no time."""
+    if name in ("predict", "review"):
+        return getattr(import_module(f"nimbus_sd._{name}"), name)
     if name in _ROOMS:
         return import_module(f"nimbus_sd.{name}")
     if name == "__version__":

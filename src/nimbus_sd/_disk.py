@@ -51,7 +51,7 @@ def put(unfinished: Path, path: Path) -> None:
     """Force a file to disk, and put it in the place of one that may be there, in the same folder."""
     sync(unfinished)
     unfinished.replace(path)
-    _sync_folder(path.parent)
+    sync_folder(path.parent)
 
 
 def put_folder(unfinished: Path, path: Path, aside: Path) -> None:
@@ -63,7 +63,7 @@ def put_folder(unfinished: Path, path: Path, aside: Path) -> None:
             path.rename(aside)
         unfinished.rename(path)
         for folder in (path.parent, unfinished.parent, aside.parent):
-            _sync_folder(folder)
+            sync_folder(folder)
     finally:
         settle(unfinished, path, aside)
 
@@ -85,7 +85,7 @@ def sync(path: Path) -> None:
     for folder, _, names in os.walk(path):
         for name in names:
             sync(Path(folder, name))
-        _sync_folder(Path(folder))
+        sync_folder(Path(folder))
 
 
 def lock(descriptor: int, *, wait: bool) -> None:
@@ -94,7 +94,7 @@ def lock(descriptor: int, *, wait: bool) -> None:
         fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
 
 
-def _sync_folder(folder: Path) -> None:
+def sync_folder(folder: Path) -> None:
     """Force names of files to disk, where the system can."""
     if os.name == "posix":
         descriptor = os.open(folder, os.O_RDONLY)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import logging
 import os
+import socket
+import sys
 import time
 import warnings
 from collections.abc import Iterator
@@ -307,6 +309,37 @@ def report(
 
     sdata = _read_store(store)
     _say(f"Wrote {ns.pl.report(_table_of(sdata, store, table), out, sdata, layer=layer)}.")
+
+
+@app.command()
+@_plain_messages()
+def review(
+    store: Annotated[Path, Argument(metavar="STORE", help="SpatialData store (.zarr) with scores.")],
+    table: Annotated[str, Option(metavar="NAME", help="Table in the store.")] = "table",
+    layer: Annotated[str, Option(help="Name of the layer of scores.")] = "nimbus",
+    annotator: Annotated[str | None, Option(metavar="NAME", help="Who judges; kept with each step.")] = None,
+    port: Annotated[int, Option(min=0, max=65535, help="Port of this machine to serve on; 0 takes a free one.")] = 0,
+    browser: Annotated[bool, Option(help="Open the page in a browser, where there is one.")] = True,
+) -> None:
+    """Open a page to see scores on the tissue, correct them and save what was learned."""
+    import nimbus_sd as ns
+    from nimbus_sd.io import restore
+
+    if store.exists() and os.access(store, os.W_OK):
+        restore(store)
+    sdata = _read_store(store)
+    _table_of(sdata, store, table)
+    here = bool(os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY") or sys.platform in ("darwin", "win32"))
+    page = ns.review(sdata, table, layer=layer, annotator=annotator, port=port, browser=browser and here)
+    _say(f"Review of {store} at {page.url}")
+    if not here:
+        number = page.url.split(":")[2].split("/")[0]
+        _say(f"From another machine: ssh -N -L {number}:127.0.0.1:{number} {socket.gethostname()}, then open it there.")
+    _say("Ctrl-C ends it; what was done is kept.")
+    try:
+        page.wait()
+    finally:
+        _say(page.stop())
 
 
 @app.command()
