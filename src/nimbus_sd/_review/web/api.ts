@@ -5,7 +5,7 @@ export interface Region {
   evaluation: boolean; trained: boolean;
 }
 export interface Marker {
-  name: string; channel: number | null; share: number; doubt: number; flag: string; histogram: number[];
+  name: string; channel: number | null; share: number | null; doubt: number | null; flag: string; histogram: number[];
   threshold: number; slope: number; offset: number; labels: number; positives: number; learned: string;
 }
 export interface Grouping { key: string; names: string[]; colors: string[]; editable: boolean }

@@ -1,26 +1,151 @@
-// The page: markers left, tissue in the centre, tabs right.
-import { render } from "preact";
+// The page: markers left, tissue in the centre, tabs right; dialogs, notices and keys.
+import { signal } from "@preact/signals";
+import { type ComponentChildren, render } from "preact";
 import { Clusters } from "./clusters";
 import { Judge } from "./judge";
+import { Markers, stepMarker } from "./markers";
+import { GIVE, give, Proofread } from "./proofread";
+import { Scores } from "./scores";
 import * as state from "./state";
+import { Tissue, toggleChannel, viewer } from "./tissue";
 import { Tuning } from "./tuning";
 
-const TABS = { Scores: () => <p class="hint">Scores come here.</p>, Clusters, Judge, "Fine-tune": Tuning };
+const TABS = { Scores, Clusters, Judge, "Fine-tune": Tuning };
+const help = signal(false);
+const looking = signal(false); // the user was told that another page writes, and only looks
+const drawer = signal<"" | "left" | "right">(""); // which side is open on a narrow window
 
-function App() {
-  const Shown = TABS[state.tab.value as keyof typeof TABS] ?? TABS.Scores;
+const zoom = (factor: number) => viewer.value?.zoomBy(factor);
+const pan = (x: number, y: number) => viewer.value?.panBy(x, y);
+const KEYS: [string[], string, (key: string) => unknown][] = [
+  ...GIVE.map(([to, key, name]): [string[], string, () => unknown] => [[key], `${name}: the selected cell`, () => give(to)]),
+  [["0", "Backspace"], "Take the state of the selected cell away", () => give(0)],
+  [["n"], "Next doubtful cell", state.next],
+  [["z"], "Undo the last step", state.undo],
+  [["s"], "Save into the store", state.save],
+  [["[", "]"], "Threshold down, up by 0.01", (key) => state.dragThreshold(state.threshold.value + (key === "[" ? -0.01 : 0.01))],
+  [["j", "k"], "Next, previous marker", (key) => stepMarker(key === "j" ? 1 : -1)],
+  [["1", "2", "3"], "Channel on or off", (key) => toggleChannel(Number(key) - 1)],
+  [["o"], "Outlines or fills", () => (state.mode.value = state.mode.value === "fills" ? "outlines" : "fills")],
+  [["ArrowLeft", "ArrowRight", "ArrowUp", "ArrowDown"], "Move over the tissue", (key) =>
+    pan(...({ ArrowLeft: [-80, 0], ArrowRight: [80, 0], ArrowUp: [0, -80], ArrowDown: [0, 80] }[key] as [number, number]))],
+  [["w", "e"], "Zoom out, in", (key) => zoom(key === "w" ? 1 / 1.5 : 1.5)],
+  [["f"], "Whole region", () => viewer.value?.fit()],
+  [["Escape"], "Select nothing, close", () => [state.selectCell(null), (drawer.value = ""), closePops()]],
+  [["h", "F1"], "This help", () => (help.value = true)],
+];
+document.addEventListener("keydown", (event) => {
+  const target = event.target as HTMLElement;
+  const typing = target.matches("input:not([type=checkbox], [type=range]), select, textarea");
+  const moves = event.key.startsWith("Arrow") && target.matches("input, [role=slider]");
+  if (typing || moves || event.ctrlKey || event.metaKey || event.altKey || document.querySelector("dialog[open]")) return;
+  const found = KEYS.find(([keys]) => keys.includes(event.key));
+  if (found) [event.preventDefault(), found[2](event.key)];
+});
+document.addEventListener("keyup", () => void state.setThreshold()); // of the keys that move it
+document.addEventListener("click", (event) => closePops(event.target as Node));
+function closePops(but: Node | null = null) {
+  for (const pop of document.querySelectorAll("details[open]")) if (!pop.contains(but)) pop.removeAttribute("open");
+}
+
+function Dialog({ title, onClose, children }: { title: string; onClose: () => void; children: ComponentChildren }) {
   return (
-    <main>
-      <nav role="tablist">
-        {Object.keys(TABS).map((name) => (
-          <button role="tab" aria-selected={state.tab.value === name} onClick={() => (state.tab.value = name)}>{name}</button>
-        ))}
-      </nav>
-      <section role="tabpanel"><Shown /></section>
-    </main>
+    <dialog aria-label={title} onClose={onClose} ref={(element) => { if (element?.isConnected && !element.open) element.showModal(); }}>
+      <h2>{title}</h2>
+      {children}
+    </dialog>
   );
 }
 
+function Header() {
+  const first = state.start.value;
+  const [unsaved, step, writable] = [state.unsaved.value, state.undoStep.value, state.writable.value];
+  return (
+    <header>
+      <button class="fold" aria-expanded={drawer.value === "left"} onClick={() => (drawer.value = drawer.value === "left" ? "" : "left")}>Markers</button>
+      <b class="store" title={first?.store}>{first?.store.split(/[\\/]/).pop() ?? "nimbus-sd review"}</b>
+      {first && (
+        <>
+          <label>Region <select value={state.region.value} onChange={(event) => (state.region.value = Number(event.currentTarget.value))}>
+            {first.regions.map((one, index) => <option value={index}>{one.name} ({one.cells.toLocaleString("en")} cells)</option>)}
+          </select></label>
+          {first.layers.length > 1 && <label>Scores <select value={state.layer.value} disabled={state.blind.value}
+            onChange={(event) => (state.layer.value = event.currentTarget.value)}>
+            {first.layers.map((name) => <option>{name}</option>)}
+          </select></label>}
+        </>
+      )}
+      <span class="space" />
+      <button disabled={!writable || !step} onClick={state.undo} title={step ?? "Nothing to undo"}>
+        Undo{step && <span class="step">: {step}</span>} <kbd>z</kbd>
+      </button>
+      <button class="primary" disabled={!writable || !unsaved} onClick={state.save}
+        title="Steps are kept in a log as they are made; Save writes them into the store">
+        {unsaved ? `Save ${unsaved} step${unsaved > 1 ? "s" : ""}` : "Saved"} <kbd>s</kbd>
+      </button>
+      <button onClick={() => (help.value = true)}>Help <kbd>h</kbd></button>
+      <button class="fold" aria-expanded={drawer.value === "right"} onClick={() => (drawer.value = drawer.value === "right" ? "" : "right")}>Panels</button>
+    </header>
+  );
+}
+
+function Banner() {
+  const first = state.start.value;
+  if (state.lost.value)
+    return <p class="banner bad" role="alert">nimbus-sd does not answer. Steps up to here are in its log; nothing new is kept.
+      Start it again: this page goes on when it answers. <button onClick={() => state.open()}>Try now</button></p>;
+  if (first?.readonly) return <p class="banner">Only looking: {first.readonly}</p>;
+  if (first && state.page.value === null)
+    return <p class="banner">Only looking: another page reviews this store. <button onClick={() => state.open(true)}>Take over</button></p>;
+  return null;
+}
+
+const Notices = () => (
+  <div class="notices" role="status">
+    {state.notices.value.map((notice) => (
+      <p class={notice.bad ? "bad" : ""}>{notice.text}
+        <button aria-label="Dismiss" onClick={() => (state.notices.value = state.notices.value.filter((one) => one !== notice))}>×</button></p>
+    ))}
+  </div>
+);
+
+function App() {
+  const Panel = TABS[state.tab.value as keyof typeof TABS] ?? TABS.Scores;
+  const first = state.start.value;
+  const asks = first && !first.readonly && state.page.value === null && !state.lost.value && !looking.value;
+  return (
+    <>
+      <Header />
+      <Banner />
+      <main class={drawer.value}>
+        <aside class="left" aria-label="Markers">{first && <Markers />}</aside>
+        <section class="centre" aria-label="Tissue">{first ? <Tissue /> : <p role="status">Opening …</p>}<Proofread /><Notices /></section>
+        <aside class="right">
+          <nav role="tablist">
+            {Object.keys(TABS).map((name) => (
+              <button role="tab" aria-selected={state.tab.value === name} onClick={() => (state.tab.value = name)}>{name}</button>
+            ))}
+          </nav>
+          <section role="tabpanel" aria-label={state.tab.value}>{first && <Panel />}</section>
+        </aside>
+      </main>
+      {help.value && (
+        <Dialog title="Keys" onClose={() => (help.value = false)}>
+          <dl class="keys">{KEYS.map(([keys, what]) => <><dt>{keys.map((key) => <kbd>{key.replace("Arrow", "")}</kbd>)}</dt><dd>{what}</dd></>)}</dl>
+          <form method="dialog"><button class="primary">Close</button></form>
+        </Dialog>
+      )}
+      {asks && (
+        <Dialog title="Another page reviews this store" onClose={() => (looking.value = true)}>
+          <p>One page writes at a time. If you take over, the other page is told and can only look.</p>
+          <form method="dialog"><button class="primary" onClick={() => state.open(true)}>Take over</button> <button>Only look</button></form>
+        </Dialog>
+      )}
+    </>
+  );
+}
+
+setInterval(() => state.lost.value && state.open(), 3000);
 void state.open();
 render(<App />, document.getElementById("app")!);
-Object.defineProperty(window, "nimbus", { value: Object.freeze({ state }) });
+Object.defineProperty(window, "nimbus", { value: Object.freeze({ state, get viewer() { return viewer.value; } }) });

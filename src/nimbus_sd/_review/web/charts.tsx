@@ -18,22 +18,23 @@ export function Bars({ counts, height, threshold }: { counts: ArrayLike<number>;
 }
 
 /** A histogram of scores with the threshold as a slider: dragged, or moved by arrow keys. */
-export function Threshold({ counts, value, onDraft, onDone }: {
-  counts: ArrayLike<number>; value: number; onDraft: (value: number) => void; onDone: (value: number) => void;
-}) {
-  const at = (event: PointerEvent) => {
-    const box = (event.currentTarget as HTMLElement).getBoundingClientRect();
-    return Math.min(Math.max((event.clientX - box.left) / box.width, 0), 1);
+export function Threshold({ counts }: { counts: ArrayLike<number> }) {
+  const value = state.threshold.value;
+  const drag = (event: PointerEvent) => {
+    const slider = event.currentTarget as HTMLElement;
+    if (event.type === "pointerdown") slider.setPointerCapture(event.pointerId);
+    if (!slider.hasPointerCapture(event.pointerId)) return;
+    const box = slider.getBoundingClientRect();
+    state.dragThreshold((event.clientX - box.left) / box.width);
+    if (event.type === "pointerup") void state.setThreshold();
   };
   const step = (event: KeyboardEvent) => {
     const by = { ArrowLeft: -0.01, ArrowRight: 0.01, PageDown: -0.1, PageUp: 0.1 }[event.key];
-    if (by) [event.preventDefault(), event.stopPropagation(), onDone(value + by)];
+    if (by) [event.preventDefault(), state.dragThreshold(value + by)];
   };
   return (
     <div class="histogram" role="slider" tabIndex={0} aria-label="Threshold" aria-valuemin={0} aria-valuemax={1}
-      aria-valuenow={value} onKeyDown={step} onPointerUp={(event) => onDone(at(event))}
-      onPointerDown={(event) => [event.currentTarget.setPointerCapture(event.pointerId), onDraft(at(event))]}
-      onPointerMove={(event) => event.currentTarget.hasPointerCapture(event.pointerId) && onDraft(at(event))}>
+      aria-valuenow={value} onKeyDown={step} onPointerDown={drag} onPointerMove={drag} onPointerUp={drag}>
       <i class="doubtful" title="Doubtful: 0.25 to 0.75" />
       <Bars counts={counts} height={90} threshold={value} />
       <i class="threshold" style={{ left: `${100 * value}%` }}><b>{value.toFixed(2)}</b></i>

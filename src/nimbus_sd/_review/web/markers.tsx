@@ -7,7 +7,7 @@ import * as state from "./state";
 
 const wanted = signal("");
 const listed = () => state.markers.value.filter((one) => one.name.toLowerCase().includes(wanted.value.toLowerCase()));
-const percent = (share: number) => (share > 0 && share < 0.001 ? "<0.1" : (100 * share).toFixed(share < 0.1 ? 1 : 0)) + " %";
+const percent = (share: number | null) => share === null ? "none" : (share > 0 && share < 0.001 ? "<0.1" : (100 * share).toFixed(share < 0.1 ? 1 : 0)) + " %";
 
 export function stepMarker(by: number) {
   const list = listed();
@@ -38,9 +38,9 @@ function Item({ marker }: { marker: Marker }) {
       <button class="marker" aria-current={here} onClick={() => state.selectMarker(marker.name)}>
         <b>{marker.name}</b>
         <Bars counts={marker.histogram} height={18} threshold={marker.threshold} />
-        <span class="share" title="Share of positive cells"><i style={{ width: `${100 * share}%` }} /></span>
-        <span>{percent(share)} positive</span>
-        <span class="doubt">{percent(doubt)} doubtful{marker.labels ? ` · ${marker.labels} labels` : ""}</span>
+        <span class="share" title="Share of positive cells"><i style={{ width: `${100 * (share ?? 0)}%` }} /></span>
+        <span class="numbers"><span>{percent(share)} positive</span>{marker.labels > 0 && <span>{marker.labels} labelled</span>}
+          <span>{percent(doubt)} doubtful</span></span>
         {marker.flag && <em>{marker.flag}</em>}
       </button>
     </li>

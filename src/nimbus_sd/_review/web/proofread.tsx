@@ -20,12 +20,13 @@ export function Proofread() {
       <div class="row">
         <span class="states" role="group" aria-label={`Is the selected cell positive for ${marker.name}?`}>
           {GIVE.map(([to, key, name]) => (
-            <button class={`state s${to}`} aria-pressed={now === to} disabled={!usable} onClick={() => give(to)}>
-              {name} <kbd>{key}</kbd>
+            <button class={`state s${to}`} aria-pressed={now === to} disabled={!usable} onClick={() => give(now === to ? 0 : to)}
+              title={now === to ? "Click to take it away" : name} aria-label={name}>
+              {name.replace("y negative", "y −").replace("y positive", "y +")} <kbd>{key}</kbd>
             </button>
           ))}
-          <button disabled={!usable || !now} onClick={() => give(0)}>Clear <kbd>0</kbd></button>
         </span>
+        <span class="space" />
         <button class="primary" onClick={state.next}>Next {state.blind.value ? "cell" : "doubtful"} <kbd>n</kbd></button>
       </div>
       <div class="row hint">
@@ -34,14 +35,14 @@ export function Proofread() {
           {row === null ? "Click a cell to select it, or take the next one." : state.reason.value || "Selected: give it a state."}
         </span>
         <span class="space" />
-        <span title="Labels of this marker here">{judged.given} labels, {judged.positive} positive</span>
+        <span title="Labels of this marker here">{judged.given} labelled, {judged.positive} positive</span>
         <label>A click <select value={state.brush.value} disabled={!state.writable.value}
           onChange={(event) => (state.brush.value = Number(event.currentTarget.value))}>
           <option value={0}>selects</option>
-          {GIVE.map(([to, , name]) => <option value={to}>says {name.toLowerCase()}</option>)}
+          {GIVE.map(([to, , name]) => <option value={to}>gives: {name.toLowerCase()}</option>)}
         </select></label>
         <label><input type="checkbox" checked={state.advance.value}
-          onChange={(event) => (state.advance.value = event.currentTarget.checked)} /> then the next one</label>
+          onChange={(event) => (state.advance.value = event.currentTarget.checked)} /> go on to the next</label>
       </div>
     </section>
   );

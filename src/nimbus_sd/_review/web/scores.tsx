@@ -56,8 +56,7 @@ export function Scores() {
   return (
     <>
       <h2>{marker.name} <small>{state.layer.value}, square-root scale</small></h2>
-      <Threshold counts={histogram.value} value={state.threshold.value} onDraft={(value) => (state.draft.value = value)}
-        onDone={state.setThreshold} />
+      <Threshold counts={histogram.value} />
       <table class="counts" aria-live="polite">
         <tr><th /><th>positive</th><th>share</th><th>doubtful</th></tr>
         {rows.map(([name, [positive, scored, doubtful]]) => (

@@ -118,6 +118,7 @@ export async function open(take_over = false) {
 }
 
 export function selectMarker(name: string) {
+  void setThreshold();
   batch(() => {
     [markerName.value, draft.value, reason.value] = [name, null, ""];
     const channel = marker.value?.channel ?? null;
@@ -128,9 +129,18 @@ export function selectMarker(name: string) {
 
 /** One step: kept in the log when this resolves. What came of it is shown; false = it was not kept, which is told. */
 export async function act(step: api.Do): Promise<boolean> {
-  return finish(() => api.act(page.peek() ?? "", step));
+  const kept = await finish(() => api.act(page.peek() ?? "", step));
+  if (kept) steps.push(step.do === "label" && step.rows.length === 1 ? step.rows[0] : -1);
+  return kept;
 }
-async function finish(step: () => Promise<api.Done>): Promise<boolean> {
+const steps: number[] = []; // of this page, the row that each step was about, so that undo goes back to it
+let last: Promise<unknown> = Promise.resolve(); // steps reach the server in the order in which they were made
+function finish(step: () => Promise<api.Done>): Promise<boolean> {
+  const done = last.then(() => finished(step));
+  last = done;
+  return done;
+}
+async function finished(step: () => Promise<api.Done>): Promise<boolean> {
   try {
     const done = await step();
     batch(() => {
@@ -167,16 +177,21 @@ export async function label(rows: number[], state: number) {
   } else if (advance.peek() && state && reason.peek()) await next();
 }
 
-export async function setThreshold(value: number) {
-  const name = markerName.peek();
-  draft.value = Math.round(Math.min(Math.max(value, 0), 1) * 1000) / 1000;
-  await act({ do: "threshold", marker: name, value: draft.peek()! });
-  draft.value = null;
+/** Ends the dragging of a threshold. */
+export async function setThreshold() {
+  const [name, value] = [markerName.peek(), draft.peek()];
+  if (value === null || !writable.peek()) return;
+  await act({ do: "threshold", marker: name, value });
+  if (draft.peek() === value) draft.value = null;
 }
+export const dragThreshold = (value: number) => (draft.value = Math.round(Math.min(Math.max(value, 0), 1) * 1000) / 1000);
 
 export async function undo() {
   if (!writable.peek() || !undoStep.peek()) return;
-  if (await finish(() => api.undo(page.peek() ?? ""))) batch(() => (forget("labels "), forget("groups ")));
+  if (!(await finish(() => api.undo(page.peek() ?? "")))) return;
+  batch(() => [forget("labels "), forget("groups ")]);
+  const row = steps.pop();
+  if (row !== undefined && row >= 0) selectCell(row, true);
 }
 
 export async function save() {
@@ -193,6 +208,7 @@ export async function save() {
 const proposed: Record<string, number[]> = {}; // by marker, the rows that were shown already
 export async function next() {
   const name = markerName.peek();
+  if (blind.peek()) return nextUnjudged();
   try {
     const after = (proposed[name] ??= []);
     const { row, reason: why } = await api.next(name, layer.peek(), after.slice(-200));
@@ -202,6 +218,21 @@ export async function next() {
   } catch (error) {
     told(error as Error);
   }
+}
+
+/** While regions are judged: the nearest cell of the region that has no state yet. */
+function nextUnjudged() {
+  const [all, states, here] = [cells.peek(), labels.peek(), region.peek()];
+  if (!all || !states) return;
+  const from = selected.peek() ?? all.region.indexOf(here);
+  let [best, least] = [-1, Infinity];
+  for (let row = 0; row < states.length; row++) {
+    if (states[row] || all.region[row] !== here) continue;
+    const off = Math.hypot(all.x[row] - all.x[from], all.y[row] - all.y[from]);
+    if (off < least) [best, least] = [row, off];
+  }
+  if (best < 0) return notify(`Every cell of this region is judged for ${markerName.peek()}`);
+  batch(() => (selectCell(best, true), (reason.value = "Not judged yet")));
 }
 
 export function selectCell(row: number | null, go = false) {

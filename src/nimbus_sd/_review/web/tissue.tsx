@@ -1,0 +1,193 @@
+// The centre: the viewer, what it is told to draw, and the controls and legends over it.
+import { computed, effect, signal } from "@preact/signals";
+import { useEffect, useRef } from "preact/hooks";
+import * as api from "./api";
+import * as state from "./state";
+import { type View, Viewer } from "./viewer";
+
+export const viewer = signal<Viewer | null>(null);
+const view = state.kept<(View & { region: number }) | null>("view", null);
+const pointer = signal<[number, number]>([0, 0]);
+const numbers = signal<api.Cell | null>(null); // of the cell under the pointer, or else of the selected one
+const contrasts = signal<Record<string, { top: number; low: number; high: number }>>({}); // by "region channel"
+
+const VIRIDIS = ["#440154", "#482878", "#3e4989", "#31688e", "#26828e", "#1f9e89", "#35b779", "#6ece58", "#b5de2b", "#fde725"];
+const CALLS: [string, string][] = [["Negative", "#56b4e9"], ["Negative, doubtful", "#b7def6"], ["Positive, doubtful", "#f6d795"], ["Positive", "#e69f00"]];
+const LABELS = ["#56b4e9", "#b7def6", "#ffffff", "#f6d795", "#e69f00"];
+
+/** A number for each cell, and the colour of each number; 0 has none. With it the words of the legend. */
+const colouring = computed<{ values: Uint8Array | Uint16Array | null; palette: string[]; legend: [string, string][] }>(() => {
+  const [what, scores] = [state.blind.value ? "label" : state.paint.value, state.scores.value];
+  if (what === "label")
+    return { values: state.labels.value, palette: LABELS, legend: state.STATES.slice(1).map((name, at) => [name, LABELS[at]]) };
+  if (scores && what === "call") {
+    const values = new Uint8Array(scores.length);
+    const threshold = state.threshold.value;
+    for (let row = 0; row < values.length; row++)
+      values[row] = scores[row] >= threshold ? (scores[row] <= 0.75 ? 3 : 4) : scores[row] >= 0.25 ? 2 : scores[row] >= 0 ? 1 : 0;
+    return { values, palette: CALLS.map(([, color]) => color), legend: CALLS };
+  }
+  if (scores && what === "score") {
+    const values = new Uint8Array(scores.length);
+    for (let row = 0; row < values.length; row++) if (scores[row] >= 0) values[row] = 1 + Math.min(254, scores[row] * 255);
+    return { values, palette: RAMP, legend: [] };
+  }
+  const grouping = state.groupings.value.find((one) => "group:" + one.key === what);
+  if (grouping)
+    return { values: state.groupsOf(grouping.key), palette: grouping.colors, legend: grouping.names.map((name, at) => [name, grouping.colors[at]]) };
+  return { values: null, palette: [], legend: [] };
+});
+const RAMP = Array.from({ length: 255 }, (_, at) => {
+  const [whole, part] = [Math.floor((at / 255) * 9), ((at / 255) * 9) % 1];
+  const mix = [1, 3, 5].map((from) => [0, 1].map((side) => parseInt(VIRIDIS[whole + side].slice(from, from + 2), 16)))
+    .map(([low, high]) => Math.round(low + (high - low) * part).toString(16).padStart(2, "0"));
+  return "#" + mix.join("");
+});
+
+const shown = computed(() => state.channels.value.map((one) => {
+  const auto = contrasts.value[`${state.region.value} ${one.channel}`];
+  return { ...one, top: auto?.top ?? 1, low: one.low ?? auto?.low ?? 0, high: one.high ?? auto?.high ?? 1, known: !!auto };
+}));
+effect(() => {
+  for (const { channel } of state.start.value ? state.channels.value : []) {
+    const [region, key] = [state.region.value, `${state.region.value} ${channel}`];
+    if (!(key in contrasts.peek()))
+      api.contrast(region, channel).then((found) => (contrasts.value = { ...contrasts.peek(), [key]: found }), state.told);
+  }
+});
+const change = (at: number, to: Partial<state.Shown> | null) =>
+  (state.channels.value = state.channels.value.flatMap((one, index) => (index !== at ? one : to ? { ...one, ...to } : [])));
+export const toggleChannel = (at: number) => change(at, { on: !state.channels.value[at]?.on });
+
+let asking = 0;
+effect(() => { // numbers of the cell that is looked at, once the pointer rests
+  const row = state.hovered.value ?? state.selected.value;
+  const name = state.markerName.value;
+  void state.labels.value;
+  clearTimeout(asking);
+  if (row === null) numbers.value = null;
+  else asking = window.setTimeout(() => api.cell(row, name).then((cell) => (numbers.value = cell), state.told), 60);
+});
+
+function Channel({ at, one }: { at: number; one: (typeof shown.value)[number] }) {
+  const names = state.start.value!.channels;
+  const range = (side: "low" | "high") => (
+    <label>{side === "low" ? "Black" : "White"}
+      <input type="range" min={0} max={one.top} step={one.top / 500} value={one[side]}
+        onInput={(event) => change(at, { low: one.low, high: one.high, [side]: Number(event.currentTarget.value) })} /></label>
+  );
+  return (
+    <span class="chip">
+      <button aria-pressed={one.on} onClick={() => toggleChannel(at)} title={`On or off (${at + 1})`}>
+        <i style={{ background: one.color }} />{names[one.channel]}
+      </button>
+      <details name="channel">
+        <summary aria-label={`Settings of ${names[one.channel]}`}>▾</summary>
+        <div class="pop">
+          <label>Channel <select value={one.channel} onChange={(event) => change(at, { channel: Number(event.currentTarget.value), low: null, high: null })}>
+            {names.map((name, index) => <option value={index}>{name}</option>)}
+          </select></label>
+          <label>Colour <input type="color" value={one.color} onInput={(event) => change(at, { color: event.currentTarget.value })} /></label>
+          {range("low")}{range("high")}
+          <span class="row"><button onClick={() => change(at, { low: null, high: null })}>Auto contrast</button>
+            <button onClick={() => change(at, null)}>Remove</button></span>
+        </div>
+      </details>
+    </span>
+  );
+}
+
+function Tools() {
+  const first = state.start.value!;
+  const free = first.channels.findIndex((_, index) => !state.channels.value.some((one) => one.channel === index));
+  const color = state.COLORS.find((one) => !state.channels.value.some((shown) => shown.color === one)) ?? state.COLORS[0];
+  return (
+    <div class="tools row" role="toolbar" aria-label="What is drawn">
+      {shown.value.map((one, at) => <Channel key={at} at={at} one={one} />)}
+      {state.channels.value.length < 3 && free >= 0 && (
+        <button onClick={() => (state.channels.value = [...state.channels.value, { channel: free, color, on: true, low: null, high: null }])}>+ Channel</button>
+      )}
+      <span class="space" />
+      <label>Cells <select value={state.blind.value ? "label" : state.paint.value} disabled={state.blind.value}
+        onChange={(event) => (state.paint.value = event.currentTarget.value)}>
+        <option value="score">by score</option><option value="call">by call</option><option value="label">by label</option>
+        {state.groupings.value.map(({ key }) => <option value={"group:" + key}>by {key}</option>)}
+        <option value="none">not coloured</option>
+      </select></label>
+      <select aria-label="How cells are drawn" value={state.mode.value} onChange={(event) => (state.mode.value = event.currentTarget.value as "fills")}>
+        <option value="outlines">outlines</option><option value="fills">fills</option>
+      </select>
+      <input class="small" type="range" aria-label="Opacity" title="Opacity" min={0} max={1} step={0.05} value={state.opacity.value}
+        onInput={(event) => (state.opacity.value = Number(event.currentTarget.value))} />
+    </div>
+  );
+}
+
+export function Tissue() {
+  const host = useRef<HTMLDivElement>(null);
+  useEffect(() => {
+    const made = new Viewer(host.current!, {
+      onHover: (row: number | null, x: number, y: number) => [(state.hovered.value = row), (pointer.value = [x, y])],
+      onClick: (row: number | null) => {
+        state.selectCell(row);
+        if (row !== null && state.brush.value) void state.label([row], state.brush.value);
+      },
+      onView: (now: View) => (view.value = { ...now, region: state.region.value }),
+    });
+    viewer.value = made;
+    const stops = [
+      effect(() => made.setRegion(state.region.value, state.start.value!.regions[state.region.value], view.peek()?.region === state.region.value ? view.peek() : null)),
+      effect(() => made.setChannels(shown.value.filter((one) => one.on && one.known))),
+      effect(() => made.setColors((colouring.value.values as Uint8Array)!, colouring.value.palette)),
+      effect(() => made.setStyle(state.mode.value, state.opacity.value)),
+      effect(() => made.setSelected(state.selected.value)),
+      effect(() => {
+        const [row, cells] = [state.jump.value?.row, state.cells.value];
+        if (row !== undefined && cells) made.goTo(cells.x[row], cells.y[row], 30 * cells.radius[row]);
+      }),
+    ];
+    return () => [stops.forEach((stop) => stop()), made.destroy()];
+  }, []);
+  return (
+    <>
+      <Tools />
+      <div class="canvas" ref={host}><Legend /><Scale /><Card /></div>
+    </>
+  );
+}
+
+function Legend() {
+  const { legend, values } = colouring.value;
+  const ramp = !state.blind.value && state.paint.value === "score";
+  if (!values) return null;
+  return (
+    <div class="legend">
+      {ramp && <><div class="ramp" style={{ background: `linear-gradient(90deg, ${VIRIDIS})` }} />score of {state.markerName}, 0 to 1</>}
+      {legend.map(([name, color]) => <span><i style={{ background: color }} />{name}</span>)}
+    </div>
+  );
+}
+
+function Scale() {
+  const um = state.start.value!.regions[state.region.value].um_per_px / (view.value?.scale ?? 1); // of a screen pixel
+  const length = [1, 2, 5].flatMap((one) => [1, 10, 100, 1000, 10000].map((tens) => one * tens)).sort((a, b) => a - b)
+    .findLast((one) => one / um <= 160) ?? 1;
+  return <div class="scale">{length < 1000 ? `${length} µm` : `${length / 1000} mm`}<i style={{ width: `${length / um}px` }} /></div>;
+}
+
+function Card() {
+  const [cell, row] = [numbers.value, state.hovered.value];
+  if (!cell || cell.row !== (row ?? state.selected.value)) return null;
+  const [x, y] = pointer.value;
+  const at = row === null ? { left: "10px", top: "10px" } : { left: `${x + 14}px`, top: `${y + 14}px` };
+  const shown = (value: number | null, digits = 3) => (value === null ? "none" : value.toPrecision(digits));
+  return (
+    <div class="card" style={at}>
+      <b>Cell {cell.id}</b>
+      {state.blind.value ? null : <div>{state.markerName} score {shown(cell.score)}{cell.shown !== cell.score && `, learned ${shown(cell.shown)}`}</div>}
+      <div>Intensity {shown(cell.intensity)} · area {Math.round(cell.area)} px</div>
+      <div>Label: {state.STATES[state.labels.value?.[cell.row] ?? 0]}</div>
+      {Object.entries(cell.groups).map(([key, name]) => name && <div>{key}: {name}</div>)}
+    </div>
+  );
+}
