@@ -46,17 +46,17 @@ const pictures = new Map<string, Promise<ImageBitmap>>();
 /** A cell and what is around it, in the channels that are shown; a click goes there. */
 export function Crop({ row, note }: { row: number; note?: string }) {
   const canvas = useRef<HTMLCanvasElement>(null);
-  const shown = state.channels.value.filter((one) => one.on).map((one) => one.channel);
-  const key = `${row} ${shown}`;
+  const shown = state.channels.value.filter((one) => one.on);
+  const [key, colors] = [`${row} ${shown.map((one) => one.channel)}`, shown.map((one) => one.color).join(" ")];
   useEffect(() => {
     if (!shown.length) return;
     if (pictures.size > 400) pictures.clear();
-    if (!pictures.has(key)) pictures.set(key, api.crop(row, shown));
+    if (!pictures.has(key)) pictures.set(key, api.crop(row, shown.map((one) => one.channel)));
     let gone = false;
-    pictures.get(key)!.then((image) => gone || canvas.current?.getContext("2d")!.drawImage(image, 0, 0, 96, 96),
+    pictures.get(key)!.then((image) => gone || tint(canvas.current!, image, colors.split(" ")),
       (error) => [pictures.delete(key), gone || state.told(error)]);
     return () => { gone = true; };
-  }, [key]);
+  }, [key, colors]);
   return (
     <button class={"crop" + (state.selected.value === row ? " selected" : "")} onClick={() => state.selectCell(row, true)}
       aria-label={`Go to this cell${note ? ", " + note : ""}`}>
@@ -64,4 +64,17 @@ export function Crop({ row, note }: { row: number; note?: string }) {
       {note && <small>{note}</small>}
     </button>
   );
+}
+
+/** Draws red, green and blue of a crop, which are channels, in the colours that the tissue has. */
+function tint(canvas: HTMLCanvasElement, image: ImageBitmap, colors: string[]) {
+  const context = canvas.getContext("2d", { willReadFrequently: true })!;
+  context.drawImage(image, 0, 0, 96, 96);
+  const picture = context.getImageData(0, 0, 96, 96);
+  const mix = colors.map((color) => [1, 3, 5].map((at) => parseInt(color.slice(at, at + 2), 16) / 255));
+  for (let at = 0; at < picture.data.length; at += 4) {
+    const parts = mix.map((_, channel) => picture.data[at + channel]);
+    for (const side of [0, 1, 2]) picture.data[at + side] = parts.reduce((sum, part, channel) => sum + part * mix[channel][side], 0);
+  }
+  context.putImageData(picture, 0, 0);
 }

@@ -3,7 +3,8 @@ import { batch, computed, effect, signal } from "@preact/signals";
 import * as api from "./api";
 
 export const STATES = ["none", "negative", "likely negative", "undetermined", "likely positive", "positive"];
-export const COLORS = ["#00ffff", "#ff4fd8", "#ffe14d"]; // of the up to three channels that are shown
+export const COLORS = ["#ffffff", "#3f7fff", "#ff4fd8"]; // of the marker, the nuclei, and one more
+const NUCLEI = /dapi|hoechst|dna|hh3|histone|nucle/i;
 export interface Shown { channel: number; color: string; on: boolean; low: number | null; high: number | null } // null = auto
 
 /** A signal that a reload of the page finds again. */
@@ -110,6 +111,8 @@ export async function open(take_over = false) {
       first.notices.forEach((text) => notify(text));
       if (!first.layers.includes(layer.peek())) layer.value = first.layer;
       if (!first.regions[region.peek()]) region.value = 0;
+      const nuclei = first.channels.findIndex((name) => NUCLEI.test(name));
+      if (!channels.peek().length && nuclei >= 0) channels.value = [channel(nuclei, 0), channel(nuclei, 1)];
       if (!marker.value && first.markers.length) selectMarker(first.markers[0].name);
     });
   } catch (error) {
@@ -121,11 +124,12 @@ export function selectMarker(name: string) {
   void setThreshold();
   batch(() => {
     [markerName.value, draft.value, reason.value] = [name, null, ""];
-    const channel = marker.value?.channel ?? null;
-    const rest = channels.peek().slice(1).filter((one) => one.channel !== channel);
-    if (channel !== null) channels.value = [{ channel, color: COLORS[0], on: true, low: null, high: null }, ...rest];
+    const own = marker.value?.channel ?? null;
+    const rest = channels.peek().slice(1).filter((one) => one.channel !== own);
+    if (own !== null) channels.value = [channel(own, 0), ...rest];
   });
 }
+export const channel = (index: number, color: number): Shown => ({ channel: index, color: COLORS[color], on: true, low: null, high: null });
 
 /** One step: kept in the log when this resolves. What came of it is shown; false = it was not kept, which is told. */
 export async function act(step: api.Do): Promise<boolean> {

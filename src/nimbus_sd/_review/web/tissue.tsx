@@ -100,12 +100,12 @@ function Channel({ at, one }: { at: number; one: (typeof shown.value)[number] })
 function Tools() {
   const first = state.start.value!;
   const free = first.channels.findIndex((_, index) => !state.channels.value.some((one) => one.channel === index));
-  const color = state.COLORS.find((one) => !state.channels.value.some((shown) => shown.color === one)) ?? state.COLORS[0];
+  const color = state.COLORS.findIndex((one) => !state.channels.value.some((shown) => shown.color === one));
   return (
     <div class="tools row" role="toolbar" aria-label="What is drawn">
       {shown.value.map((one, at) => <Channel key={at} at={at} one={one} />)}
       {state.channels.value.length < 3 && free >= 0 && (
-        <button onClick={() => (state.channels.value = [...state.channels.value, { channel: free, color, on: true, low: null, high: null }])}>+ Channel</button>
+        <button onClick={() => (state.channels.value = [...state.channels.value, state.channel(free, Math.max(color, 0))])}>+ Channel</button>
       )}
       <span class="space" />
       <label>Cells <select value={state.blind.value ? "label" : state.paint.value} disabled={state.blind.value}
