@@ -20,7 +20,7 @@ export function Proofread() {
       <div class="row">
         <span class="states" role="group" aria-label={`Is the selected cell positive for ${marker.name}?`}>
           {GIVE.map(([to, key, name]) => (
-            <button class={`state s${to}`} aria-pressed={now === to} disabled={!usable} onClick={() => give(now === to ? 0 : to)}
+            <button style={{ "--state": state.LABELS[to - 1] }} aria-pressed={now === to} disabled={!usable} onClick={() => give(now === to ? 0 : to)}
               title={now === to ? "Click to take it away" : name} aria-label={name}>
               {name.replace("y negative", "y −").replace("y positive", "y +")} <kbd>{key}</kbd>
             </button>

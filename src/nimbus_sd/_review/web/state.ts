@@ -3,6 +3,7 @@ import { batch, computed, effect, signal } from "@preact/signals";
 import * as api from "./api";
 
 export const STATES = ["none", "negative", "likely negative", "undetermined", "likely positive", "positive"];
+export const LABELS = ["#56b4e9", "#b7def6", "#ffffff", "#f6d795", "#e69f00"]; // colours of states 1 to 5
 export const COLORS = ["#ffffff", "#3f7fff", "#ff4fd8"]; // of the marker, the nuclei, and one more
 const NUCLEI = /dapi|hoechst|dna|hh3|histone|nucle/i;
 export interface Shown { channel: number; color: string; on: boolean; low: number | null; high: number | null } // null = auto

@@ -13,13 +13,12 @@ const contrasts = signal<Record<string, { top: number; low: number; high: number
 
 const VIRIDIS = ["#440154", "#482878", "#3e4989", "#31688e", "#26828e", "#1f9e89", "#35b779", "#6ece58", "#b5de2b", "#fde725"];
 const CALLS: [string, string][] = [["Negative", "#56b4e9"], ["Negative, doubtful", "#b7def6"], ["Positive, doubtful", "#f6d795"], ["Positive", "#e69f00"]];
-const LABELS = ["#56b4e9", "#b7def6", "#ffffff", "#f6d795", "#e69f00"];
 
 /** A number for each cell, and the colour of each number; 0 has none. With it the words of the legend. */
 const colouring = computed<{ values: Uint8Array | Uint16Array | null; palette: string[]; legend: [string, string][] }>(() => {
   const [what, scores] = [state.blind.value ? "label" : state.paint.value, state.scores.value];
   if (what === "label")
-    return { values: state.labels.value, palette: LABELS, legend: state.STATES.slice(1).map((name, at) => [name, LABELS[at]]) };
+    return { values: state.labels.value, palette: state.LABELS, legend: state.STATES.slice(1).map((name, at) => [name, state.LABELS[at]]) };
   if (scores && what === "call") {
     const values = new Uint8Array(scores.length);
     const threshold = state.threshold.value;
@@ -117,7 +116,7 @@ function Tools() {
       <select aria-label="How cells are drawn" value={state.mode.value} onChange={(event) => (state.mode.value = event.currentTarget.value as "fills")}>
         <option value="outlines">outlines</option><option value="fills">fills</option>
       </select>
-      <input class="small" type="range" aria-label="Opacity" title="Opacity" min={0} max={1} step={0.05} value={state.opacity.value}
+      <input type="range" aria-label="Opacity" title="Opacity" min={0} max={1} step={0.05} value={state.opacity.value}
         onInput={(event) => (state.opacity.value = Number(event.currentTarget.value))} />
     </div>
   );
