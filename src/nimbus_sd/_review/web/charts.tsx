@@ -52,10 +52,10 @@ export function Crop({ row, note }: { row: number; note?: string }) {
     if (!shown.length) return;
     if (pictures.size > 400) pictures.clear();
     if (!pictures.has(key)) pictures.set(key, api.crop(row, shown.map((one) => one.channel)));
-    let gone = false;
-    pictures.get(key)!.then((image) => gone || tint(canvas.current!, image, colors.split(" ")),
-      (error) => [pictures.delete(key), gone || state.told(error)]);
-    return () => { gone = true; };
+    let wanted = true;
+    pictures.get(key)!.then((image) => wanted && canvas.current && tint(canvas.current, image, colors.split(" ")),
+      (error) => [pictures.delete(key), wanted && state.told(error)]);
+    return () => { wanted = false; };
   }, [key, colors]);
   return (
     <button class={"crop" + (state.selected.value === row ? " selected" : "")} onClick={() => state.selectCell(row, true)}

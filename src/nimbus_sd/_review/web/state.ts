@@ -77,7 +77,8 @@ export const judged = computed(() => {
 /** Scores of the marker as shown: moved by the line that was learned from its labels. */
 export const scores = computed(() => {
   const raw = markerName.value && layer.value && !blind.value ? scoresOf(layer.value, markerName.value) : null;
-  return raw && line(raw, marker.value?.slope ?? 1, marker.value?.offset ?? 0);
+  const learned = layer.value === start.value?.layer ? marker.value : null;
+  return raw && line(raw, learned?.slope ?? 1, learned?.offset ?? 0);
 });
 export function line(raw: Float32Array, slope: number, offset: number): Float32Array {
   if (slope === 1 && offset === 0) return raw;
@@ -96,30 +97,30 @@ export function told(error: Error) {
   else notify(error.message, true);
 }
 
-export async function open(take_over = false) {
-  try {
-    const first = await api.start();
-    if (first.page === null || first.page !== page.peek() || take_over)
-      page.value = first.readonly ? null : await api.takePage(take_over).then((answer) => answer.page, (error: api.Failure) => {
-        if (error.status !== 409) throw error;
-        return null;
-      });
-    cells.value ??= await api.cells(first.n_cells);
-    batch(() => {
-      forget("");
-      [lost.value, start.value, markers.value, groupings.value] = [false, first, first.markers, first.groupings];
-      [undoStep.value, unsaved.value] = [first.undo, first.unsaved];
-      first.notices.forEach((text) => notify(text));
-      if (!first.layers.includes(layer.peek())) layer.value = first.layer;
-      if (!first.regions[region.peek()]) region.value = 0;
-      const nuclei = first.channels.findIndex((name) => NUCLEI.test(name));
-      if (!channels.peek().length && nuclei >= 0) channels.value = [channel(nuclei, 0), channel(nuclei, 1)];
-      if (!marker.value && first.markers.length) selectMarker(first.markers[0].name);
+/** Does what may fail: what the server refuses is told. */
+const attempt = (work: () => Promise<unknown>): Promise<void> => work().then(() => undefined, told);
+
+export const open = (take_over = false) => attempt(async () => {
+  const first = await api.start();
+  if (first.readonly) page.value = null;
+  else if (take_over || first.page === null || first.page !== page.peek())
+    page.value = await api.takePage(take_over).then((answer) => answer.page, (error: api.Failure) => {
+      if (error.status !== 409) throw error;
+      return null;
     });
-  } catch (error) {
-    told(error as Error);
-  }
-}
+  cells.value ??= await api.cells(first.n_cells);
+  batch(() => {
+    forget("");
+    [lost.value, start.value, markers.value, groupings.value] = [false, first, first.markers, first.groupings];
+    [undoStep.value, unsaved.value] = [first.undo, first.unsaved];
+    first.notices.forEach((text) => notify(text));
+    if (!first.layers.includes(layer.peek())) layer.value = first.layer;
+    if (!first.regions[region.peek()]) region.value = 0;
+    const nuclei = first.channels.findIndex((name) => NUCLEI.test(name));
+    if (!channels.peek().length && nuclei >= 0) channels.value = [channel(nuclei, 0), channel(nuclei, 1)];
+    if (!marker.value && first.markers.length) selectMarker(first.markers[0].name);
+  });
+});
 
 export function selectMarker(name: string) {
   void setThreshold();
@@ -139,11 +140,9 @@ export async function act(step: api.Do): Promise<boolean> {
   return kept;
 }
 const steps: number[] = []; // of this page, the row that each step was about, so that undo goes back to it
-let last: Promise<unknown> = Promise.resolve(); // steps reach the server in the order in which they were made
+let last = Promise.resolve(true); // steps reach the server in the order in which they were made
 function finish(step: () => Promise<api.Done>): Promise<boolean> {
-  const done = last.then(() => finished(step));
-  last = done;
-  return done;
+  return (last = last.then(() => finished(step)));
 }
 async function finished(step: () => Promise<api.Done>): Promise<boolean> {
   try {
@@ -169,7 +168,8 @@ export async function label(rows: number[], state: number) {
   const [name, into] = [markerName.peek(), labelLayer.peek()];
   const key = `labels ${into} ${name}`;
   const before = cache.peek()[key] as Uint8Array | undefined;
-  if (!writable.peek() || !before || !rows.length) return;
+  if (!writable.peek()) return notify("Not kept: this page only looks", true);
+  if (!before || !rows.length) return;
   const put = (states: (row: number) => number) => {
     const changed = (cache.peek()[key] as Uint8Array).slice();
     rows.forEach((row) => (changed[row] = states(row)));
@@ -179,7 +179,7 @@ export async function label(rows: number[], state: number) {
   if (!(await act({ do: "label", marker: name, layer: into, rows, state }))) {
     if (cache.peek()[key]) put((row) => before[row]);
     notify(`Not kept: ${STATES[state]} for ${rows.length === 1 ? "the last cell" : rows.length + " cells"} (${name})`, true);
-  } else if (advance.peek() && state && reason.peek()) await next();
+  } else if (advance.peek() && state && reason.peek() && selected.peek() === rows[0]) await next();
 }
 
 /** Ends the dragging of a threshold. */
@@ -199,31 +199,22 @@ export async function undo() {
   if (row !== undefined && row >= 0) selectCell(row, true);
 }
 
-export async function save() {
+export const save = () => attempt(async () => {
   if (!writable.peek()) return;
-  try {
-    const { saved, unsaved: left } = await api.save(page.peek() ?? "");
-    unsaved.value = left;
-    notify("Saved: " + saved.join("; "));
-  } catch (error) {
-    told(error as Error);
-  }
-}
+  const { saved, unsaved: left } = await api.save(page.peek() ?? "");
+  unsaved.value = left;
+  notify("Saved: " + saved.join("; "));
+});
 
 const proposed: Record<string, number[]> = {}; // by marker, the rows that were shown already
-export async function next() {
-  const name = markerName.peek();
+export const next = () => attempt(async () => {
   if (blind.peek()) return nextUnjudged();
-  try {
-    const after = (proposed[name] ??= []);
-    const { row, reason: why } = await api.next(name, layer.peek(), after.slice(-200));
-    if (row === null) return notify(why);
-    after.push(row);
-    batch(() => (selectCell(row, true), (reason.value = why)));
-  } catch (error) {
-    told(error as Error);
-  }
-}
+  const after = (proposed[markerName.peek()] ??= []);
+  const { row, reason: why } = await api.next(markerName.peek(), layer.peek(), after.slice(-200));
+  if (row === null) return notify(why);
+  after.push(row);
+  batch(() => [selectCell(row, true), (reason.value = why)]);
+});
 
 /** While regions are judged: the nearest cell of the region that has no state yet. */
 function nextUnjudged() {
