@@ -1,6 +1,7 @@
 // The page: markers left, tissue in the centre, tabs right; dialogs, notices and keys.
 import { signal } from "@preact/signals";
 import { type ComponentChildren, render } from "preact";
+import { Choose } from "./charts";
 import { Clusters } from "./clusters";
 import { Judge } from "./judge";
 import { Markers, stepMarker } from "./markers";
@@ -57,24 +58,23 @@ function Dialog({ title, onClose, children }: { title: string; onClose: () => vo
   );
 }
 
+const Fold = ({ side, children }: { side: "left" | "right"; children: string }) => (
+  <button class="fold" aria-expanded={drawer.value === side} onClick={() => (drawer.value = drawer.value === side ? "" : side)}>
+    {children}
+  </button>
+);
+
 function Header() {
   const first = state.start.value;
   const [unsaved, step, writable] = [state.unsaved.value, state.undoStep.value, state.writable.value];
+  const layers = first?.layers.map((name): [string, string] => [name, name]) ?? [];
   return (
     <header>
-      <button class="fold" aria-expanded={drawer.value === "left"} onClick={() => (drawer.value = drawer.value === "left" ? "" : "left")}>Markers</button>
+      <Fold side="left">Markers</Fold>
       <b class="store" title={first?.store}>{first?.store.split(/[\\/]/).pop() ?? "nimbus-sd review"}</b>
-      {first && (
-        <>
-          <label>Region <select value={state.region.value} onChange={(event) => (state.region.value = Number(event.currentTarget.value))}>
-            {first.regions.map((one, index) => <option value={index}>{one.name} ({one.cells.toLocaleString("en")} cells)</option>)}
-          </select></label>
-          {first.layers.length > 1 && <label>Scores <select value={state.layer.value} disabled={state.blind.value}
-            onChange={(event) => (state.layer.value = event.currentTarget.value)}>
-            {first.layers.map((name) => <option>{name}</option>)}
-          </select></label>}
-        </>
-      )}
+      {first && <Choose label="Region" of={state.region} options={first.regions.map((one, index) =>
+        [index, `${one.name} (${one.cells.toLocaleString("en")} cells)`])} />}
+      {layers.length > 1 && <Choose label="Scores" of={state.layer} disabled={state.blind.value} options={layers} />}
       <span class="space" />
       <button disabled={!writable || !step} onClick={state.undo} title={step ?? "Nothing to undo"}>
         Undo{step && <span class="step">: {step}</span>} <kbd>z</kbd>
@@ -84,7 +84,7 @@ function Header() {
         {unsaved ? `Save ${unsaved} step${unsaved > 1 ? "s" : ""}` : "Saved"} <kbd>s</kbd>
       </button>
       <button onClick={() => (help.value = true)}>Help <kbd>h</kbd></button>
-      <button class="fold" aria-expanded={drawer.value === "right"} onClick={() => (drawer.value = drawer.value === "right" ? "" : "right")}>Panels</button>
+      <Fold side="right">Panels</Fold>
     </header>
   );
 }

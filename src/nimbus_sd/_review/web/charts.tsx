@@ -1,7 +1,20 @@
-// Small pictures that several panels share: bars of a histogram, a draggable threshold over it, crops of cells.
+// What several panels share: a choice, bars of a histogram, a threshold to drag over them, crops of cells.
+import type { Signal } from "@preact/signals";
 import { useEffect, useRef } from "preact/hooks";
 import * as api from "./api";
 import * as state from "./state";
+
+/** One of some options, kept in a signal. */
+export function Choose<T extends string | number>({ label, of, options, disabled = false }: {
+  label: string; of: Signal<T>; options: [T, string][]; disabled?: boolean;
+}) {
+  return (
+    <label>{label} <select value={of.value} disabled={disabled}
+      onChange={(event) => (of.value = options[event.currentTarget.selectedIndex][0])}>
+      {options.map(([value, text]) => <option key={value} value={value}>{text}</option>)}
+    </select></label>
+  );
+}
 
 /** Bars of counts, on a square-root scale so that few positives are seen beside many negatives. */
 export function Bars({ counts, height, threshold }: { counts: ArrayLike<number>; height: number; threshold: number }) {

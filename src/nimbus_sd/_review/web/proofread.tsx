@@ -1,4 +1,5 @@
 // The bar under the tissue: states for the selected cell, the next doubtful one, how far one is.
+import { Choose } from "./charts";
 import * as state from "./state";
 
 /** Order of the buttons, each with its key. */
@@ -36,11 +37,8 @@ export function Proofread() {
         </span>
         <span class="space" />
         <span title="Labels of this marker here">{judged.given} labelled, {judged.positive} positive</span>
-        <label>A click <select value={state.brush.value} disabled={!state.writable.value}
-          onChange={(event) => (state.brush.value = Number(event.currentTarget.value))}>
-          <option value={0}>selects</option>
-          {GIVE.map(([to, , name]) => <option value={to}>gives: {name.toLowerCase()}</option>)}
-        </select></label>
+        <Choose label="A click" of={state.brush} disabled={!state.writable.value}
+          options={[[0, "selects"], ...GIVE.map(([to, , name]): [number, string] => [to, "gives: " + name.toLowerCase()])]} />
         <label><input type="checkbox" checked={state.advance.value}
           onChange={(event) => (state.advance.value = event.currentTarget.checked)} /> go on to the next</label>
       </div>

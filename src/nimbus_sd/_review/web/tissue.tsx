@@ -2,6 +2,7 @@
 import { computed, effect, signal } from "@preact/signals";
 import { useEffect, useRef } from "preact/hooks";
 import * as api from "./api";
+import { Choose } from "./charts";
 import * as state from "./state";
 import { type View, Viewer } from "./viewer";
 
@@ -83,7 +84,8 @@ function Channel({ at, one }: { at: number; one: (typeof shown.value)[number] })
       <details name="channel">
         <summary aria-label={`Settings of ${names[one.channel]}`}>▾</summary>
         <div class="pop">
-          <label>Channel <select value={one.channel} onChange={(event) => change(at, { channel: Number(event.currentTarget.value), low: null, high: null })}>
+          <label>Channel <select value={one.channel}
+            onChange={(event) => change(at, { channel: event.currentTarget.selectedIndex, low: null, high: null })}>
             {names.map((name, index) => <option value={index}>{name}</option>)}
           </select></label>
           <label>Colour <input type="color" value={one.color} onInput={(event) => change(at, { color: event.currentTarget.value })} /></label>
@@ -107,15 +109,10 @@ function Tools() {
         <button onClick={() => (state.channels.value = [...state.channels.value, state.channel(free, Math.max(color, 0))])}>+ Channel</button>
       )}
       <span class="space" />
-      <label>Cells <select value={state.blind.value ? "label" : state.paint.value} disabled={state.blind.value}
-        onChange={(event) => (state.paint.value = event.currentTarget.value)}>
-        <option value="score">by score</option><option value="call">by call</option><option value="label">by label</option>
-        {state.groupings.value.map(({ key }) => <option value={"group:" + key}>by {key}</option>)}
-        <option value="none">not coloured</option>
-      </select></label>
-      <select aria-label="How cells are drawn" value={state.mode.value} onChange={(event) => (state.mode.value = event.currentTarget.value as "fills")}>
-        <option value="outlines">outlines</option><option value="fills">fills</option>
-      </select>
+      <Choose label="Cells" of={state.paint} disabled={state.blind.value} options={[["score", "by score"], ["call", "by call"],
+        ["label", "by label"], ...state.groupings.value.map(({ key }): [string, string] => ["group:" + key, "by " + key]),
+        ["none", "not coloured"]]} />
+      <Choose label="as" of={state.mode} options={[["outlines", "outlines"], ["fills", "fills"]]} />
       <input type="range" aria-label="Opacity" title="Opacity" min={0} max={1} step={0.05} value={state.opacity.value}
         onInput={(event) => (state.opacity.value = Number(event.currentTarget.value))} />
     </div>
