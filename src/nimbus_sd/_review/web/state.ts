@@ -5,7 +5,6 @@ import * as api from "./api";
 export const STATES = ["none", "negative", "likely negative", "undetermined", "likely positive", "positive"];
 export const LABELS = ["#56b4e9", "#b7def6", "#ffffff", "#f6d795", "#e69f00"]; // colours of states 1 to 5
 export const COLORS = ["#ffffff", "#3f7fff", "#ff4fd8"]; // of the marker, the nuclei, and one more
-const NUCLEI = /dapi|hoechst|dna|hh3|histone|nucle/i;
 export interface Shown { channel: number; color: string; on: boolean; low: number | null; high: number | null } // null = auto
 
 /** A signal that a reload of the page finds again. */
@@ -46,6 +45,7 @@ export const reason = signal(""); // why the selected cell was proposed; "" = it
 export const advance = kept("advance", true); // after the label of a proposed cell the next comes by itself
 export const jump = signal<{ row: number } | null>(null); // the viewer moves there
 
+const nuclei = computed(() => start.value?.channels.findIndex((name) => /dapi|hoechst|dna|hh3|histone|nucle/i.test(name)) ?? -1);
 export const blind = computed(() => labelLayer.value !== "gold_training");
 export const writable = computed(() => !start.value?.readonly && page.value !== null && !lost.value);
 export const marker = computed(() => markers.value.find((one) => one.name === markerName.value) ?? null);
@@ -116,8 +116,7 @@ export const open = (take_over = false) => attempt(async () => {
     first.notices.forEach((text) => notify(text));
     if (!first.layers.includes(layer.peek())) layer.value = first.layer;
     if (!first.regions[region.peek()]) region.value = 0;
-    const nuclei = first.channels.findIndex((name) => NUCLEI.test(name));
-    if (!channels.peek().length && nuclei >= 0) channels.value = [channel(nuclei, 0), channel(nuclei, 1)];
+    if (!channels.peek().length && nuclei.value >= 0) channels.value = [channel(nuclei.value, 0)];
     if (!marker.value && first.markers.length) selectMarker(first.markers[0].name);
   });
 });
@@ -127,8 +126,10 @@ export function selectMarker(name: string) {
   batch(() => {
     [markerName.value, draft.value, reason.value] = [name, null, ""];
     const own = marker.value?.channel ?? null;
-    const rest = channels.peek().slice(1).filter((one) => one.channel !== own);
-    if (own !== null) channels.value = [channel(own, 0), ...rest];
+    if (own === null) return;
+    const rest = channels.peek().flatMap((one, at) => // what is shown beside the marker, nuclei above all, stays
+      one.channel === own ? [] : at ? [one] : one.channel === nuclei.value ? [channel(nuclei.value, 1)] : []);
+    channels.value = [channel(own, 0), ...rest].slice(0, 3);
   });
 }
 export const channel = (index: number, color: number): Shown => ({ channel: index, color: COLORS[color], on: true, low: null, high: null });
