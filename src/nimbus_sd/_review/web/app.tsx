@@ -37,8 +37,8 @@ const KEYS: [string[], string, (key: string) => unknown][] = [
 ];
 document.addEventListener("keydown", (event) => {
   const target = event.target as HTMLElement;
-  const typing = target.matches("input:not([type=checkbox], [type=range]), select, textarea");
-  const moves = event.key.startsWith("Arrow") && target.matches("input, [role=slider]");
+  const typing = target.matches("input:not([type=checkbox], [type=range]), textarea");
+  const moves = event.key.startsWith("Arrow") && target.matches("input, select, [role=slider]");
   if (typing || moves || event.ctrlKey || event.metaKey || event.altKey || document.querySelector("dialog[open]")) return;
   const found = KEYS.find(([keys]) => keys.includes(event.key));
   if (found) [event.preventDefault(), found[2](event.key)];

@@ -175,7 +175,7 @@ function Card() {
   const [cell, row] = [numbers.value, state.hovered.value];
   if (!cell || cell.row !== (row ?? state.selected.value)) return null;
   const [x, y] = pointer.value;
-  const at = row === null ? { left: "10px", top: "10px" } : { left: `${x + 14}px`, top: `${y + 14}px` };
+  const at = row === null ? { left: "10px", top: "10px" } : { left: `min(${x + 14}px, 100% - 220px)`, top: `min(${y + 14}px, 100% - 120px)` };
   const shown = (value: number | null, digits = 3) => (value === null ? "none" : value.toPrecision(digits));
   return (
     <div class="card" style={at}>
