@@ -128,13 +128,17 @@ export function Tissue() {
         state.selectCell(row);
         if (row !== null && state.brush.value) void state.label([row], state.brush.value);
       },
-      onView: (now: View) => (view.value = { ...now, region: state.region.value }),
+      onView: (now: View) => (view.value = { ...now, region: state.region.peek() }),
+      onError: state.told,
     });
     viewer.value = made;
     const stops = [
-      effect(() => made.setRegion(state.region.value, state.start.value!.regions[state.region.value], view.peek()?.region === state.region.value ? view.peek() : null)),
+      effect(() => {
+        const number = state.region.value;
+        made.setRegion(number, state.start.value!.regions[number], view.peek()?.region === number ? view.peek() : null);
+      }),
       effect(() => made.setChannels(shown.value.filter((one) => one.on && one.known))),
-      effect(() => made.setColors((colouring.value.values as Uint8Array)!, colouring.value.palette)),
+      effect(() => made.setColors(colouring.value.values, colouring.value.palette)),
       effect(() => made.setStyle(state.mode.value, state.opacity.value)),
       effect(() => made.setSelected(state.selected.value)),
       effect(() => {
