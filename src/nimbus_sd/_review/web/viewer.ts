@@ -111,7 +111,8 @@ export class Viewer {
 
   /** Shows a region, at a view or as a whole. */
   setRegion(number: number, region: Region, view: View | null = null) {
-    [this.number, this.region, this.view] = [number, region, view ?? this.whole()];
+    [this.number, this.region] = [number, region];
+    this.view = view ?? this.whole();
     this.changed(true);
   }
   /** Shows up to three channels, in colours (#rrggbb) that are added up; contrast in the image's unit. */
