@@ -14,6 +14,7 @@ const contrasts = signal<Record<string, { top: number; low: number; high: number
 
 const VIRIDIS = ["#440154", "#482878", "#3e4989", "#31688e", "#26828e", "#1f9e89", "#35b779", "#6ece58", "#b5de2b", "#fde725"];
 const CALLS: [string, string][] = [["Negative", "#56b4e9"], ["Negative, doubtful", "#b7def6"], ["Positive, doubtful", "#f6d795"], ["Positive", "#e69f00"]];
+const CALL_COLORS = CALLS.map(([, color]) => color);
 
 /** A number for each cell, and the colour of each number; 0 has none. With it the words of the legend. */
 const colouring = computed<{ values: Uint8Array | Uint16Array | null; palette: string[]; legend: [string, string][] }>(() => {
@@ -25,7 +26,7 @@ const colouring = computed<{ values: Uint8Array | Uint16Array | null; palette: s
     const threshold = state.threshold.value;
     for (let row = 0; row < values.length; row++)
       values[row] = scores[row] >= threshold ? (scores[row] <= 0.75 ? 3 : 4) : scores[row] >= 0.25 ? 2 : scores[row] >= 0 ? 1 : 0;
-    return { values, palette: CALLS.map(([, color]) => color), legend: CALLS };
+    return { values, palette: CALL_COLORS, legend: CALLS };
   }
   if (scores && what === "score") {
     const values = new Uint8Array(scores.length);
