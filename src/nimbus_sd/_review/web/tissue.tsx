@@ -12,7 +12,8 @@ const pointer = signal<[number, number]>([0, 0]);
 const numbers = signal<api.Cell | null>(null); // of the cell under the pointer, or else of the selected one
 const contrasts = signal<Record<string, { top: number; low: number; high: number }>>({}); // by "region channel"
 
-const VIRIDIS = ["#440154", "#482878", "#3e4989", "#31688e", "#26828e", "#1f9e89", "#35b779", "#6ece58", "#b5de2b", "#fde725"];
+// Viridis without its darkest part, which is not seen on dark tissue.
+const VIRIDIS = ["#4a4fa3", "#3b6397", "#31788e", "#26828e", "#1f9e89", "#35b779", "#6ece58", "#b5de2b", "#fde725"];
 const CALLS: [string, string][] = [["Negative", "#56b4e9"], ["Negative, doubtful", "#b7def6"], ["Positive, doubtful", "#f6d795"], ["Positive", "#e69f00"]];
 const CALL_COLORS = CALLS.map(([, color]) => color);
 
@@ -39,7 +40,7 @@ const colouring = computed<{ values: Uint8Array | Uint16Array | null; palette: s
   return { values: null, palette: [], legend: [] };
 });
 const RAMP = Array.from({ length: 255 }, (_, at) => {
-  const [whole, part] = [Math.floor((at / 255) * 9), ((at / 255) * 9) % 1];
+  const [whole, part] = [Math.floor((at / 255) * 8), ((at / 255) * 8) % 1];
   const mix = [1, 3, 5].map((from) => [0, 1].map((side) => parseInt(VIRIDIS[whole + side].slice(from, from + 2), 16)))
     .map(([low, high]) => Math.round(low + (high - low) * part).toString(16).padStart(2, "0"));
   return "#" + mix.join("");
@@ -181,12 +182,12 @@ function Card() {
   if (!cell || cell.row !== (row ?? state.selected.value)) return null;
   const [x, y] = pointer.value;
   const at = row === null ? { left: "10px", top: "10px" } : { left: `min(${x + 14}px, 100% - 220px)`, top: `min(${y + 14}px, 100% - 120px)` };
-  const shown = (value: number | null, digits = 3) => (value === null ? "none" : value.toPrecision(digits));
+  const fixed = (value: number | null) => value?.toFixed(3) ?? "none";
   return (
     <div class="card" style={at}>
       <b>Cell {cell.id}</b>
-      {state.blind.value ? null : <div>{state.markerName} score {shown(cell.score)}{cell.shown !== cell.score && `, learned ${shown(cell.shown)}`}</div>}
-      <div>Intensity {shown(cell.intensity)} · area {Math.round(cell.area)} px</div>
+      {!state.blind.value && <div>{state.markerName} score {fixed(cell.score)}{cell.shown !== cell.score && `, learned ${fixed(cell.shown)}`}</div>}
+      <div>Intensity {cell.intensity?.toPrecision(3) ?? "none"} · area {Math.round(cell.area)} µm²</div>
       <div>Label: {state.STATES[state.labels.value?.[cell.row] ?? 0]}</div>
       {Object.entries(cell.groups).map(([key, name]) => name && <div>{key}: {name}</div>)}
     </div>
