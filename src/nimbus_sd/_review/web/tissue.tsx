@@ -124,7 +124,8 @@ function Tools() {
 export function Tissue() {
   const host = useRef<HTMLDivElement>(null);
   useEffect(() => {
-    const made = new Viewer(host.current!, {
+    let made: Viewer;
+    const options = {
       onHover: (row: number | null, x: number, y: number) => [(state.hovered.value = row), (pointer.value = [x, y])],
       onClick: (row: number | null) => {
         state.selectCell(row);
@@ -132,8 +133,12 @@ export function Tissue() {
       },
       onView: (now: View) => (view.value = { ...now, region: state.region.peek() }),
       onError: state.told,
-    });
-    viewer.value = made;
+    };
+    try {
+      viewer.value = made = new Viewer(host.current!, options);
+    } catch (error) { // no WebGL2
+      return state.told(error as Error);
+    }
     const stops = [
       effect(() => {
         const number = state.region.value;
@@ -172,9 +177,9 @@ function Legend() {
 
 function Scale() {
   const um = state.start.value!.regions[state.region.value].um_per_px / (view.value?.scale ?? 1); // of a screen pixel
-  const length = [1, 2, 5].flatMap((one) => [1, 10, 100, 1000, 10000].map((tens) => one * tens)).sort((a, b) => a - b)
-    .findLast((one) => one / um <= 160) ?? 1;
-  return <div class="scale">{length < 1000 ? `${length} µm` : `${length / 1000} mm`}<i style={{ width: `${length / um}px` }} /></div>;
+  const tens = 10 ** Math.floor(Math.log10(160 * um));
+  const length = tens * ([5, 2].find((times) => times * tens <= 160 * um) ?? 1);
+  return <div class="scale">{length < 1000 ? `${+length.toPrecision(1)} µm` : `${length / 1000} mm`}<i style={{ width: `${length / um}px` }} /></div>;
 }
 
 function Card() {
@@ -189,7 +194,7 @@ function Card() {
       {!state.blind.value && <div>{state.markerName} score {fixed(cell.score)}{cell.shown !== cell.score && `, learned ${fixed(cell.shown)}`}</div>}
       <div>Intensity {cell.intensity?.toPrecision(3) ?? "none"} · area {Math.round(cell.area)} µm²</div>
       <div>Label: {state.STATES[state.labels.value?.[cell.row] ?? 0]}</div>
-      {Object.entries(cell.groups).map(([key, name]) => name && <div>{key}: {name}</div>)}
+      {!state.blind.value && Object.entries(cell.groups).map(([key, name]) => name && <div>{key}: {name}</div>)}
     </div>
   );
 }
