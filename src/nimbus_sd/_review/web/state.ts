@@ -169,7 +169,7 @@ export async function label(rows: number[], state: number) {
   const [name, into] = [markerName.peek(), labelLayer.peek()];
   const key = `labels ${into} ${name}`;
   const before = cache.peek()[key] as Uint8Array | undefined;
-  if (!writable.peek()) return notify("Not kept: this page only looks", true);
+  if (!writable.peek()) return notify(`Not kept: ${lost.peek() ? "nimbus-sd does not answer" : "this page only looks"}`, true);
   if (!before || !rows.length) return;
   const put = (states: (row: number) => number) => {
     const changed = (cache.peek()[key] as Uint8Array).slice();
