@@ -25,7 +25,7 @@ export const unsaved = signal(0);
 export const page = kept<string | null>("page", null); // what lets this page write; null = another page writes
 export const lost = signal(false); // the server does not answer
 export const notices = signal<{ text: string; bad: boolean }[]>([]);
-const cache = signal<Record<string, Float32Array | Uint8Array | Uint16Array>>({}); // by address, what came of /api/scores ...
+const cache = signal<Record<string, Values>>({}); // what came of /api/scores, labels, groups
 
 // What is shown.
 export const tab = kept("tab", "Scores");
@@ -51,18 +51,21 @@ export const writable = computed(() => !start.value?.readonly && page.value !== 
 export const marker = computed(() => markers.value.find((one) => one.name === markerName.value) ?? null);
 export const threshold = computed(() => draft.value ?? marker.value?.threshold ?? 0.5);
 
+type Values = Float32Array | Uint8Array | Uint16Array;
+const asked = new Map<string, Promise<Values>>();
 /** What the server has about every cell, or null until it came. Asks once. */
-function perCell<T extends Float32Array | Uint8Array | Uint16Array>(key: string, ask: () => Promise<T>): T | null {
+function perCell<T extends Values>(key: string, ask: () => Promise<T>): T | null {
   const have = cache.value[key];
   if (have === undefined && !asked.has(key)) {
-    asked.add(key);
-    ask().then((values) => asked.has(key) && (cache.value = { ...cache.peek(), [key]: values }), told).finally(() => asked.delete(key));
+    const answer = ask();
+    asked.set(key, answer);
+    answer.then((values) => asked.get(key) === answer && (cache.value = { ...cache.peek(), [key]: values }), told)
+      .finally(() => asked.get(key) === answer && asked.delete(key));
   }
   return (have as T) ?? null;
 }
-const asked = new Set<string>();
 function forget(prefix: string) {
-  for (const key of asked) if (key.startsWith(prefix)) asked.delete(key);
+  for (const key of asked.keys()) if (key.startsWith(prefix)) asked.delete(key);
   cache.value = Object.fromEntries(Object.entries(cache.peek()).filter(([key]) => !key.startsWith(prefix)));
 }
 export const scoresOf = (layer: string, marker: string) => perCell(`scores ${layer} ${marker}`, () => api.scores(layer, marker));
@@ -170,7 +173,7 @@ export async function label(rows: number[], state: number) {
   const key = `labels ${into} ${name}`;
   const before = cache.peek()[key] as Uint8Array | undefined;
   if (!writable.peek()) return notify(`Not kept: ${lost.peek() ? "nimbus-sd does not answer" : "this page only looks"}`, true);
-  if (!before || !rows.length) return;
+  if (!before) return notify(`Not kept: labels of ${name} are still being read`, true);
   const put = (states: (row: number) => number) => {
     const changed = (cache.peek()[key] as Uint8Array).slice();
     rows.forEach((row) => (changed[row] = states(row)));
