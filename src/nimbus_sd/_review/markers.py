@@ -1,0 +1,148 @@
+"""What is told of a marker, what it learned from clicks, and which of its cells to look at next."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
+
+import numpy as np
+import pandas as pd
+from anndata import AnnData
+from numpy.typing import NDArray
+from scipy.special import expit, logit
+
+from nimbus_sd import keys, labels, tl
+from nimbus_sd._table import region_column
+
+#: Shown scores from here to there are doubtful.
+DOUBTFUL: Final = (0.25, 0.75)
+_BINS, _SAMPLE, _FEWEST = 40, 20_000, 5
+#: What the page says of each kind of flag.
+_WORDS: Final = {
+    "empty": "no signal",
+    "no separation": "no two separate groups of cells",
+    "saturated": "saturated",
+    "unlike the training": "unlike the images that the model was trained on",
+    "unstable": "its threshold is not certain",
+}
+
+
+def learn(adata: AnnData, layer: str, marker: str, given: NDArray[np.float32]) -> dict[str, Any]:
+    """Fit a marker's line to its labels, by :func:`nimbus_sd.tl.adapt` on its labelled cells alone.
+
+    ``given`` are labels of all cells, NaN without one. Returns ``slope``, ``offset``, ``labels``, ``positives``, and
+    ``learned``, a sentence.
+    """
+    scores = np.asarray(adata.layers[layer][:, adata.var_names.get_loc(marker)], np.float32)
+    rows = np.flatnonzero(np.isfinite(given) & (given != 0.5) & np.isfinite(scores))
+    positives = int((given[rows] > 0.5).sum())
+    counts = {"labels": len(rows), "positives": positives}
+    if not len(rows):
+        return {"slope": 1.0, "offset": 0.0, **counts, "learned": ""}
+    region = region_column(adata).iloc[rows].astype(str)
+    columns = {layer: scores[rows, None], "clicks": given[rows, None]}
+    judged = AnnData(obs=pd.DataFrame({"region": region}), var=pd.DataFrame(index=[marker]), layers=columns)
+    with warnings.catch_warnings():
+        # Too few labels are told below.
+        warnings.simplefilter("ignore")
+        tl.adapt(judged, labels="clicks", layer=layer, key_added="line", region_key="region")
+    line = judged.varm["line"].iloc[0]
+    if len(rows) < _FEWEST or positives in (0, len(rows)):
+        what = f"too few cells yet: {positives} positive, {len(rows) - positives} negative"
+    else:
+        what = f"F1 {line['f1_before']:.2f} → {line['f1_after']:.2f} on {len(rows)} cells, each left out in turn"
+    return {"slope": float(line["slope"]), "offset": float(line["offset"]), **counts, "learned": what}
+
+
+def shown(scores: NDArray[np.float32], slope: float, offset: float) -> NDArray[np.float32]:
+    """Move scores by a learned line, as the page does."""
+    if (slope, offset) == (1.0, 0.0):
+        return scores
+    return expit(slope * logit(np.clip(scores, 1e-4, 1 - 1e-4).astype(np.float64)) + offset).astype(np.float32)
+
+
+def describe(values: NDArray[np.float32], threshold: float) -> dict[str, Any]:
+    """Return ``share`` of positive cells, ``doubt`` (share between the bounds) and ``histogram`` of shown scores."""
+    values = values[np.isfinite(values)]
+    if not values.size:
+        return {"share": None, "doubt": None, "histogram": [0] * _BINS}
+    doubt = ((values >= DOUBTFUL[0]) & (values <= DOUBTFUL[1])).mean()
+    histogram = np.histogram(values, _BINS, (0, 1))[0].tolist()
+    return {"share": float((values >= threshold).mean()), "doubt": float(doubt), "histogram": histogram}
+
+
+def flags(adata: AnnData, layer: str) -> dict[str, str]:
+    """Say which markers need a look, as :func:`nimbus_sd.tl.call_positive` does; of many cells, a draw tells."""
+    rows = np.arange(adata.n_obs)
+    if adata.n_obs > _SAMPLE:
+        rows = np.sort(np.random.default_rng(0).choice(adata.n_obs, _SAMPLE, replace=False))
+    layers = {name: adata.layers[name][rows] for name in {layer, keys.NIMBUS, keys.INTEGRATED} if name in adata.layers}
+    drawn = AnnData(obs=adata.obs[[]].iloc[rows], var=adata.var[[]], layers=layers, varm=dict(adata.varm))
+    drawn.uns = dict(adata.uns)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        tl.call_positive(drawn, layer=layer, key_added="look")
+    words = {}
+    for name, flag in zip(map(str, adata.var_names), drawn.var["look_flag"].astype(str), strict=True):
+        kinds = dict.fromkeys(part.partition(":")[0] for part in flag.split("; ") if part)
+        words[name] = ", ".join(_WORDS.get(kind, kind) for kind in kinds)
+    return words
+
+
+def next_doubtful(
+    adata: AnnData,
+    layer: str,
+    marker: str,
+    item: Mapping[str, Any],
+    given: NDArray[np.float32],
+    after: Sequence[int],
+    rng: int = 0,
+) -> tuple[int | None, str]:
+    """Choose the cell whose label teaches most, in a region that is not for evaluation; return its row and why.
+
+    Without labels, as :func:`nimbus_sd.labels.draw_cells` draws: uncertain ones, and such that disagree with a silver
+    label. With labels, of the doubtful cells the one that would narrow the learned line most (its expected information
+    under the posterior of slope and offset), less where its region has labels already.
+    """
+    at = adata.var_names.get_loc(marker)
+    scores = np.asarray(adata.layers[layer][:, at], np.float32)
+    moved = shown(scores, item["slope"], item["offset"])
+    silver = (
+        np.asarray(adata.layers[keys.SILVER][:, at]) if keys.SILVER in adata.layers else np.full(len(scores), np.nan)
+    )
+    region = region_column(adata).astype("category")
+    evaluation = region.cat.categories.isin(labels.evaluation_regions(adata))[region.cat.codes]
+    free = np.isfinite(scores) & ~np.isfinite(given) & ~evaluation
+    free[list(after)] = False
+    contrary = np.isfinite(silver) & (silver != 0.5) & ((moved >= 0.5) != (silver > 0.5))
+    rows = np.flatnonzero(free & (((moved >= DOUBTFUL[0]) & (moved <= DOUBTFUL[1])) | contrary))
+    if not rows.size:
+        return None, f"No doubtful cell of {marker} is left."
+    draw = np.random.default_rng([rng, len(after)])
+    rows = np.sort(draw.choice(rows, min(len(rows), _SAMPLE), replace=False))
+    if item["labels"]:
+        used = np.flatnonzero(np.isfinite(given) & (given != 0.5) & np.isfinite(scores))
+        there = np.bincount(region.cat.codes.to_numpy()[used], minlength=len(region.cat.categories))
+        worth = _information(scores, used, rows, item) / (1 + there[region.cat.codes.to_numpy()[rows]])
+        return int(rows[np.argmax(worth)]), "teaches most"
+    few = rows[:: max(1, len(rows) // 2000)]
+    columns = {layer: moved[few, None], keys.SILVER: silver[few, None]}
+    obs = pd.DataFrame({keys.REGION: region.iloc[few].astype(str), keys.INSTANCE: few})
+    drawn = labels.draw_cells(
+        AnnData(obs=obs, var=pd.DataFrame(index=[marker]), layers=columns), 1, scores=layer, rng=draw
+    )
+    return int(drawn["instance_id"].iloc[0]), str(drawn["reason"].iloc[0])
+
+
+def _information(scores: NDArray, used: NDArray, rows: NDArray, line: Mapping[str, Any]) -> NDArray[np.float64]:
+    """Return how much a label of each cell would tell of log slope and offset, beyond prior and labels so far."""
+
+    def gradient(cells: NDArray) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        steep = line["slope"] * logit(np.clip(scores[cells], 1e-4, 1 - 1e-4).astype(np.float64))
+        likely = expit(steep + line["offset"])
+        return np.stack([steep, np.ones(len(cells))], axis=1), likely * (1 - likely)
+
+    (known, weight), (new, spread) = gradient(used), gradient(rows)
+    covariance = np.linalg.inv(np.eye(2) + (known * weight[:, None]).T @ known)
+    return spread * np.einsum("ij,jk,ik->i", new, covariance, new)
