@@ -33,7 +33,7 @@ export function Proofread() {
       <div class="row hint">
         <span aria-live="polite">
           <b>{marker.name}</b>{" "}
-          {row === null ? "Click a cell, or take the next." : state.reason.value || "Give this cell a state."}
+          {row === null ? "Click a cell, or take the next." : state.reason.value ? `Proposed: ${state.reason.value}` : "Give this cell a state."}
         </span>
         <span class="space" />
         <span title="Labels of this marker here">{judged.given} labelled, {judged.positive} positive</span>
