@@ -171,6 +171,9 @@ def main(folder: Path) -> None:
         (folder / "stage.json").write_text(text, encoding="utf-8")
 
     sdata, table = read_zarr(job["store"]), ad.read_h5ad(folder / "labels.h5ad")
+    attrs = table.uns["spatialdata_attrs"]
+    # Files of tables turn lists into arrays, which SpatialData does not take.
+    attrs["region"] = np.atleast_1d(attrs["region"]).tolist()
     sdata.tables[job["table"]] = table
     model = str(table.uns[job["layer"]]["model"])
     # The same cells on the same images, on the same scale.
