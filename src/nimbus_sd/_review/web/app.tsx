@@ -117,7 +117,7 @@ function App() {
     <>
       <Header />
       <Banner />
-      <main class={drawer.value}>
+      <main class={drawer.value + (state.tab.value === "Clusters" ? " wide" : "")}>
         <aside class="left" aria-label="Markers">{first && <Markers />}</aside>
         <section class="centre" aria-label="Tissue">{first ? <Tissue /> : <p role="status">Opening …</p>}<Proofread /><Notices /></section>
         <aside class="right">

@@ -23,6 +23,7 @@ export const clusters = signal<api.Clusters | null>(null); // of the last edit o
 export const undoStep = signal<string | null>(null);
 export const unsaved = signal(0);
 export const page = kept<string | null>("page", null); // what lets this page write; null = another page writes
+export const annotator = signal("");
 export const lost = signal(false); // the server does not answer
 export const notices = signal<{ text: string; bad: boolean }[]>([]);
 const cache = signal<Record<string, Values>>({}); // what came of /api/scores, labels, groups
@@ -39,6 +40,7 @@ export const mode = kept<"outlines" | "fills">("mode", "outlines");
 export const opacity = kept("opacity", 0.6);
 export const draft = signal<number | null>(null); // the threshold while it is dragged
 export const selected = signal<number | null>(null); // row
+export const focus = signal<string[]>([]); // groups whose cells keep their colour; none = all
 export const hovered = signal<number | null>(null);
 export const brush = signal(0); // the state that a click on a cell gives; 0 = a click selects
 export const reason = signal(""); // why the selected cell was proposed; "" = it was chosen by hand
@@ -115,7 +117,7 @@ export const open = (take_over = false) => attempt(async () => {
   batch(() => {
     forget("");
     [lost.value, start.value, markers.value, groupings.value] = [false, first, first.markers, first.groupings];
-    [undoStep.value, unsaved.value] = [first.undo, first.unsaved];
+    [undoStep.value, unsaved.value, annotator.value] = [first.undo, first.unsaved, first.annotator];
     first.notices.forEach((text) => notify(text));
     if (!first.layers.includes(layer.peek())) layer.value = first.layer;
     if (!first.regions[region.peek()]) region.value = 0;

@@ -36,10 +36,14 @@ const colouring = computed<{ values: Uint8Array | Uint16Array | null; palette: s
   }
   const grouping = state.groupings.value.find((one) => "group:" + one.key === what);
   if (grouping)
-    return { values: state.groupsOf(grouping.key), palette: grouping.colors, legend: grouping.names.map((name, at) => [name, grouping.colors[at]]) };
+    return {
+      values: state.groupsOf(grouping.key),
+      palette: grouping.colors.map((color, at) => (state.focus.value.length && !state.focus.value.includes(grouping.names[at]) ? "#3a4047" : color)),
+      legend: grouping.names.map((name, at) => [name, grouping.colors[at]]),
+    };
   return { values: null, palette: [], legend: [] };
 });
-const RAMP = Array.from({ length: 255 }, (_, at) => {
+export const RAMP = Array.from({ length: 255 }, (_, at) => {
   const [whole, part] = [Math.floor((at / 255) * 8), ((at / 255) * 8) % 1];
   const mix = [1, 3, 5].map((from) => [0, 1].map((side) => parseInt(VIRIDIS[whole + side].slice(from, from + 2), 16)))
     .map(([low, high]) => Math.round(low + (high - low) * part).toString(16).padStart(2, "0"));
