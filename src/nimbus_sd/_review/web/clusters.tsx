@@ -32,6 +32,7 @@ effect(() => {
   [examples.value, name.value] = [null, which.length === 1 && !/^\d+$/.test(which[0]) ? which[0] : ""];
   if (which.length === 1) api.examples(of, which[0]).then((found) => groups.peek()[0] === which[0] && (examples.value = found), state.told);
 });
+const busy = signal(false); // clusters or types are being made
 
 function pick(clusters: string[], add: boolean) {
   const all = clusters.every((one) => picked.value.has(one));
@@ -133,7 +134,6 @@ function Edit({ of }: { of: api.Clusters }) {
 
 export function Clusters() {
   const of = shown.value;
-  const busy = signal(false);
   const make = (step: api.Do, made: string) => {
     busy.value = true;
     void state.act(step).then((kept) => [(busy.value = false), kept && (key.value = made)]);
