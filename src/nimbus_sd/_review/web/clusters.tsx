@@ -12,7 +12,7 @@ const name = signal(""); // of what an edit makes
 const pointed = signal<[number, number] | null>(null); // row and column of the heat map under the pointer
 const examples = signal<{ typical: number[]; doubtful: number[] } | null>(null);
 const ROW = 19; // height of a cluster, as in style.css
-const HEAD = 74; // room for the names of markers
+const HEAD = 80; // room for the names of markers
 
 const shown = computed(() => (state.clusters.value?.key === key.value ? state.clusters.value : null));
 /** Metaclusters with a cluster that is picked. */
