@@ -56,7 +56,7 @@ export function Judge() {
         );
       })}
       {state.blind.value && <p class="learned">Judging <b>{marker}</b> blind: the key n takes the next cell. Scores, calls and clusters are hidden until you stop.</p>}
-      {of.free.length > 0 && <button disabled={!able} onClick={() => state.act({ do: "draw", n: drawn.length + 1 }).then(refresh)}>
+      {!of.refused && of.free.length > 0 && <button disabled={!able} onClick={() => state.act({ do: "draw", n: drawn.length + 1 }).then(refresh)}>
         Draw {drawn.length ? "another" : "a"} region of {of.free.length}</button>}
       {of.agreement.length > 0 && (
         <><h3>Agreement</h3>
