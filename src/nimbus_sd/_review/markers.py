@@ -17,7 +17,7 @@ from nimbus_sd._table import region_column
 
 #: Shown scores from here to there are doubtful.
 DOUBTFUL: Final = (0.25, 0.75)
-_BINS, _SAMPLE, _FEWEST = 40, 20_000, 5
+_BINS, _SAMPLE, _FEWEST, _NEAREST = 40, 20_000, 5, 20
 #: What the page says of each kind of flag.
 _WORDS: Final = {
     "empty": "no signal",
@@ -102,8 +102,7 @@ def next_doubtful(
     """Choose the cell whose label teaches most, in a region that is not for evaluation; return its row and why.
 
     Without labels, as :func:`nimbus_sd.labels.draw_cells` draws: uncertain ones, and such that disagree with a silver
-    label. With labels, of the doubtful cells the one that would narrow the learned line most (its expected information
-    under the posterior of slope and offset), less where its region has labels already.
+    label. With labels, of the doubtful cells nearest to the learned line the one whose region has the fewest labels.
     """
     at = adata.var_names.get_loc(marker)
     scores = np.asarray(adata.layers[layer][:, at], np.float32)
@@ -122,10 +121,10 @@ def next_doubtful(
     draw = np.random.default_rng([rng, len(after)])
     rows = np.sort(draw.choice(rows, min(len(rows), _SAMPLE), replace=False))
     if item["labels"]:
-        used = np.flatnonzero(np.isfinite(given) & (given != 0.5) & np.isfinite(scores))
-        there = np.bincount(region.cat.codes.to_numpy()[used], minlength=len(region.cat.categories))
-        worth = _information(scores, used, rows, item) / (1 + there[region.cat.codes.to_numpy()[rows]])
-        return int(rows[np.argmax(worth)]), "teaches most"
+        used = region.cat.codes[np.isfinite(given)]
+        there = np.bincount(used, minlength=len(region.cat.categories))[region.cat.codes.iloc[rows]]
+        nearest = np.argsort(np.abs(moved[rows] - 0.5), kind="stable")[:_NEAREST]
+        return int(rows[nearest[np.argmin(there[nearest])]]), "nearest to the learned line"
     few = rows[:: max(1, len(rows) // 2000)]
     columns = {layer: moved[few, None], keys.SILVER: silver[few, None]}
     obs = pd.DataFrame({keys.REGION: region.iloc[few].astype(str), keys.INSTANCE: few})
@@ -133,16 +132,3 @@ def next_doubtful(
         AnnData(obs=obs, var=pd.DataFrame(index=[marker]), layers=columns), 1, scores=layer, rng=draw
     )
     return int(drawn["instance_id"].iloc[0]), str(drawn["reason"].iloc[0])
-
-
-def _information(scores: NDArray, used: NDArray, rows: NDArray, line: Mapping[str, Any]) -> NDArray[np.float64]:
-    """Return how much a label of each cell would tell of log slope and offset, beyond prior and labels so far."""
-
-    def gradient(cells: NDArray) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        steep = line["slope"] * logit(np.clip(scores[cells], 1e-4, 1 - 1e-4).astype(np.float64))
-        likely = expit(steep + line["offset"])
-        return np.stack([steep, np.ones(len(cells))], axis=1), likely * (1 - likely)
-
-    (known, weight), (new, spread) = gradient(used), gradient(rows)
-    covariance = np.linalg.inv(np.eye(2) + (known * weight[:, None]).T @ known)
-    return spread * np.einsum("ij,jk,ik->i", new, covariance, new)
