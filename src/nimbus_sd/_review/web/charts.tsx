@@ -56,10 +56,10 @@ export function Threshold({ counts }: { counts: ArrayLike<number> }) {
 }
 
 const pictures = new Map<string, Promise<ImageBitmap>>();
-/** A cell and what is around it, in the channels that are shown; a click goes there. */
-export function Crop({ row, note }: { row: number; note?: string }) {
+/** A cell and what is around it, in the channels that are given or those of the tissue; a click goes there. */
+export function Crop({ row, note, channels = state.channels.value }: { row: number; note?: string; channels?: state.Shown[] }) {
   const canvas = useRef<HTMLCanvasElement>(null);
-  const shown = state.channels.value.filter((one) => one.on);
+  const shown = channels.filter((one) => one.on);
   const [key, colors] = [`${row} ${shown.map((one) => one.channel)}`, shown.map((one) => one.color).join(" ")];
   useEffect(() => {
     if (!shown.length) return;

@@ -9,10 +9,16 @@ import { RAMP } from "./tissue";
 const key = state.kept("clusters", "");
 const picked = signal<ReadonlySet<string>>(new Set()); // clusters
 const name = signal(""); // of what an edit makes
+const renaming = signal(""); // the cluster whose group gets another name, in its place
+const whole = state.kept("whole", false); // the panel takes the room of the markers, too
+const at = signal(0); // the row that the keyboard is on
 const pointed = signal<[number, number] | null>(null); // row and column of the heat map under the pointer
 const examples = signal<{ typical: number[]; doubtful: number[] } | null>(null);
 const ROW = 19; // height of a cluster, as in style.css
-const HEAD = 80; // room for the names of markers
+const HEAD = 76; // room for the names of markers
+// Told apart by most eyes, on dark tissue, too: Okabe and Ito's, Tol's light ones, and greys.
+const COLORS = ["#e69f00", "#56b4e9", "#009e73", "#f0e442", "#0072b2", "#d55e00", "#cc79a7", "#99ddff", "#44bb99", "#bbcc33", "#eedd88", "#ee8866",
+  "#ffaabb", "#aa4499", "#dddddd", "#808080"];
 
 const shown = computed(() => (state.clusters.value?.key === key.value ? state.clusters.value : null));
 /** Metaclusters with a cluster that is picked. */
@@ -23,13 +29,15 @@ effect(() => { // the clusters of the column that is chosen; those picked are se
   const keys = state.groupings.value.map((one) => one.key);
   if (!keys.includes(key.value)) key.value = keys.find((one) => one.startsWith("flowsom")) ?? keys[0] ?? "";
   if (!key.value) return;
+  if (!state.paint.peek().startsWith("group:")) state.mode.value = "fills";
   state.paint.value = "group:" + key.value;
   if (!shown.value) api.clusters(key.value).then((found) => (state.clusters.value = found), state.told);
 });
 effect(() => void (state.focus.value = groups.value));
+effect(() => void document.body.classList.toggle("whole", whole.value && state.tab.value === "Clusters"));
 effect(() => {
   const [which, of] = [groups.value, key.value];
-  [examples.value, name.value] = [null, which.length === 1 && !/^\d+$/.test(which[0]) ? which[0] : ""];
+  [examples.value, name.value] = [null, (which.length > 1 && which.find((one) => !/^\d+$/.test(one))) || ""];
   if (which.length === 1) api.examples(of, which[0]).then((found) => groups.peek()[0] === which[0] && (examples.value = found), state.told);
 });
 const busy = signal(false); // clusters or types are being made
@@ -41,47 +49,76 @@ function pick(clusters: string[], add: boolean) {
 }
 const edit = (step: api.Do) => state.act(step).then((kept) => kept && (picked.value = new Set()));
 
-/** The tree: a branch is a path, and the clusters under it are picked by a click. */
-function Tree({ of }: { of: api.Clusters }) {
-  const n = of.clusters.length;
+/** Branches of the tree, the lowest first: their lines, and the clusters under them. */
+const branches = computed(() => {
+  const of = shown.value;
+  if (!of) return [];
   const top = Math.max(...of.tree.map((branch) => branch[2]), 1e-9);
-  const places = Array.from({ length: n }, (_, at) => ({ x: 44, y: (of.order.indexOf(at) + 0.5) * ROW, under: [of.clusters[at]] }));
-  const paths = of.tree.map(([one, other, height]) => {
+  const places = of.clusters.map((cluster, at) => ({ x: 44, y: (of.order.indexOf(at) + 0.5) * ROW, under: [cluster] }));
+  return of.tree.map(([one, other, height]) => {
     const [a, b] = [places[one], places[other]];
     const x = 44 - (40 * height) / top;
-    const made = { x, y: (a.y + b.y) / 2, under: [...a.under, ...b.under] };
-    places.push(made);
-    return { path: `M${a.x} ${a.y}H${x}V${b.y}H${b.x}`, under: made.under };
+    places.push({ x, y: (a.y + b.y) / 2, under: [...a.under, ...b.under] });
+    return { path: `M${a.x} ${a.y}H${x}V${b.y}H${b.x}`, under: places.at(-1)!.under };
   });
-  return (
-    <svg class="tree" width={44} height={n * ROW} aria-hidden="true">
-      {paths.map(({ path, under }) => (
-        <path d={path} class={under.every((one) => picked.value.has(one)) ? "on" : ""}
-          onClick={(event) => pick(under, event.shiftKey)}><title>{under.length} clusters</title></path>
-      ))}
-    </svg>
-  );
+});
+const Tree = () => (
+  <svg class="tree" width={44} height={shown.value!.clusters.length * ROW} aria-hidden="true">
+    {branches.value.map(({ path, under }) => (
+      <g class={under.every((one) => picked.value.has(one)) ? "on" : ""} onClick={(event) => pick(under, event.shiftKey)}>
+        <title>Select these {under.length} clusters</title><path d={path} class="hit" /><path d={path} /></g>
+    ))}
+  </svg>
+);
+
+/** Keys of the list: up and down (with Shift several), left for the next larger branch, right back to one, F2, Enter. */
+function press(event: KeyboardEvent, of: api.Clusters) {
+  const rows = of.order.map((cluster) => of.clusters[cluster]);
+  const by = { ArrowDown: 1, ArrowUp: -1 }[event.key];
+  const here = rows[at.value];
+  if (by) {
+    at.value = Math.min(Math.max(at.value + by, 0), rows.length - 1);
+    picked.value = new Set([...(event.shiftKey ? picked.value : []), rows[at.value]]);
+    (event.currentTarget as HTMLElement).querySelectorAll<HTMLElement>("[role=option]")[at.value]?.focus();
+  } else if (event.key === "ArrowLeft") {
+    const within = new Set([...picked.value, here]);
+    const larger = branches.value.find(({ under }) => under.length > picked.value.size && [...within].every((one) => under.includes(one)));
+    if (larger) picked.value = new Set(larger.under);
+  } else if (event.key === "ArrowRight") picked.value = new Set([here]);
+  else if (event.key === "F2" && state.writable.value) renaming.value = here;
+  else if (event.key === "Enter") document.querySelector<HTMLElement>(".edit input:not([type=color])")?.focus();
+  else if (event.key === "Escape") picked.value = new Set();
+  else return;
+  [event.preventDefault(), event.stopPropagation()];
 }
 
 function HeatMap({ of }: { of: api.Clusters }) {
   const canvas = useRef<HTMLCanvasElement>(null);
-  const wide = Math.max(10, Math.min(24, Math.floor(230 / of.markers.length)));
+  const wide = Math.max(10, Math.min(24, Math.floor((whole.value ? 0.66 * innerWidth - 200 : 240) / of.markers.length)));
+  // Markers in the order of the clusters that have most of them, so that the bright fields lie along a diagonal.
+  const mean = of.markers.map((_, col) => of.means.reduce((sum, row) => sum + row[col], 0) / of.means.length);
+  const peak = of.markers.map((_, col) => {
+    const above = of.order.map((cluster) => Math.max(0, of.means[cluster][col] - mean[col]));
+    return above.reduce((sum, more, row) => sum + more * row, 0) / (above.reduce((sum, more) => sum + more, 0) || 1);
+  });
+  const columns = of.markers.map((_, col) => col).sort((a, b) => peak[a] - peak[b]);
   useEffect(() => {
     const context = canvas.current!.getContext("2d")!;
-    of.order.forEach((cluster, row) => of.markers.forEach((_, col) => {
+    of.order.forEach((cluster, row) => columns.forEach((col, x) => {
       context.fillStyle = RAMP[Math.min(254, Math.max(0, Math.floor(of.means[cluster][col] * 255)))];
-      context.fillRect(col, row, 1, 1);
+      context.fillRect(x, row, 1, 1);
     }));
   }, [of]);
   const point = (event: PointerEvent) => {
     const box = canvas.current!.getBoundingClientRect();
-    pointed.value = [Math.floor((event.clientY - box.top) / ROW), Math.floor((event.clientX - box.left) / wide)];
+    const [row, x] = [Math.floor((event.clientY - box.top) / ROW), Math.floor((event.clientX - box.left) / wide)];
+    pointed.value = row in of.order && x in columns ? [row, columns[x]] : null;
   };
   return (
     <div class="scroll">
-      <div class="names" style={{ height: `${HEAD}px`, width: `${of.markers.length * wide + 30}px` }}>
-        {of.markers.map((one, col) => (
-          <span class={pointed.value?.[1] === col ? "on" : ""} style={{ left: `${(col + 0.5) * wide}px` }}>{one}</span>
+      <div class="names" style={{ height: `${HEAD}px`, width: `${of.markers.length * wide}px` }}>
+        {columns.map((col, x) => (
+          <span class={pointed.value?.[1] === col ? "on" : ""} style={{ left: `${x * wide}px`, width: `${wide}px` }}>{of.markers[col]}</span>
         ))}
       </div>
       <canvas ref={canvas} width={of.markers.length} height={of.clusters.length} onPointerMove={point} onPointerLeave={() => (pointed.value = null)}
@@ -92,48 +129,102 @@ function HeatMap({ of }: { of: api.Clusters }) {
   );
 }
 
-/** Shows the three markers in which a metacluster exceeds the others most. */
-function showMarkers(of: api.Clusters, group: string) {
-  const inside = of.clusters.map((_, at) => of.metacluster[at] === group);
+/** The three markers, as channels, in which a group exceeds the others most. */
+function strongest(of: api.Clusters, group: string): state.Shown[] {
   const mean = (col: number, side: boolean) => {
-    const rows = of.means.filter((_, at) => inside[at] === side);
+    const rows = of.means.filter((_, cluster) => (of.metacluster[cluster] === group) === side);
     return rows.reduce((sum, row) => sum + row[col], 0) / (rows.length || 1);
   };
-  const above = of.markers.map((marker, col): [number | null, number] =>
-    [state.markers.value.find((one) => one.name === marker)?.channel ?? null, mean(col, true) - mean(col, false)]);
-  state.channels.value = above.filter((one): one is [number, number] => one[0] !== null).sort((a, b) => b[1] - a[1]).slice(0, 3)
-    .map(([channel], at) => state.channel(channel, at));
+  return of.markers.map((marker, col) => ({ channel: state.start.value!.channels.indexOf(marker), above: mean(col, true) - mean(col, false) }))
+    .filter((one) => one.channel >= 0).sort((a, b) => b.above - a.above).slice(0, 3).map((one, place) => ({ ...state.channel(one.channel, place), color: RGB[place] }));
 }
+const RGB = ["#ff5a4d", "#4dd96a", "#5a8cff"];
 
 function Edit({ of }: { of: api.Clusters }) {
-  const [which, text] = [groups.value, name.value.trim()];
+  const [which, text, able] = [groups.value, name.value.trim(), state.writable.value];
   const one = which.length === 1 ? which[0] : null;
-  const members = of.clusters.filter((_, at) => of.metacluster[at] === one);
-  const part = [...picked.value].filter((cluster) => members.includes(cluster));
-  const able = state.writable.value;
+  const members = of.clusters.filter((_, cluster) => which.includes(of.metacluster[cluster]));
+  const part = members.filter((cluster) => picked.value.has(cluster));
   const color = one ? of.colors[of.names.indexOf(one)] : "";
-  if (!which.length) return <p class="hint">Click clusters, or a branch of the tree; with Shift several. Then merge, split, rename or colour them.</p>;
+  const recolor = (to: string) => state.act({ do: "recolor", key: of.key, name: one!, color: to });
+  const splits = one !== null && part.length < members.length;
+  if (!which.length) return <p class="hint">Click clusters, or a branch of the tree; with Shift several. Keys: ↑ ↓ with Shift, ← takes the
+    larger branch, Enter names it, F2 or a double click renames.</p>;
   return (
-    <form class="edit" onSubmit={(event) => event.preventDefault()}>
-      <b>{which.join(", ")}</b>
-      <input aria-label="Name" placeholder={one ? "New name" : "Name of what they become"} value={name.value}
-        onInput={(event) => (name.value = event.currentTarget.value)} />
-      <span class="row">
-        {!one && <button class="primary" disabled={!able || !text} onClick={() => edit({ do: "merge", key: of.key, names: which, into: text })}>Merge {which.length}</button>}
-        {one && <button class="primary" disabled={!able || !text || text === one} onClick={() => edit({ do: "rename", key: of.key, name: one, to: text })}>Rename</button>}
-        {one && part.length < members.length && (
-          <button disabled={!able || !text} onClick={() => edit({ do: "split", key: of.key, name: one, clusters: part, into: text })}>Split off {part.length}</button>
-        )}
-        {one && <button onClick={() => showMarkers(of, one)}>Show its markers</button>}
-        {one && <input type="color" aria-label="Colour" value={color} disabled={!able}
-          onChange={(event) => edit({ do: "recolor", key: of.key, name: one, color: event.currentTarget.value })} />}
-      </span>
+    <form class="edit" onSubmit={(event) => {
+      event.preventDefault();
+      if (!able || !text) return;
+      if (!one) void edit({ do: "merge", key: of.key, names: which, into: text });
+      else if (splits) void edit({ do: "split", key: of.key, name: one, clusters: part, into: text });
+    }}>
+      <b>{which.join(" + ")}</b>
+      {(!one || splits) && (
+        <><span class="row"><input class="space" aria-label="Name of what they become" placeholder={one ? "Name of the new group" : "Name of the merged group"} list="names"
+          value={name.value} onInput={(event) => (name.value = event.currentTarget.value)} />
+          <button class="primary" disabled={!able || !text}>{one ? `Split out ${part.length} of ${members.length}` : `Merge ${which.length}`}</button></span>
+          <datalist id="names">{[...new Set(state.groupings.value.flatMap((grouping) => grouping.names))].filter((known) => !/^\d+$/.test(known))
+            .map((known) => <option value={known} />)}</datalist></>
+      )}
+      {!one && part.length < members.length && <span class="hint">A merge takes all {members.length} clusters of these groups.</span>}
+      {one && (
+        <><span class="swatches" role="group" aria-label={`Colour of ${one}`}>{COLORS.map((to) => (
+          <button type="button" aria-label={to} aria-pressed={to === color} disabled={!able} style={{ background: to }} onClick={() => recolor(to)} />))}
+          <input type="color" aria-label="Another colour" value={color} disabled={!able} onChange={(event) => recolor(event.currentTarget.value)} /></span>
+          <span class="row"><button type="button" disabled={!able} onClick={() => (renaming.value = part[0])}>Rename <kbd>F2</kbd></button>
+            <button type="button" onClick={() => (state.channels.value = strongest(of, one))}>Show its markers on the tissue</button></span></>
+      )}
     </form>
+  );
+}
+
+/** A cluster: colour and name of its group, its size; or the field for another name. */
+function Row({ of, cluster, row }: { of: api.Clusters; cluster: string; row: number }) {
+  const index = of.clusters.indexOf(cluster);
+  const [group, size] = [of.metacluster[index], of.sizes[index]];
+  const close = (field: HTMLInputElement, keep: boolean) => {
+    const to = field.value.trim();
+    if (renaming.peek() !== cluster) return;
+    renaming.value = "";
+    if (keep && to && to !== group) void state.act({ do: "rename", key: of.key, name: group, to });
+  };
+  if (renaming.value === cluster)
+    return <input class="renamed" aria-label={`New name of ${group}`} defaultValue={group} ref={(field) => field?.select()}
+      onBlur={(event) => close(event.currentTarget, true)}
+      onKeyDown={(event) => [event.stopPropagation(), (event.key === "Enter" || event.key === "Escape") && close(event.currentTarget, event.key === "Enter")]} />;
+  const on = picked.value.has(cluster);
+  return (
+    <button role="option" aria-selected={on} tabIndex={at.value === row ? 0 : -1} class={pointed.value?.[0] === row ? "pointed" : ""}
+      title={`${group}, cluster ${cluster}: ${size.toLocaleString("en")} cells`} onDblClick={() => state.writable.value && (renaming.value = cluster)}
+      onClick={(event) => {
+        const range = event.shiftKey && picked.value.size ? [at.value, row].sort((a, b) => a - b) : [row, row];
+        pick(of.order.slice(range[0], range[1] + 1).map((one) => of.clusters[one]).filter((one) => !event.shiftKey || one === cluster || !picked.value.has(one)),
+          event.shiftKey || event.ctrlKey || event.metaKey);
+        at.value = row;
+      }}>
+      <i style={{ background: of.colors[of.names.indexOf(group)] }} />
+      <span>{group}{group !== cluster && <small> {cluster}</small>}</span>
+      <s style={{ width: `${(34 * size) / Math.max(...of.sizes)}px` }} />
+    </button>
+  );
+}
+
+function Examples({ of, group }: { of: api.Clusters; group: string }) {
+  const channels = strongest(of, group);
+  return (
+    <>
+      <p class="hint">Strongest markers:{channels.map((one) => (
+        <b class="dot"><i style={{ background: one.color }} />{state.start.value!.channels[one.channel]}</b>))}</p>
+      {(["typical", "doubtful"] as const).map((kind) => examples.value![kind].length > 0 && (
+        <><h3>{kind === "typical" ? "Typical cells" : "Doubtful cells, almost as close to another group"}</h3>
+          <div class="crops six">{examples.value![kind].map((row) => <Crop key={row} row={row} channels={channels} />)}</div></>
+      ))}
+    </>
   );
 }
 
 export function Clusters() {
   const of = shown.value;
+  if (state.blind.value) return <p class="hint">Clusters are hidden while regions are judged.</p>;
   const make = (step: api.Do, made: string) => {
     busy.value = true;
     void state.act(step).then((kept) => [(busy.value = false), kept && (key.value = made)]);
@@ -141,36 +232,24 @@ export function Clusters() {
   const total = state.start.value!.n_cells;
   return (
     <>
-      {state.groupings.value.length > 0 && <Choose label="Clusters" of={key} options={state.groupings.value.map((one) => [one.key, one.key])} />}
+      {state.groupings.value.length > 0 && <p class="row top"><Choose label="Clusters" of={key} options={state.groupings.value.map((one) => [one.key, one.key])} />
+        <span class="space" /><button class="wider" aria-pressed={whole.value} onClick={() => (whole.value = !whole.value)}>{whole.value ? "Narrower" : "Wider"}</button></p>}
       {of && (
         <>
           <div class="heat">
-            <div style={{ paddingTop: `${HEAD}px` }}><Tree of={of} /></div>
-            <div style={{ paddingTop: `${HEAD}px` }} role="listbox" aria-multiselectable="true" aria-label="Clusters">
-              {of.order.map((at) => {
-                const [cluster, group] = [of.clusters[at], of.metacluster[at]];
-                return (
-                  <button role="option" aria-selected={picked.value.has(cluster)} title={`Cluster ${cluster}, ${of.sizes[at].toLocaleString("en")} cells`}
-                    onClick={(event) => pick([cluster], event.shiftKey)}>
-                    <i style={{ background: of.colors[of.names.indexOf(group)] }} />
-                    <span>{group === cluster ? cluster : `${group} (${cluster})`}</span>
-                    <s style={{ width: `${(34 * of.sizes[at]) / Math.max(...of.sizes)}px` }} />
-                  </button>
-                );
-              })}
+            <div style={{ paddingTop: `${HEAD}px` }}><Tree /></div>
+            <div style={{ paddingTop: `${HEAD}px` }} role="listbox" aria-multiselectable="true" aria-label="Clusters" onKeyDown={(event) => press(event, of)}>
+              {of.order.map((cluster, row) => <Row key={of.clusters[cluster]} of={of} cluster={of.clusters[cluster]} row={row} />)}
             </div>
             <HeatMap of={of} />
           </div>
           <p class="hint" aria-live="polite">
-            {pointed.value && of.order[pointed.value[0]] !== undefined && of.markers[pointed.value[1]]
+            {pointed.value
               ? `${of.metacluster[of.order[pointed.value[0]]]}, ${of.markers[pointed.value[1]]}: mean score ${of.means[of.order[pointed.value[0]]][pointed.value[1]].toFixed(2)}`
               : `${of.clusters.length} clusters, ${of.names.length} groups; ${Math.round(100 * of.share_named)} % of ${total.toLocaleString("en")} cells have a name`}
           </p>
           <Edit of={of} />
-          {examples.value && (["typical", "doubtful"] as const).map((kind) => examples.value![kind].length > 0 && (
-            <><h3>{kind === "typical" ? "Typical cells" : "Doubtful cells, almost as close to another group"}</h3>
-              <div class="crops six">{examples.value![kind].map((row) => <Crop key={row} row={row} />)}</div></>
-          ))}
+          {examples.value && groups.value.length === 1 && <Examples of={of} group={groups.value[0]} />}
           {of.history.length > 0 && <details><summary>History: {of.history.length} steps</summary><ol>{of.history.map((step) => <li>{step}</li>)}</ol></details>}
         </>
       )}

@@ -14,13 +14,31 @@ function begin(region: string, layer: string) {
   state.region.value = state.start.value!.regions.findIndex((one) => one.name === region);
   [state.labelLayer.value, state.reason.value] = [layer, ""];
   state.selectCell(null);
+  starting.value = true;
 }
+const starting = signal(false);
+effect(() => { // the first cell, once it is known which ones were judged
+  if (!starting.value || !state.labels.value) return;
+  starting.value = false;
+  setTimeout(state.next);
+});
+effect(() => { // a dispute that was settled gives way to the next one
+  const [list, at] = [known.peek()?.disputed ?? [], settling.value];
+  if (!at || state.labelLayer.value !== "gold" || !decision(at)) return;
+  const open = list.find((one) => one !== at && !decision(one));
+  settling.value = null;
+  if (open && state.advance.peek()) setTimeout(() => settle(open));
+});
+type Dispute = api.Judging["disputed"][number];
+const settling = signal<Dispute | null>(null);
+const decision = (cell: Dispute) => state.labelsOf("gold", cell.marker)?.[cell.row] ?? 0;
 const end = () => ((state.labelLayer.value = "gold_training"), state.selectCell(null));
 
-async function settle(cell: api.Judging["disputed"][number]) {
+function settle(cell: Dispute) {
   state.selectMarker(cell.marker);
   state.labelLayer.value = "gold";
   state.selectCell(cell.row, true);
+  settling.value = decision(cell) ? null : cell;
 }
 
 export function Judge() {
