@@ -9,7 +9,7 @@ import { GIVE, give, Proofread } from "./proofread";
 import { Scores } from "./scores";
 import * as state from "./state";
 import { Tissue, toggleChannel, viewer } from "./tissue";
-import { Tuning } from "./tuning";
+import { compare, Tuning } from "./tuning";
 
 const TABS = { Scores, Clusters, Judge, "Fine-tune": Tuning };
 const help = signal(false);
@@ -27,6 +27,7 @@ const KEYS: [string[], string, (key: string) => unknown][] = [
   [["[", "]"], "Threshold down, up by 0.01", (key) => state.dragThreshold(state.threshold.value + (key === "[" ? -0.01 : 0.01))],
   [["j", "k"], "Next, previous marker", (key) => stepMarker(key === "j" ? 1 : -1)],
   [["1", "2", "3"], "Channel on or off", (key) => toggleChannel(Number(key) - 1)],
+  [["a", "b"], "Old, new scores after fine-tuning", compare],
   [["o"], "Outlines or fills", () => (state.mode.value = state.mode.value === "fills" ? "outlines" : "fills")],
   [["ArrowLeft", "ArrowRight", "ArrowUp", "ArrowDown"], "Move over the tissue", (key) =>
     pan(...({ ArrowLeft: [-80, 0], ArrowRight: [80, 0], ArrowUp: [0, -80], ArrowDown: [0, 80] }[key] as [number, number]))],

@@ -37,11 +37,11 @@ function Item({ marker }: { marker: Marker }) {
     <li ref={item}>
       <button class="marker" aria-current={here} onClick={() => state.selectMarker(marker.name)}>
         <b>{marker.name}</b>
-        <Bars counts={marker.histogram} height={18} threshold={marker.threshold} />
+        {!state.blind.value && <><Bars counts={marker.histogram} height={18} threshold={marker.threshold} />
         <span class="share" title="Share of positive cells"><i class="positive" style={{ width: `${100 * (share ?? 0)}%` }} /></span>
         <span class="numbers"><span>{percent(share)} positive</span>{marker.labels > 0 && <span>{marker.labels} labelled</span>}
           <span>{percent(doubt)} doubtful</span></span>
-        {marker.flag && <em>{marker.flag}</em>}
+        {marker.flag && <em>{marker.flag}</em>}</>}
       </button>
     </li>
   );

@@ -25,6 +25,12 @@ async function finish(step: "keep" | "drop", layer: string) {
   await ask();
 }
 
+/** Shows the scores of the first network (a) or of the tuned one (b) on the tissue. */
+export function compare(which: string) {
+  const [first, tuned] = [state.start.value!.layer, known.value?.layer];
+  if (tuned && !state.blind.value) state.layer.value = which === "a" ? first : tuned;
+}
+
 /** F1 of each marker before (ring) and after (dot). */
 function Report({ rows }: { rows: NonNullable<api.Tuning["report"]> }) {
   const low = Math.max(0, Math.floor(10 * Math.min(...rows.flatMap((row) => [row.f1_before, row.f1_after].filter((one) => one !== null)))) / 10 - 0.05);
@@ -49,7 +55,6 @@ export function Tuning() {
   const of = known.value;
   if (!of) return <p class="hint" role="status">Asking …</p>;
   const able = state.writable.value;
-  const first = state.start.value!.layer;
   return (
     <>
       <h2>Fine-tune the network</h2>
@@ -67,9 +72,9 @@ export function Tuning() {
         <><h3>On regions that it did not learn from</h3>
           <Report rows={of.report} />
           <p class="hint">By {[...new Set(of.report.map((row) => row.truth))].join(", ")} labels{of.report.some((row) => row.truth.includes("silver")) && ": silver are your labels and the sure calls"}.</p>
-          <p class="row"><span>Tissue shows</span>{[first, of.layer!].map((layer) => (
-            <button aria-pressed={state.layer.value === layer} class={state.layer.value === layer ? "primary" : ""} onClick={() => (state.layer.value = layer)}>
-              {layer === first ? "old scores" : "new scores"}</button>
+          <p class="row"><span>Tissue shows</span>{["a", "b"].map((which) => (
+            <button aria-pressed={(state.layer.value === of.layer) === (which === "b")} onClick={() => compare(which)}>
+              {which === "a" ? "old" : "new"} scores <kbd>{which}</kbd></button>
           ))}</p>
           <p class="row"><button disabled={!able} onClick={() => finish("keep", of.layer!)}>Keep the new scores</button>
             <button disabled={!able} onClick={() => finish("drop", of.layer!)}>Drop them</button></p></>
