@@ -16,7 +16,7 @@ __all__ = ["datasets", "io", "labels", "metrics", "models", "pl", "predict", "re
 
 
 def __getattr__(name: str) -> Any:
-    """Import a room, ``predict`` or ``review``, when it is first asked for: importing the package alone takes no time."""
+    """Import a room, or a function, when it is first asked for: importing the package alone takes no time."""
     if name in ("predict", "review"):
         return getattr(import_module(f"nimbus_sd._{name}"), name)
     if name in _ROOMS:

@@ -96,7 +96,9 @@ class Log:
             lock(self._file, wait=False)
         except BlockingIOError:
             lines = Path(str(self.path)).read_bytes().splitlines()
-            holders = [json.loads(line)["open"] for line in lines if line.startswith(b'{"open"') and line.endswith(b"}")]
+            holders = [
+                json.loads(line)["open"] for line in lines if line.startswith(b'{"open"') and line.endswith(b"}")
+            ]
             who = "process {pid} on {host}, since {time}".format(**holders[-1]) if holders else "another process"
             message = f"{self.path} is in use by a review of this store: {who}. Go on there, or stop it first"
             raise BlockingIOError(f"{message} (Ctrl-C where it runs).") from None
@@ -115,7 +117,7 @@ class Log:
             except (ValueError, KeyError, TypeError) as error:
                 if number < len(lines):
                     what = f"Line {number} of {self.path} is damaged, so that what follows cannot be trusted"
-                    advice = f"mend or delete that line to go on with the rest, or move the file to begin anew"
+                    advice = "mend or delete that line to go on with the rest, or move the file to begin anew"
                     raise ValueError(f"{what}; {advice}. Nothing was changed.") from error
                 self.notices.append(f"The last line of {self.path} was half written; that one step is lost.")
                 if not reading:

@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import getpass
 import html
 import logging
-import re
 import secrets
 import threading
 import webbrowser
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tornado.netutil import bind_sockets
@@ -115,7 +112,7 @@ def review(
           of regions that were drawn for evaluation, and what the annotators agree on
         - ``layers["nimbus_adapted"]``: as :func:`nimbus_sd.tl.adapt` sets it, where there are labels of single cells
         - ``layers["positive"]``: as :func:`nimbus_sd.tl.call_positive` sets it, with the thresholds of the page
-        - ``obs["metacluster_nimbus"]``: as :meth:`nimbus_sd.tl.Metaclusters.apply` sets it, where clusters were edited
+        - ``obs["metacluster_<clusters>"]``: as :meth:`nimbus_sd.tl.Metaclusters.apply` sets it, where clusters were edited
         - ``uns["review"]``: which steps of which log are in the table
 
     Raises
@@ -142,17 +139,3 @@ def review(
     if browser and not webbrowser.open(page.url):
         logger.warning("no browser could be opened: open %s", page.url)
     return page
-
-
-def user_name() -> str:
-    """Name the user of this machine as an annotator may be named."""
-    try:
-        name = getpass.getuser()
-    except (OSError, KeyError):
-        name = ""
-    return re.sub(r"[^\w.-]+", "-", name) or "me"
-
-
-def log_path(store: Path | None) -> Path | None:
-    """Return where the log of a store lies."""
-    return None if store is None else store.with_name(f"{store.name}.review.jsonl")

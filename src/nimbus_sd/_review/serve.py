@@ -53,7 +53,7 @@ _READ: Final[Mapping[str, tuple[Callable[..., Any], Mapping[str, Callable[[str],
     "cells": (Session.cells, {}),
     "scores": (Session.scores, {"layer": str, "marker": str}),
     "labels": (Session.labels, {"layer": str, "marker": str}),
-    "groups": (Session.groups, {"key": str}),
+    "groups": (Session.groups_of, {"key": str}),
     "cell": (Session.cell, {"row": int, "marker": str}),
     "next": (Session.next, {"marker": str, "layer": str, "after": _integers}),
     "contrast": (Session.contrast, {"region": int, "channel": int}),
@@ -132,7 +132,9 @@ class _Handler(RequestHandler):
             given = json.loads(self.request.body)
         except ValueError:
             given = None
-        if not isinstance(given, dict) or any(not isinstance(given.get(name), kind) for name, kind in arguments.items()):
+        if not isinstance(given, dict) or any(
+            not isinstance(given.get(name), kind) for name, kind in arguments.items()
+        ):
             wanted = ", ".join(f"{name} ({kind.__name__})" for name, kind in arguments.items())
             self._fail(400, f"The request must be a JSON object with {wanted}.")
             return

@@ -1,16 +1,15 @@
-"""What is being reviewed: the table, what was done to it since it was saved, and how that is taken back."""
+"""What is being reviewed: the table, what was done since it was saved, how that is taken back, and Save."""
 
 from __future__ import annotations
 
 import os
 import re
-import threading
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 from uuid import uuid4
 
 import numpy as np
@@ -21,14 +20,19 @@ from spatialdata.models import get_channel_names
 
 import nimbus_sd
 from nimbus_sd import keys, labels, tl
+from nimbus_sd._review import clusters, judging, markers
 from nimbus_sd._review.log import Log
-from nimbus_sd._table import clusters_of, instance_column, layer, outside_unit_interval, region_column
-from nimbus_sd.io import restore, save_table
+from nimbus_sd._review.tiles import TILE, Tiles
+from nimbus_sd._review.tuning import TUNED, Tuning, refusal
+from nimbus_sd._table import instance_column, layer, outside_unit_interval, region_column
+from nimbus_sd.io import save_table
 from nimbus_sd.spatial import check_spatialdata, not_found, regions_of_table, rows_of
 
-_VALUES = np.array([np.nan, 0, 0.25, 0.5, 0.75, 1], np.float32)
-_WORDS = ("none", "negative", "likely negative", "undetermined", "likely positive", "positive")
-_NOWHERE = 65535
+#: Label of each state of the page.
+_LABELS: Final = np.array([np.nan, 0, 0.25, 0.5, 0.75, 1], np.float32)
+_WORDS: Final = ("no label", "negative", "likely negative", "undetermined", "likely positive", "positive")
+_ADAPTED, _CALLS, _METACLUSTERS, _NOTED = "nimbus_adapted", "positive", "metacluster_", "review"
+_NOWHERE: Final = 65535
 
 
 class PageTaken(Exception):
@@ -37,152 +41,567 @@ class PageTaken(Exception):
 
 @dataclass
 class Step:
-    """A step that can be taken back: what it is called, how, and what of the page it changes."""
+    """A step that was done: what it is called, how it is taken back, and what of the page it changes."""
 
     text: str
-    take_back: Callable[[], None]
+    take_back: Callable[[], object]
     marker: str | None = None
-    groupings: bool = False
-    clusters: str | None = None
+    key: str | None = None
+    table: bool = False
 
 
 class Session:
-    """The state of a review. Reads come from several threads, changes one at a time."""
+    """The state of a review. Reads come from several threads, changes from one at a time."""
 
     def __init__(self, sdata: SpatialData, table_key: str, score_layer: str, annotator: str | None) -> None:
         check_spatialdata(sdata)
         if table_key not in sdata.tables:
             raise not_found("table", [table_key], sdata.tables)
-        self.sdata, self.table_key, self.layer = sdata, table_key, score_layer
-        self.adata = sdata.tables[table_key]
-        self.notices: list[str] = []
+        self.sdata, self.table_key, self.layer, self.adata = sdata, table_key, score_layer, sdata.tables[table_key]
         if not self.adata.n_obs:
             raise ValueError(f"Table {table_key!r} has no cells to review.")
-        if outside_unit_interval(layer(self.adata, score_layer)).any():
-            raise ValueError(f"Layer {score_layer!r} has values outside [0, 1]; only scores can be reviewed.")
-        with self._noticed():
-            self.regions = regions_of_table(sdata, table_key, None, None, None, None)
-        self.channels = self.regions[0].channels
-        self.place()
+        scores = layer(self.adata, score_layer)
+        if outside_unit_interval(scores).any() or not np.isfinite(scores).any():
+            raise ValueError(f"Layer {score_layer!r} must hold scores in [0, 1]; it has other values, or none.")
+        self.notices: list[str] = []
+        with self._told(self.notices):
+            self._find_regions()
+            self._flags = markers.flags(self.adata, score_layer)
         self.store = None if sdata.path is None else Path(sdata.path)
-        self.readonly: str | None = None
-        self.annotator = annotator or "me"
-        self.page: str | None = None
-        self.unsaved = 0
+        self._ids = region_column(self.adata).astype(str).to_numpy(), instance_column(self.adata).to_numpy()
+        self._read_table()
+        self.page, self._steps = None, list[Step]()
+        self.readonly = None if self.store is None else _closed(self.store, table_key)
+        path = None if self.store is None else self.store.with_name(f"{self.store.name}.review.jsonl")
+        try:
+            self.log = Log(path, reading=self.readonly is not None)
+        except BlockingIOError:
+            raise
+        except OSError as error:
+            self.readonly, self.log = f"{path} cannot be written to ({error.strerror})", Log(path, reading=True)
+        self.notices += self.log.notices
+        if self.readonly:
+            self.notices.append(f"{self.readonly}, so nothing that is done here is kept.")
+        elif path is None:
+            self.notices.append("The data are in memory only: steps are kept until Save puts them into the table.")
+        self.annotator = _checked_name(annotator or self.log.annotator or _user())
+        self._tuning = Tuning((self.store or Path("none")).with_name(f"{(self.store or Path()).name}.tuning"))
+        self._replay()
 
-    @contextmanager
-    def _noticed(self) -> Iterator[None]:
-        with warnings.catch_warnings(record=True) as caught:
-            warnings.simplefilter("always", UserWarning)
-            yield
-        self.notices += dict.fromkeys(str(warning.message) for warning in caught if warning.category is UserWarning)
-
-    def place(self) -> None:
-        """Find where cells are in their regions."""
-        n = self.adata.n_obs
+    def _find_regions(self) -> None:
+        """Find the regions, all channels of their images, and where each cell is."""
+        regions, n = regions_of_table(self.sdata, self.table_key, None, None, None, None), self.adata.n_obs
+        names = {tuple(map(str, get_channel_names(self.sdata.images[region.image_key]))) for region in regions}
+        if len(names) == 1:
+            # Such as a nuclear stain that was not scored.
+            order, (every,) = regions[0].channels, names
+            order = [*order, *(name for name in every if name not in order)]
+            with self._told([]):
+                regions = [r.with_all_channels() for r in regions]
+            for region in regions:
+                region.channels[:] = order
+        self.regions, self.channels = regions, regions[0].channels
+        if keys.SPATIAL not in self.adata.obsm:
+            raise ValueError(
+                f"The table has no obsm[{keys.SPATIAL!r}], the places of cells: `tl.cell_features` adds it."
+            )
+        spatial = np.asarray(self.adata.obsm[keys.SPATIAL])
+        area = self.adata.obs[keys.AREA].to_numpy(float) if keys.AREA in self.adata.obs else np.full(n, 80.0)
         self.xy, self.radius = np.full((n, 2), np.nan, np.float32), np.full(n, np.nan, np.float32)
-        self.region_of = np.full(n, _NOWHERE, np.uint16)
-        spatial, area = self.adata.obsm[keys.SPATIAL], self.adata.obs[keys.AREA].to_numpy()
-        for number, region in enumerate(self.regions):
-            rows, _ = rows_of(self.adata, region)
-            self.region_of[rows] = number
-            self.xy[rows] = np.asarray(spatial)[rows, :2] * region.image_repeat
+        self.region_of, numbers, outside = np.full(n, _NOWHERE, np.uint16), [], 0
+        for number, region in enumerate(regions):
+            rows, ids = rows_of(self.adata, region)
+            rows, ids = rows[ids > 0], ids[ids > 0]
+            numbers.append((ids, rows))
+            self.region_of[rows], self.xy[rows] = number, spatial[rows, :2] * region.image_repeat
             self.radius[rows] = np.sqrt(area[rows] / np.pi) / region.pixel_size
+            outside += int((~((self.xy[rows] >= 0) & (self.xy[rows] <= region.shape[::-1]))).any(axis=1).sum())
+        if outside:
+            self.notices.append(
+                f"obsm[{keys.SPATIAL!r}] places {outside} cells outside their image, so they are not seen."
+            )
+        self._tiles = Tiles(self.sdata, regions, numbers, self.xy, self.radius)
+
+    def _read_table(self) -> None:
+        """Take up what an earlier review, or another tool, left in the table."""
+        adata = self.adata
+        self.clicks = self._labels_in(keys.GOLD_TRAINING)
+        whose = [name.removeprefix("gold_") for name in adata.layers if name and name.startswith("gold_")]
+        self.judged = {who: self._labels_in(f"gold_{who}") for who in whose if f"gold_{who}" != keys.GOLD_TRAINING}
+        self.settled: dict[str, NDArray[np.float32]] = {}
+        self.groups = clusters.groupings(adata)
+        for key in [key for key in self.groups if f"{_METACLUSTERS}{key}" in adata.uns]:
+            saved = tl.Metaclusters.from_json(str(adata.uns[f"{_METACLUSTERS}{key}"]["steps"]))
+            if set(saved.mapping) == set(self.groups[key].mapping):
+                self.groups[key] = saved
+            self.groups.pop(f"{_METACLUSTERS}{key}", None)
+        self._kept = TUNED in adata.layers
+        ours = isinstance(adata.uns.get(_CALLS), Mapping) and adata.uns[_CALLS].get("tool") == "call_positive"
+        cuts = adata.varm[_CALLS]["threshold"].fillna(0.5) if ours and _CALLS in adata.varm else {}
+        self.thresholds = {name: float(cuts[name]) if ours else 0.5 for name in adata.var_names}
+        self._lines: dict[str, dict[str, Any]] = {}
+
+    def _labels_in(self, name: str) -> dict[str, NDArray[np.float32]]:
+        if name not in self.adata.layers:
+            return {}
+        values = layer(self.adata, name)
+        return {
+            str(marker): values[:, i].astype(np.float32)
+            for i, marker in enumerate(self.adata.var_names)
+            if np.isfinite(values[:, i]).any()
+        }
+
+    # What the page reads.
 
     def start(self) -> dict[str, Any]:
+        """Return all that the page needs to open."""
+        evaluation, trained = labels.evaluation_regions(self.adata), self._trained()
+        regions = [
+            {"name": region.labels_key, "image": region.image_key, "um_per_px": region.pixel_size}
+            | {"height": region.shape[0], "width": region.shape[1], "cells": (self.region_of == i).sum()}
+            | {"levels": self._tiles.levels(i), "evaluation": region.labels_key in evaluation}
+            | {"trained": region.labels_key in trained}
+            for i, region in enumerate(self.regions)
+        ]
+        described = [self.marker(str(name)) for name in self.adata.var_names]
+        described.sort(key=lambda marker: -1 if marker["doubt"] is None else marker["doubt"], reverse=True)
+        shown = [name for name in (self.layer, TUNED) if name in self.adata.layers]
         return {
-            "store": str(self.store or "in memory"), "version": nimbus_sd.__version__, "readonly": self.readonly,
-            "annotator": self.annotator, "notices": self.notices, "n_cells": self.adata.n_obs,
-            "layers": [self.layer], "layer": self.layer, "channels": self.channels, "tile": 512,
-            "regions": [
-                {"name": r.labels_key, "image": r.image_key, "height": r.shape[0], "width": r.shape[1],
-                 "um_per_px": r.pixel_size, "cells": int((self.region_of == i).sum()),
-                 "levels": max(1, int(np.ceil(np.log2(max(r.shape) / 512))) + 1), "evaluation": False, "trained": False}
-                for i, r in enumerate(self.regions)
-            ],
-            "markers": [self.marker(name) for name in self.adata.var_names],
-            "groupings": [
-                {"key": key, "names": list(clusters_of(self.adata, key).categories), "colors": [], "editable": True}
-                for key in self.adata.obs if isinstance(self.adata.obs[key].dtype, pd.CategoricalDtype)
-            ],
-            "page": self.page, "undo": None, "unsaved": self.unsaved,
+            **{"store": str(self.store or "in memory"), "version": nimbus_sd.__version__, "readonly": self.readonly},
+            **{"annotator": self.annotator, "notices": self.notices, "n_cells": self.adata.n_obs, "tile": TILE},
+            **{"layers": list(dict.fromkeys(shown)), "layer": self.layer, "channels": self.channels},
+            **{"regions": regions, "markers": described, "groupings": self._groupings(), "page": self.page},
+            **self._standing(),
         }
 
     def marker(self, name: str) -> dict[str, Any]:
-        s = self.scores(self.layer, name)
-        s = s[np.isfinite(s)]
-        return {"name": name, "channel": self.channels.index(name) if name in self.channels else None,
-                "share": (s >= 0.5).mean() if len(s) else None, "doubt": ((s > 0.25) & (s < 0.75)).mean() if len(s) else None,
-                "flag": "", "histogram": np.histogram(s, 40, (0, 1))[0], "threshold": 0.5, "slope": 1.0, "offset": 0.0,
-                "labels": 0, "positives": 0, "learned": ""}
+        """Describe a marker, moved by what it learned."""
+        line = self._line(name)
+        seen = markers.describe(
+            markers.shown(self.scores(self.layer, name), line["slope"], line["offset"]), self.thresholds[name]
+        )
+        place = self.channels.index(name) if name in self.channels else None
+        return {
+            "name": name,
+            "channel": place,
+            "flag": self._flags[name],
+            "threshold": self.thresholds[name],
+            **seen,
+            **line,
+        }
+
+    def _line(self, name: str) -> dict[str, Any]:
+        if name not in self._lines:
+            given = self._given(keys.GOLD_TRAINING, name)
+            self._lines[name] = markers.learn(self.adata, self.layer, name, given)
+        return self._lines[name]
 
     def cells(self) -> list[NDArray]:
+        """Return x, y, region and radius of all cells."""
         return [self.xy[:, 0], self.xy[:, 1], self.region_of, self.radius]
 
-    def scores(self, layer: str, marker: str) -> NDArray:
-        return self.adata.layers[layer][:, self.adata.var_names.get_loc(marker)].astype(np.float32)
+    def scores(self, layer: str, marker: str) -> NDArray[np.float32]:
+        """Return the scores of a marker, not moved."""
+        if layer not in self.adata.layers:
+            raise KeyError(f"There is no layer {layer!r}.")
+        return np.asarray(self.adata.layers[layer][:, self._column(marker)], np.float32)
 
-    def labels(self, layer: str, marker: str) -> NDArray:
-        return np.zeros(self.adata.n_obs, np.uint8)
+    def _column(self, marker: str) -> int:
+        if marker not in self.adata.var_names:
+            raise KeyError(f"There is no marker {marker!r}.")
+        return int(self.adata.var_names.get_loc(marker))
 
-    def groups(self, key: str) -> NDArray:
-        return (clusters_of(self.adata, key).codes + 1).astype(np.uint16)
+    def labels(self, layer: str, marker: str) -> NDArray[np.uint8]:
+        """Return the state of each cell."""
+        return np.nan_to_num(4 * self._given(layer, marker) + 1, nan=0).astype(np.uint8)
+
+    def _given(self, layer: str, marker: str) -> NDArray[np.float32]:
+        """Return the labels of a marker, to read."""
+        self._column(marker)
+        given = self._labels_of(layer).get(marker)
+        if layer == keys.GOLD and given is None and keys.GOLD in self.adata.layers:
+            return np.asarray(self.adata.layers[keys.GOLD][:, self._column(marker)], np.float32)
+        return np.full(self.adata.n_obs, np.nan, np.float32) if given is None else given
+
+    def _labels_of(self, layer: str) -> dict[str, NDArray[np.float32]]:
+        if layer == keys.GOLD_TRAINING:
+            return self.clicks
+        who = _checked_name(layer.removeprefix("gold:")) if layer.startswith("gold:") else None
+        if who is None and layer != keys.GOLD:
+            raise KeyError(f"There are no labels {layer!r}.")
+        return self.settled if who is None else self.judged.get(who, {})
+
+    def groups_of(self, key: str) -> NDArray[np.uint16]:
+        """Return the number of each cell's group."""
+        return clusters.codes(self.adata, key, self._group(key))
+
+    def _group(self, key: str) -> tl.Metaclusters:
+        if key not in self.groups:
+            raise KeyError(f"There is no grouping {key!r}; there are {list(self.groups)}.")
+        return self.groups[key]
 
     def cell(self, row: int, marker: str) -> dict[str, Any]:
-        score = self.scores(self.layer, marker)[row]
-        return {"row": row, "id": instance_column(self.adata).iloc[row], "region": self.region_of[row], "x": self.xy[row, 0],
-                "y": self.xy[row, 1], "area": self.adata.obs["area"].iloc[row], "score": score, "shown": score,
-                "intensity": None, "label": 0, "groups": {}}
+        """Tell of one cell."""
+        row, line, column = self._row(row), self._line(marker), self._column(marker)
+        score = self.scores(self.layer, marker)[row : row + 1]
+        intensity = self.adata.layers.get(keys.INTEGRATED)
+        names = {key: [None, *value.names][int(self.groups_of(key)[row])] for key, value in self.groups.items()}
+        return {
+            **{
+                "row": row,
+                "id": self._ids[1][row],
+                "region": self.region_of[row],
+                "label": self.labels(keys.GOLD_TRAINING, marker)[row],
+            },
+            **{"x": self.xy[row, 0], "y": self.xy[row, 1], "score": score[0]},
+            "area": self.adata.obs[keys.AREA].iloc[row] if keys.AREA in self.adata.obs else None,
+            "shown": markers.shown(score, line["slope"], line["offset"])[0],
+            "intensity": None if intensity is None else intensity[row, column],
+            "groups": {key: name for key, name in names.items() if name is not None},
+        }
+
+    def _row(self, row: int) -> int:
+        if not 0 <= row < self.adata.n_obs:
+            raise IndexError(f"There is no cell {row}.")
+        return row
 
     def next(self, marker: str, layer: str, after: Sequence[int]) -> dict[str, Any]:
-        return {"row": None, "reason": "not yet"}
+        """Propose the cell to look at next."""
+        after, given = [self._row(row) for row in after], self._given(keys.GOLD_TRAINING, marker)
+        with self._told([]):
+            row, why = markers.next_doubtful(self.adata, layer or self.layer, marker, self._line(marker), given, after)
+        return {"row": row, "reason": why}
 
-    def contrast(self, region: int, channel: int) -> dict[str, Any]:
-        return {"top": 1, "low": 0, "high": 1}
+    def contrast(self, region: int, channel: int) -> dict[str, float]:
+        """Return where a channel is black and white."""
+        return self._tiles.contrast(self._channel(channel))
 
-    def _tile(self, region: int, level: int, row: int, col: int) -> tuple[int, int]:
-        h, w = self.regions[region].shape
-        return min(512, -(-h // 2**level) - 512 * row), min(512, -(-w // 2**level) - 512 * col)
+    def _channel(self, channel: int) -> int:
+        if not 0 <= channel < len(self.channels):
+            raise IndexError(f"There is no channel {channel}.")
+        return channel
 
-    def image_tile(self, region: int, channel: int, level: int, row: int, col: int) -> NDArray:
-        return np.zeros(self._tile(region, level, row, col), np.uint8)
+    def image_tile(self, region: int, channel: int, level: int, row: int, col: int) -> NDArray[np.uint8]:
+        """Return a tile of a channel."""
+        return self._tiles.image_tile(region, self._channel(channel), level, row, col)
 
-    def cell_tile(self, region: int, level: int, row: int, col: int) -> NDArray:
-        return np.zeros(self._tile(region, level, row, col), np.uint32)
+    def cell_tile(self, region: int, level: int, row: int, col: int) -> NDArray[np.uint32]:
+        """Return a tile of cells."""
+        return self._tiles.cell_tile(region, level, row, col)
 
     def crop(self, row: int, channels: Sequence[int], um: float) -> bytes:
-        raise ValueError("no crops yet")
+        """Return a picture of a cell."""
+        if self.region_of[self._row(row)] == _NOWHERE:
+            raise ValueError(f"Cell {row} is in no region that is shown.")
+        return self._tiles.crop(row, int(self.region_of[row]), [self._channel(channel) for channel in channels], um)
 
     def clusters(self, key: str) -> dict[str, Any]:
-        raise ValueError("no clusters yet")
+        """Return a grouping's heat map."""
+        return clusters.heat_map(self.adata, key, self._group(key), self.layer)
 
     def examples(self, key: str, name: str) -> dict[str, Any]:
-        return {"typical": [], "doubtful": []}
+        """Return typical and doubtful cells of a group."""
+        return clusters.examples(self.adata, key, self._group(key), self.layer, name)
 
     def judging(self) -> dict[str, Any]:
-        return {"regions": [], "free": [], "agreement": [], "disputed": [], "refused": None}
+        """Return what was judged for evaluation."""
+        return judging.summary(self.adata, self.judged, self._trained())
+
+    def _trained(self) -> set[str]:
+        found = [np.unique(self._ids[0][np.isfinite(given)]) for given in self.clicks.values()]
+        return set(np.concatenate(found).tolist()) if found else set()
 
     def tuning(self) -> dict[str, Any]:
-        return {"state": "none", "message": "", "progress": 0, "epoch": 0, "report": None, "layer": None}
+        """Return how far fine-tuning is."""
+        status = self._tuning.status()
+        if status["state"] == "none" and (why := refusal(self.adata, self.clicks, self.store)):
+            return {**status, "state": "refused", "message": why}
+        if status["state"] == "done" and TUNED not in self.adata.layers:
+            self._tuning.result(self.adata)
+        return status
+
+    # What the page does.
 
     def tune(self, page: str, action: str) -> dict[str, Any]:
+        """Start or stop fine-tuning."""
+        self._check_page(page)
+        if action == "stop":
+            self._tuning.stop()
+        elif action != "start":
+            raise ValueError(f"Fine-tuning can start and stop, not {action!r}.")
+        elif self.store is None or (why := refusal(self.adata, self.clicks, self.store)):
+            raise ValueError(why if self.store else "The data are in memory only; fine-tuning needs a store on disk.")
+        else:
+            lines = {name: (line["slope"], line["offset"]) for name in self.clicks if (line := self._line(name))}
+            shown = {name: markers.shown(self.scores(self.layer, name), *line) for name, line in lines.items()}
+            self._drop(TUNED)
+            self._tuning.start(self.adata, self.store, self.table_key, self.layer, self.clicks, shown)
         return self.tuning()
 
     def take_page(self, take_over: bool) -> dict[str, Any]:
+        """Let one page write."""
         if self.page and not take_over:
-            raise PageTaken("Another page has this review.")
+            raise PageTaken("Another page has this review; it can be taken over.")
         self.page = uuid4().hex
         return {"page": self.page}
 
+    def _check_page(self, page: str) -> None:
+        if page != self.page:
+            raise PageTaken("Another page has taken over this review.")
+
     def do(self, page: str, do: Mapping[str, Any]) -> dict[str, Any]:
-        self.unsaved += 1
-        return {"undo": do["do"], "unsaved": self.unsaved, "marker": None, "notices": []}
+        """Do a step, keep it, and return what it changed; one that cannot be kept is taken back."""
+        self._check_page(page)
+        notices: list[str] = []
+        with self._told(notices):
+            step = self._apply(do)
+        try:
+            self.log.add(self.annotator, self._by_cell(do))
+        except BaseException:
+            step.take_back()
+            raise
+        self._steps.append(step)
+        return {**self._changed(step), "notices": notices}
 
     def undo(self, page: str) -> dict[str, Any]:
-        return {"undo": None, "unsaved": 0, "marker": None, "notices": []}
+        """Take the last step back."""
+        self._check_page(page)
+        if not self._steps:
+            raise ValueError("There is nothing to undo since the last Save.")
+        self.log.undo()
+        step = self._steps.pop()
+        step.take_back()
+        return {**self._changed(step), "notices": []}
+
+    def _standing(self) -> dict[str, Any]:
+        return {"undo": self._steps[-1].text if self._steps else None, "unsaved": len(self._steps)}
+
+    def _changed(self, step: Step) -> dict[str, Any]:
+        changed = {**self._standing(), "marker": self.marker(step.marker) if step.marker else None}
+        if step.key or step.table:
+            changed["groupings"] = self._groupings()
+        return changed | ({"clusters": self.clusters(step.key)} if step.key in self.groups else {})
+
+    def _groupings(self) -> list[dict[str, Any]]:
+        return [clusters.described(key, value) for key, value in list(self.groups.items())]
+
+    def _apply(self, do: Mapping[str, Any]) -> Step:
+        match do:
+            case {"do": "label", "marker": str(marker), "layer": str(into), "rows": [*rows], "state": int(state)}:
+                return self._label(marker, into, rows, state)
+            case {"do": "threshold", "marker": str(marker), "value": int() | float() as value} if 0 <= value <= 1:
+                self._column(marker)
+                before, self.thresholds[marker] = self.thresholds[marker], float(value)
+                return Step(
+                    f"threshold of {marker} {value:g}", lambda: self.thresholds.update({marker: before}), marker
+                )
+            case {"do": "merge" | "split" | "rename" | "recolor", "key": str(key)}:
+                old = self._group(key)
+                self.groups[key] = clusters.edited(old, do)
+                return Step(self.groups[key].history()[-1], lambda: self.groups.update({key: old}), key=key)
+            case {"do": "cluster" | "types" | "draw" | "keep" | "drop"}:
+                return self._in_table(do)
+            case {"do": "annotator", "name": str(name)}:
+                who, self.annotator = self.annotator, _checked_name(name)
+                return Step(f"annotator {name}", lambda: setattr(self, "annotator", who))
+        raise ValueError(f"This is no step of a review, or lacks something: {str(dict(do))[:200]}.")
+
+    def _label(self, marker: str, into: str, rows: Sequence[Any], state: int) -> Step:
+        self._column(marker)
+        if not 0 <= state < len(_LABELS) or not rows or any(type(row) is not int for row in rows):
+            raise ValueError("A label needs rows, and a state from 0 to 5.")
+        at = np.array([self._row(row) for row in rows])
+        there = set(self._ids[0][at].tolist())
+        evaluation = set(labels.evaluation_regions(self.adata)) if len(self._ids[0]) else set()
+        if into == keys.GOLD_TRAINING and (wrong := there & evaluation):
+            raise ValueError(f"{min(wrong)!r} was drawn for evaluation: its cells are judged, not learned from.")
+        if into != keys.GOLD_TRAINING and (wrong := there - evaluation):
+            raise ValueError(f"{min(wrong)!r} was not drawn for evaluation, so its cells cannot be judged for gold.")
+        by = self._labels_of(into)
+        if into.startswith("gold:"):
+            judging.layer_of(into.removeprefix("gold:"))
+            by = self.judged.setdefault(into.removeprefix("gold:"), by)
+        if marker not in by:
+            by[marker] = self._given(into, marker).copy()
+        before = by[marker][at]
+        by[marker][at] = _LABELS[state]
+        self._lines.pop(marker, None)
+
+        def back() -> None:
+            by[marker][at] = before
+            self._lines.pop(marker, None)
+
+        cells = "1 cell" if len(at) == 1 else f"{len(at)} cells"
+        return Step(f"{marker}: {_WORDS[state]} for {cells}", back, marker)
+
+    def _in_table(self, do: Mapping[str, Any]) -> Step:
+        """Do a step that changes the table in memory; what it had before comes back whole."""
+        adata, groups, was_kept = self.adata, dict(self.groups), self._kept
+        kept = {name: dict(getattr(adata, name)) for name in ("layers", "varm", "uns", "obsm")}
+        obs = adata.obs.copy(deep=False)
+
+        def back() -> None:
+            adata.obs, self.groups, self._kept = obs, groups, was_kept
+            for name, entries in kept.items():
+                for key in set(getattr(adata, name)) - set(entries):
+                    del getattr(adata, name)[key]
+                getattr(adata, name).update(entries)
+
+        try:
+            match do:
+                case {"do": "draw", "n": int(n)}:
+                    self._put(keys.GOLD_TRAINING)
+                    text = f"drew {', '.join(labels.draw_regions(adata, n))}"
+                case {"do": "cluster"}:
+                    text = f"clusters {clusters.cluster(adata, self.layer)}"
+                case {"do": "types"}:
+                    text = f"types {clusters.name_types(adata, self.layer)}"
+                case {"do": "keep" | "drop" as what, "layer": str(name)} if name == TUNED:
+                    if what == "keep" and name not in adata.layers:
+                        self._tuning.result(adata)
+                    elif what == "drop":
+                        self._drop(TUNED)
+                        self._tuning.drop()
+                    self._kept = what == "keep"
+                    text = f"{what} the scores of the fine-tuned model"
+                case _:
+                    raise ValueError(f"This is no step of a review, or lacks something: {str(dict(do))[:200]}.")
+        except BaseException:
+            back()
+            raise
+        for key, value in clusters.groupings(adata).items():
+            if not key.startswith(_METACLUSTERS) and (key not in groups or key == text.split()[-1]):
+                self.groups[key] = value
+        return Step(text, back, table=True)
+
+    def _drop(self, name: str) -> None:
+        for entries in (self.adata.layers, self.adata.varm, self.adata.uns):
+            for key in [key for key in entries if key and (key == name or key == f"{name}_normalization")]:
+                del entries[key]
+
+    # Log and Save.
+
+    def _by_cell(self, do: Mapping[str, Any]) -> dict[str, Any]:
+        """Name cells by region and id: rows may be others when the log is read again."""
+        if do["do"] != "label":
+            return dict(do)
+        cells: dict[str, list[Any]] = {}
+        for row in do["rows"]:
+            identity = self._ids[1][row]
+            cells.setdefault(self._ids[0][row], []).append(identity.item() if hasattr(identity, "item") else identity)
+        return {**{name: value for name, value in do.items() if name != "rows"}, "cells": cells}
+
+    def _replay(self) -> None:
+        """Do again what the log has and the table has not."""
+        noted = self.adata.uns.get(_NOTED)
+        if isinstance(noted, Mapping) and str(noted.get("log")) == self.log.name:
+            self.log.forget(int(noted["saved"]))
+        lost, rows = 0, None
+        annotator, steps, self.log.steps = self.annotator, self.log.steps, []
+        for step in steps:
+            do = dict(step["do"])
+            if do["do"] == "label":
+                rows = (
+                    pd.Series(np.arange(self.adata.n_obs), pd.MultiIndex.from_arrays(self._ids))
+                    if rows is None
+                    else rows
+                )
+                cells = [(region, cell) for region, ids in do.pop("cells").items() for cell in ids]
+                do["rows"] = rows.reindex(cells).dropna().astype(int).tolist()
+                lost += len(cells) - len(do["rows"])
+                if not do["rows"]:
+                    continue
+            try:
+                with self._told([]):
+                    self._steps.append(self._apply(do))
+            except (ValueError, KeyError, TypeError, OSError) as error:
+                what = f"Step {step['n']} of the log ({do['do']}) could not be done again"
+                self.notices.append(f"{what}: {error.args[0] if error.args else error}")
+            else:
+                self.log.steps.append(step)
+        self.annotator = annotator
+        if lost:
+            self.notices.append(f"The log labels {lost} cells that this table does not have; they were left out.")
+        if self._steps:
+            self.notices.append(f"{len(self._steps)} steps that were not saved were taken up again from the log.")
 
     def save(self, page: str) -> dict[str, Any]:
-        return {"saved": [], "unsaved": 0}
+        """Write everything into the table, and the table into its store."""
+        self._check_page(page)
+        if self.readonly:
+            raise ValueError(f"{self.readonly}, so nothing can be saved.")
+        told: list[str] = []
+        with self._told(told):
+            wrote = self._write()
+            if self.store is not None:
+                self.adata.uns[_NOTED] = {"log": self.log.name, "saved": self.log.last}
+                save_table(self.sdata, self.table_key)
+        self.log.saved()
+        self._steps.clear()
+        return {"saved": [*wrote, *told], "unsaved": 0}
+
+    def _write(self) -> list[str]:
+        adata, source, wrote = self.adata, self.layer, list[str]()
+        if self.clicks:
+            self._put(keys.GOLD_TRAINING)
+            wrote.append(f"labels in layers[{keys.GOLD_TRAINING!r}]")
+        if any(np.isfinite(given).any() and (given != 0.5)[np.isfinite(given)].any() for given in self.clicks.values()):
+            tl.adapt(adata, layer=self.layer, key_added=_ADAPTED)
+            source = _ADAPTED
+            wrote.append(f"scores in layers[{_ADAPTED!r}]")
+        tl.call_positive(adata, layer=source, threshold=self.thresholds, key_added=_CALLS, n_boot=0)
+        wrote.append(f"calls in layers[{_CALLS!r}]")
+        if any(self.judged.values()) or self.settled:
+            wrote += [f"judged cells in layers[{name!r}]" for name in judging.write(adata, self.judged, self.settled)]
+        for key, value in self.groups.items():
+            if value.steps or f"{_METACLUSTERS}{key}" in adata.uns:
+                value.apply(adata, key, key_added=f"{_METACLUSTERS}{key}")
+                wrote.append(f"metaclusters in obs[{_METACLUSTERS + key!r}]")
+        if not self._kept:
+            # Of a model that nobody decided on; `tuning` brings them back from its folder.
+            self._drop(TUNED)
+        return wrote
+
+    def _put(self, name: str) -> None:
+        """Put the labels of single cells into the table in memory."""
+        if self.clicks:
+            values = np.full(self.adata.shape, np.nan, np.float32)
+            for marker, given in self.clicks.items():
+                values[:, self._column(marker)] = given
+            self.adata.layers[name] = values
+
+    @contextmanager
+    def _told(self, notices: list[str]) -> Iterator[None]:
+        """Collect warnings for people."""
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("ignore")
+            warnings.filterwarnings("always", category=UserWarning, module=r"nimbus_sd\b")
+            yield
+        notices += dict.fromkeys(str(warning.message) for warning in caught)
 
     def close(self) -> str:
-        return ""
+        """End; say what was not saved."""
+        self._tuning.stop()
+        self.log.close()
+        kept = "not kept" if self.readonly or self.store is None else f"kept in {self.log.path}"
+        return f"{len(self._steps)} steps are not saved; they are {kept}." if self._steps else "All steps are saved."
+
+
+def _checked_name(name: str) -> str:
+    if not re.fullmatch(r"[\w.-]{1,60}", name):
+        raise ValueError(f"The annotator is {name!r}; use letters, digits, '_', '-' and '.' only.")
+    judging.layer_of(name)
+    return name
+
+
+def _closed(store: Path, table_key: str) -> str | None:
+    """Say what cannot be written to."""
+    places = [store.parent, store, store / "tables", store / "tables" / table_key]
+    closed = [place for place in places if place.exists() and not os.access(place, os.W_OK)]
+    return f"{closed[0]} cannot be written to" if closed else None
+
+
+def _user() -> str:
+    """Name the user of this machine as an annotator may be named."""
+    name = os.environ.get("USER") or os.environ.get("USERNAME") or ""
+    return re.sub(r"[^\w.-]+", "-", name)[:60] or "me"
