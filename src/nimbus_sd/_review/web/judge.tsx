@@ -74,7 +74,7 @@ export function Judge() {
           </section>
         );
       })}
-      {!of.refused && of.free.length > 0 && <p><button disabled={!able} onClick={() => state.act({ do: "draw", n: drawn.length + 1 }).then(refresh)}>
+      {!of.refused && !state.blind.value && of.free.length > 0 && <p><button disabled={!able} onClick={() => state.act({ do: "draw", n: drawn.length + 1 }).then(refresh)}>
         Draw {drawn.length ? "another" : "a"} region of {of.free.length}</button></p>}
       {of.agreement.length > 0 && (
         <><h3>Agreement</h3>

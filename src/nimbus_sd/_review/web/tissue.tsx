@@ -154,7 +154,8 @@ export function Tissue() {
       effect(() => made.setSelected(state.selected.value)),
       effect(() => {
         const [row, cells] = [state.jump.value?.row, state.cells.value];
-        if (row !== undefined && cells) made.goTo(cells.x[row], cells.y[row], 30 * cells.radius[row]);
+        const px = 50 / state.start.value!.regions[state.region.peek()].um_per_px; // of 50 um
+        if (row !== undefined && cells) made.goTo(cells.x[row], cells.y[row], Math.max(px, 30 * cells.radius[row]));
       }),
     ];
     return () => [stops.forEach((stop) => stop()), made.destroy()];

@@ -72,9 +72,9 @@ export function Tuning() {
         <><h3>On regions that it did not learn from</h3>
           <Report rows={of.report} />
           <p class="hint">By {[...new Set(of.report.map((row) => row.truth))].join(", ")} labels{of.report.some((row) => row.truth.includes("silver")) && ": silver are your labels and the sure calls"}.</p>
-          <p class="row"><span>Tissue shows</span>{["a", "b"].map((which) => (
+          <p class="row"><span>Tissue</span>{["a", "b"].map((which) => (
             <button aria-pressed={(state.layer.value === of.layer) === (which === "b")} onClick={() => compare(which)}>
-              {which === "a" ? "old" : "new"} scores <kbd>{which}</kbd></button>
+              {which === "a" ? "old scores" : "new scores"} <kbd>{which}</kbd></button>
           ))}</p>
           <p class="row"><button disabled={!able} onClick={() => finish("keep", of.layer!)}>Keep the new scores</button>
             <button disabled={!able} onClick={() => finish("drop", of.layer!)}>Drop them</button></p></>
