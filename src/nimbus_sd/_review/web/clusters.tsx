@@ -14,13 +14,13 @@ const whole = state.kept("whole", false); // the panel takes the room of the mar
 const at = signal(0); // the row that the keyboard is on
 const pointed = signal<[number, number] | null>(null); // row and column of the heat map under the pointer
 const examples = signal<{ typical: number[]; doubtful: number[] } | null>(null);
-const ROW = 19; // height of a cluster, as in style.css
 const HEAD = 76; // room for the names of markers
 // Told apart by most eyes, on dark tissue, too: Okabe and Ito's, Tol's light ones, and greys.
 const COLORS = ["#e69f00", "#56b4e9", "#009e73", "#f0e442", "#0072b2", "#d55e00", "#cc79a7", "#99ddff", "#44bb99", "#bbcc33", "#eedd88", "#ee8866",
   "#ffaabb", "#aa4499", "#dddddd", "#808080"];
 
 const shown = computed(() => (state.clusters.value?.key === key.value ? state.clusters.value : null));
+const height = computed(() => ((shown.value?.clusters.length ?? 0) > 24 ? 14 : 19)); // of a cluster
 /** Metaclusters with a cluster that is picked. */
 const groups = computed(() => [...new Set([...picked.value].map((one) => shown.value?.metacluster[shown.value.clusters.indexOf(one)] ?? ""))].filter(Boolean));
 
@@ -35,10 +35,13 @@ effect(() => { // the clusters of the column that is chosen; those picked are se
 });
 effect(() => void (state.focus.value = groups.value));
 effect(() => void document.body.classList.toggle("whole", whole.value && state.tab.value === "Clusters"));
+const subject = computed(() => groups.value.join(" + ") + shown.value?.metacluster); // recolouring leaves it as it is
 effect(() => {
-  const [which, of] = [groups.value, key.value];
+  void subject.value;
+  const [which, of] = [groups.peek(), key.value];
   [examples.value, name.value] = [null, (which.length > 1 && which.find((one) => !/^\d+$/.test(one))) || ""];
-  if (which.length === 1) api.examples(of, which[0]).then((found) => groups.peek()[0] === which[0] && (examples.value = found), state.told);
+  const now = () => groups.peek().length === 1 && groups.peek()[0] === which[0]; // what came late is of no use
+  if (which.length === 1) api.examples(of, which[0]).then((found) => now() && (examples.value = found), (error) => now() && state.told(error));
 });
 const busy = signal(false); // clusters or types are being made
 
@@ -47,23 +50,21 @@ function pick(clusters: string[], add: boolean) {
   const rest = [...picked.value].filter((one) => add && !clusters.includes(one));
   picked.value = new Set(all && add ? rest : all && picked.value.size === clusters.length ? [] : [...rest, ...clusters]);
 }
-const edit = (step: api.Do) => state.act(step).then((kept) => kept && (picked.value = new Set()));
-
 /** Branches of the tree, the lowest first: their lines, and the clusters under them. */
 const branches = computed(() => {
   const of = shown.value;
   if (!of) return [];
   const top = Math.max(...of.tree.map((branch) => branch[2]), 1e-9);
-  const places = of.clusters.map((cluster, at) => ({ x: 44, y: (of.order.indexOf(at) + 0.5) * ROW, under: [cluster] }));
-  return of.tree.map(([one, other, height]) => {
+  const places = of.clusters.map((cluster, at) => ({ x: 44, y: (of.order.indexOf(at) + 0.5) * height.value, under: [cluster] }));
+  return of.tree.map(([one, other, far]) => {
     const [a, b] = [places[one], places[other]];
-    const x = 44 - (40 * height) / top;
+    const x = 44 - (40 * far) / top;
     places.push({ x, y: (a.y + b.y) / 2, under: [...a.under, ...b.under] });
     return { path: `M${a.x} ${a.y}H${x}V${b.y}H${b.x}`, under: places.at(-1)!.under };
   });
 });
 const Tree = () => (
-  <svg class="tree" width={44} height={shown.value!.clusters.length * ROW} aria-hidden="true">
+  <svg class="tree" width={44} height={shown.value!.clusters.length * height.value} aria-hidden="true">
     {branches.value.map(({ path, under }) => (
       <g class={under.every((one) => picked.value.has(one)) ? "on" : ""} onClick={(event) => pick(under, event.shiftKey)}>
         <title>Select these {under.length} clusters</title><path d={path} class="hit" /><path d={path} /></g>
@@ -94,7 +95,7 @@ function press(event: KeyboardEvent, of: api.Clusters) {
 
 function HeatMap({ of }: { of: api.Clusters }) {
   const canvas = useRef<HTMLCanvasElement>(null);
-  const wide = Math.max(10, Math.min(24, Math.floor((whole.value ? 0.66 * innerWidth - 200 : 240) / of.markers.length)));
+  const wide = Math.max(10, Math.min(24, Math.floor((whole.value ? 0.66 * innerWidth - 224 : 216) / of.markers.length)));
   // Markers in the order of the clusters that have most of them, so that the bright fields lie along a diagonal.
   const mean = of.markers.map((_, col) => of.means.reduce((sum, row) => sum + row[col], 0) / of.means.length);
   const peak = of.markers.map((_, col) => {
@@ -111,7 +112,7 @@ function HeatMap({ of }: { of: api.Clusters }) {
   }, [of]);
   const point = (event: PointerEvent) => {
     const box = canvas.current!.getBoundingClientRect();
-    const [row, x] = [Math.floor((event.clientY - box.top) / ROW), Math.floor((event.clientX - box.left) / wide)];
+    const [row, x] = [Math.floor((event.clientY - box.top) / height.value), Math.floor((event.clientX - box.left) / wide)];
     pointed.value = row in of.order && x in columns ? [row, columns[x]] : null;
   };
   return (
@@ -123,7 +124,7 @@ function HeatMap({ of }: { of: api.Clusters }) {
       </div>
       <canvas ref={canvas} width={of.markers.length} height={of.clusters.length} onPointerMove={point} onPointerLeave={() => (pointed.value = null)}
         onClick={(event) => pointed.value && pick([of.clusters[of.order[pointed.value[0]]]], event.shiftKey)}
-        style={{ width: `${of.markers.length * wide}px`, height: `${of.clusters.length * ROW}px` }}
+        style={{ width: `${of.markers.length * wide}px`, height: `${of.clusters.length * height.value}px` }}
         aria-label="Mean scores of clusters (rows) and markers (columns)" />
     </div>
   );
@@ -154,8 +155,8 @@ function Edit({ of }: { of: api.Clusters }) {
     <form class="edit" onSubmit={(event) => {
       event.preventDefault();
       if (!able || !text) return;
-      if (!one) void edit({ do: "merge", key: of.key, names: which, into: text });
-      else if (splits) void edit({ do: "split", key: of.key, name: one, clusters: part, into: text });
+      if (one && !splits) return;
+      void state.act(one ? { do: "split", key: of.key, name: one, clusters: part, into: text } : { do: "merge", key: of.key, names: which, into: text });
     }}>
       <b>{which.join(" + ")}</b>
       {(!one || splits) && (
@@ -203,7 +204,7 @@ function Row({ of, cluster, row }: { of: api.Clusters; cluster: string; row: num
       }}>
       <i style={{ background: of.colors[of.names.indexOf(group)] }} />
       <span>{group}{group !== cluster && <small> {cluster}</small>}</span>
-      <s style={{ width: `${(34 * size) / Math.max(...of.sizes)}px` }} />
+      <s style={{ width: `${(28 * size) / Math.max(...of.sizes)}px` }} />
     </button>
   );
 }
@@ -236,7 +237,7 @@ export function Clusters() {
         <span class="space" /><button class="wider" aria-pressed={whole.value} onClick={() => (whole.value = !whole.value)}>{whole.value ? "Narrower" : "Wider"}</button></p>}
       {of && (
         <>
-          <div class="heat">
+          <div class="heat" style={{ "--row": `${height.value}px` }}>
             <div style={{ paddingTop: `${HEAD}px` }}><Tree /></div>
             <div style={{ paddingTop: `${HEAD}px` }} role="listbox" aria-multiselectable="true" aria-label="Clusters" onKeyDown={(event) => press(event, of)}>
               {of.order.map((cluster, row) => <Row key={of.clusters[cluster]} of={of} cluster={of.clusters[cluster]} row={row} />)}
