@@ -33,6 +33,7 @@ effect(() => { // the clusters of the column that is chosen; those picked are se
   state.paint.value = "group:" + key.value;
   if (!shown.value) api.clusters(key.value).then((found) => (state.clusters.value = found), state.told);
 });
+effect(() => void [key.value, (picked.value = new Set())]);
 effect(() => void (state.focus.value = groups.value));
 effect(() => void document.body.classList.toggle("whole", whole.value && state.tab.value === "Clusters"));
 const subject = computed(() => groups.value.join(" + ") + shown.value?.metacluster); // recolouring leaves it as it is
@@ -50,6 +51,8 @@ function pick(clusters: string[], add: boolean) {
   const rest = [...picked.value].filter((one) => add && !clusters.includes(one));
   picked.value = new Set(all && add ? rest : all && picked.value.size === clusters.length ? [] : [...rest, ...clusters]);
 }
+const back = () => setTimeout(() => document.querySelector<HTMLElement>(".heat [tabindex='0']")?.focus()); // the keys go on in the list
+
 /** Branches of the tree, the lowest first: their lines, and the clusters under them. */
 const branches = computed(() => {
   const of = shown.value;
@@ -156,7 +159,7 @@ function Edit({ of }: { of: api.Clusters }) {
       event.preventDefault();
       if (!able || !text) return;
       if (one && !splits) return;
-      void state.act(one ? { do: "split", key: of.key, name: one, clusters: part, into: text } : { do: "merge", key: of.key, names: which, into: text });
+      void state.act(one ? { do: "split", key: of.key, name: one, clusters: part, into: text } : { do: "merge", key: of.key, names: which, into: text }).then(back);
     }}>
       <b>{which.join(" + ")}</b>
       {(!one || splits) && (
@@ -187,6 +190,7 @@ function Row({ of, cluster, row }: { of: api.Clusters; cluster: string; row: num
     if (renaming.peek() !== cluster) return;
     renaming.value = "";
     if (keep && to && to !== group) void state.act({ do: "rename", key: of.key, name: group, to });
+    back();
   };
   if (renaming.value === cluster)
     return <input class="renamed" aria-label={`New name of ${group}`} defaultValue={group} ref={(field) => field?.select()}
