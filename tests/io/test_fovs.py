@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import tifffile
 from spatialdata import read_zarr
+from spatialdata.models import get_channel_names
 from spatialdata.transformations import get_transformation
 
 from nimbus_sd.io import find_fovs, read_fovs, with_pyramids
@@ -248,6 +249,7 @@ def test_large_elements_get_pyramids(tmp_path):
     save(tmp_path / "mask.tif", labels)
     sdata = with_pyramids(read_fovs(tmp_path / "x.tif", tmp_path / "mask.tif", pixel_size=0.5))
     image, mask = sdata.images["x"], sdata.labels["x_labels"]
+    assert get_channel_names(image) == get_channel_names(read_fovs(tmp_path / "x.tif", pixel_size=0.5).images["x"])
     for element in (image, mask):
         sizes = [level["image"].sizes["x"] for level in element.children.values()]
         assert sizes == [4100, 2050, 1025, 512]

@@ -18,5 +18,7 @@ def with_pyramids(sdata: SpatialData) -> SpatialData:
             if isinstance(element, DataArray) and (side := max(element.sizes["y"], element.sizes["x"])) > _LARGE:
                 levels = (side // _SMALL).bit_length()
                 chunks = {axis: 1 if axis == "c" else _CHUNK for axis in element.dims}
-                elements[name] = model.parse(element, scale_factors=[2] * levels, chunks=chunks)
+                # Levels are numbered anew where channels are not named again.
+                names = {"c_coords": element.coords["c"].values.tolist()} if "c" in element.dims else {}
+                elements[name] = model.parse(element, scale_factors=[2] * levels, chunks=chunks, **names)
     return sdata
