@@ -12,22 +12,25 @@ const histogram = computed(() => {
     if (scores[row] >= 0) counts[Math.min(Math.floor(scores[row] * BINS), BINS - 1)]++;
   return counts;
 });
-/** [positive, scored, doubtful] of all cells and of the region's. */
-const counts = computed(() => {
-  const [scores, regions] = [state.scores.value ?? [], state.cells.value?.region ?? []];
-  const [threshold, region] = [state.threshold.value, state.region.value];
-  const [all, here] = [[0, 0, 0], [0, 0, 0]];
-  for (let row = 0; row < scores.length; row++) {
-    const score = scores[row];
-    if (!(score >= 0)) continue;
-    const inside = regions[row] === region;
-    if (score >= threshold) [all[0]++, inside && here[0]++];
-    all[1]++;
-    if (inside) here[1]++;
-    if (score >= 0.25 && score <= 0.75) [all[2]++, inside && here[2]++];
-  }
-  return { all, here };
+/** Scores in order, of all cells and of the region's: how many lie where is then found at once while a threshold moves. */
+const ordered = computed(() => {
+  const [scores, regions] = [state.scores.value ?? new Float32Array(), state.cells.value?.region ?? []];
+  const all = scores.filter((score) => score >= 0);
+  return { all: all.sort(), here: scores.filter((score, row) => score >= 0 && regions[row] === state.region.value).sort() };
 });
+/** How many are below a score. */
+function below(sorted: Float32Array, score: number): number {
+  let [low, high] = [0, sorted.length];
+  while (low < high) {
+    const middle = (low + high) >> 1;
+    if (sorted[middle] < score) low = middle + 1;
+    else high = middle;
+  }
+  return low;
+}
+/** [positive, scored, doubtful] */
+const count = (sorted: Float32Array) => [sorted.length - below(sorted, Math.fround(state.threshold.value)), sorted.length,
+  below(sorted, 0.75 + 1e-7) - below(sorted, 0.25)];
 /** The cells nearest to the threshold, above and below, nearest first. Waits for the end of a drag. */
 const beside = computed(() => {
   const scores = state.scores.value ?? [];
@@ -51,8 +54,8 @@ export function Scores() {
   if (state.blind.value) return <p class="hint">Scores are hidden while regions are judged.</p>;
   if (!marker) return <p class="hint">Choose a marker.</p>;
   if (!state.scores.value) return <p class="hint" role="status">Reading the scores of {marker.name} …</p>;
-  const rows: [string, number[]][] = [["All cells", counts.value.all]];
-  if (state.start.value!.regions.length > 1) rows.push(["This region", counts.value.here]);
+  const rows: [string, number[]][] = [["All cells", count(ordered.value.all)]];
+  if (state.start.value!.regions.length > 1) rows.push(["This region", count(ordered.value.here)]);
   return (
     <>
       <h2>{marker.name} <small>{state.layer.value}, square-root scale</small></h2>

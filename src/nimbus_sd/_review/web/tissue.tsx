@@ -17,18 +17,12 @@ const VIRIDIS = ["#4a4fa3", "#3b6397", "#31788e", "#26828e", "#1f9e89", "#35b779
 const CALLS: [string, string][] = [["Negative", "#56b4e9"], ["Negative, doubtful", "#b7def6"], ["Positive, doubtful", "#f6d795"], ["Positive", "#e69f00"]];
 const CALL_COLORS = CALLS.map(([, color]) => color);
 
-/** A number for each cell, and the colour of each number; 0 has none. With it the words of the legend. */
-const colouring = computed<{ values: Uint8Array | Uint16Array | null; palette: string[]; legend: [string, string][] }>(() => {
+/** A number for each cell (scores, if calls are shown) and the colour of each; 0 has none. With it the words of the legend. */
+const colouring = computed<{ values: Uint8Array | Uint16Array | Float32Array | null; palette: string[]; legend: [string, string][] }>(() => {
   const [what, scores] = [state.blind.value ? "label" : state.paint.value, state.scores.value];
   if (what === "label")
     return { values: state.labels.value, palette: state.LABELS, legend: state.STATES.slice(1).map((name, at) => [name, state.LABELS[at]]) };
-  if (scores && what === "call") {
-    const values = new Uint8Array(scores.length);
-    const threshold = state.threshold.value;
-    for (let row = 0; row < values.length; row++)
-      values[row] = scores[row] >= threshold ? (scores[row] <= 0.75 ? 3 : 4) : scores[row] >= 0.25 ? 2 : scores[row] >= 0 ? 1 : 0;
-    return { values, palette: CALL_COLORS, legend: CALLS };
-  }
+  if (scores && what === "call") return { values: scores, palette: CALL_COLORS, legend: CALLS };
   if (scores && what === "score") {
     const values = new Uint8Array(scores.length);
     for (let row = 0; row < values.length; row++) if (scores[row] >= 0) values[row] = 1 + Math.min(254, scores[row] * 255);
@@ -149,7 +143,11 @@ export function Tissue() {
         made.setRegion(number, state.start.value!.regions[number], view.peek()?.region === number ? view.peek() : null);
       }),
       effect(() => made.setChannels(shown.value.filter((one) => one.on && one.known))),
-      effect(() => made.setColors(colouring.value.values, colouring.value.palette)),
+      effect(() => {
+        const { values, palette } = colouring.value;
+        if (values instanceof Float32Array) made.setCalls(values, state.threshold.value, palette);
+        else made.setColors(values, palette);
+      }),
       effect(() => made.setStyle(state.mode.value, state.opacity.value)),
       effect(() => made.setSelected(state.selected.value)),
       effect(() => {

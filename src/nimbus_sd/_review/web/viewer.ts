@@ -33,14 +33,15 @@ precision highp int;
 precision highp usampler2D;
 in vec2 at;
 out vec4 result;
-uniform sampler2D image0, image1, image2, palette;
+uniform sampler2D image0, image1, image2, palette, scores;
 uniform usampler2D cells, values;
 uniform vec4 part[4]; // where the tile lies in the texture of each channel and of cells: offset, factor, 1 if it is there
 uniform vec3 color[3];
 uniform vec3 contrast[3]; // black, white, end of the scale
 uniform float dot; // pixels of the tile per pixel of the screen
 uniform float opacity;
-uniform bool filled, colored;
+uniform bool filled, colored, called;
+uniform float threshold;
 uniform uint selected;
 
 vec3 light(sampler2D image, int i) {
@@ -52,6 +53,10 @@ uint cell(vec2 off) {
   vec2 inside = clamp((at + off * dot) * part[3].z + part[3].xy, vec2(0), vec2(textureSize(cells, 0)) - .5);
   return texelFetch(cells, ivec2(inside), 0).r;
 }
+uint call(float score) { // negative, doubtful on either side, positive; none without a score
+  if (!(score >= 0.)) return 0u;
+  return score < threshold ? (score < .25 ? 1u : 2u) : (score > .75 ? 4u : 3u);
+}
 bool edge(uint own, float reach) {
   return cell(vec2(reach, 0)) != own || cell(vec2(-reach, 0)) != own || cell(vec2(0, reach)) != own || cell(vec2(0, -reach)) != own;
 }
@@ -60,7 +65,8 @@ void main() {
   uint own = part[3].w == 0. ? 0u : cell(vec2(0));
   if (own != 0u) {
     int row = int(own) - 1;
-    uint value = colored ? texelFetch(values, ivec2(row % ${WIDE}, row / ${WIDE}), 0).r : 0u;
+    ivec2 place = ivec2(row % ${WIDE}, row / ${WIDE});
+    uint value = called ? call(texelFetch(scores, place, 0).r) : colored ? texelFetch(values, place, 0).r : 0u;
     vec3 paint = value == 0u ? vec3(.62) : texelFetch(palette, ivec2(int(value - 1u) % 256, int(value - 1u) / 256), 0).rgb;
     bool border = edge(own, filled ? .7 : 1.3);
     if (own == selected && edge(own, 2.6)) shown = vec3(1);
@@ -71,6 +77,7 @@ void main() {
 }`;
 
 const rgb = (color: string) => [1, 3, 5].map((at) => parseInt(color.slice(at, at + 2), 16));
+const padded = (values: ArrayLike<number>) => WIDE * (Math.ceil(values.length / WIDE) || 1);
 const clamp = (value: number, low: number, high: number) => Math.min(Math.max(value, low), high);
 
 export class Viewer {
@@ -81,11 +88,14 @@ export class Viewer {
   private at!: Record<string, WebGLUniformLocation | null>;
   private valuesTexture!: WebGLTexture;
   private paletteTexture!: WebGLTexture;
+  private scoresTexture!: WebGLTexture;
   private tiles = new Map<string, Tile>();
   private region: Region | null = null;
   private number = 0;
   private channels: Channel[] = [];
   private values: Uint16Array | null = null;
+  private scores: Float32Array | null = null;
+  private threshold = 0.5;
   private palette: string[] = [];
   private filled = false;
   private opacity = 1;
@@ -124,14 +134,26 @@ export class Viewer {
   setColors(values: Uint8Array | Uint16Array | null, palette: string[]) {
     const { gl } = this;
     this.values = values && (values instanceof Uint16Array ? values : Uint16Array.from(values));
-    if (this.values) {
-      const height = Math.ceil(this.values.length / WIDE) || 1;
-      const padded = new Uint16Array(WIDE * height);
-      padded.set(this.values);
-      gl.activeTexture(gl.TEXTURE4);
-      gl.bindTexture(gl.TEXTURE_2D, this.valuesTexture);
-      gl.texImage2D(gl.TEXTURE_2D, 0, gl.R16UI, WIDE, height, 0, gl.RED_INTEGER, gl.UNSIGNED_SHORT, padded);
-    }
+    this.scores = null;
+    if (this.values) this.upload(4, this.valuesTexture, gl.R16UI, gl.RED_INTEGER, gl.UNSIGNED_SHORT, this.values, new Uint16Array(padded(this.values)));
+    this.setPalette(palette);
+  }
+  /** Colours cells by call: negative, doubtful on either side of the threshold, positive are palette[0] to [3]. */
+  setCalls(scores: Float32Array, threshold: number, palette: string[]) {
+    const { gl } = this;
+    if (scores !== this.scores) this.upload(6, this.scoresTexture, gl.R32F, gl.RED, gl.FLOAT, scores, new Float32Array(padded(scores)).fill(-1));
+    [this.scores, this.threshold] = [scores, threshold];
+    this.setPalette(palette);
+  }
+  private upload<T extends Uint16Array | Float32Array>(unit: number, texture: WebGLTexture, kept: number, format: number, type: number, values: T, into: T) {
+    const { gl } = this;
+    into.set(values);
+    gl.activeTexture(gl.TEXTURE0 + unit);
+    gl.bindTexture(gl.TEXTURE_2D, texture);
+    gl.texImage2D(gl.TEXTURE_2D, 0, kept, WIDE, into.length / WIDE, 0, format, type, into);
+  }
+  private setPalette(palette: string[]) {
+    const { gl } = this;
     if (palette !== this.palette) {
       this.palette = palette;
       const colors = new Uint8Array(4 * 256 * Math.max(1, Math.ceil(palette.length / 256)));
@@ -185,11 +207,12 @@ export class Viewer {
     }
     return null;
   }
-  /** For tests: tiles on their way, frames a second and milliseconds a frame of the last ones. */
+  /** For tests: tiles on their way and there, frames a second and milliseconds a frame of the last ones. */
   stats() {
     const [first, last] = [this.times[0], this.times[this.times.length - 1]];
-    const pending = [...this.tiles.values()].filter((tile) => tile.stop).length;
-    return { pending, frames: this.times.length, fps: (1000 * (this.times.length - 1)) / (last - first), cost: this.cost };
+    const tiles = [...this.tiles.values()];
+    const [pending, loaded] = [tiles.filter((tile) => tile.stop).length, tiles.filter((tile) => tile.texture).length];
+    return { pending, loaded, frames: this.times.length, fps: (1000 * (this.times.length - 1)) / (last - first), cost: this.cost };
   }
   destroy() {
     this.listeners.abort();
@@ -220,11 +243,13 @@ export class Viewer {
     gl.enableVertexAttribArray(corner);
     gl.vertexAttribPointer(corner, 2, gl.FLOAT, false, 0, 0);
     gl.pixelStorei(gl.UNPACK_ALIGNMENT, 1);
-    const names = ["place", "size", "part", "color", "contrast", "dot", "opacity", "filled", "colored", "selected"];
+    const names = ["place", "size", "part", "color", "contrast", "dot", "opacity", "filled", "colored", "called", "threshold", "selected"];
     this.at = Object.fromEntries(names.map((name) => [name, gl.getUniformLocation(program, name)]));
-    ["image0", "image1", "image2", "cells", "values", "palette"].forEach((name, unit) =>
+    ["image0", "image1", "image2", "cells", "values", "palette", "scores"].forEach((name, unit) =>
       gl.uniform1i(gl.getUniformLocation(program, name), unit));
     this.valuesTexture = this.texture(4, gl.NEAREST);
+    this.scoresTexture = this.texture(6, gl.NEAREST);
+    gl.texImage2D(gl.TEXTURE_2D, 0, gl.R32F, 1, 1, 0, gl.RED, gl.FLOAT, new Float32Array(1));
     this.paletteTexture = this.texture(5, gl.NEAREST);
     gl.texImage2D(gl.TEXTURE_2D, 0, gl.RGBA8, 1, 1, 0, gl.RGBA, gl.UNSIGNED_BYTE, new Uint8Array(4));
     gl.activeTexture(gl.TEXTURE4);
@@ -287,9 +312,10 @@ export class Viewer {
     hear("webglcontextrestored" as "pointerup", () => {
       this.tiles.clear();
       this.prepare();
-      const palette = this.palette;
-      this.palette = [];
-      this.setColors(this.values, palette);
+      const { palette, scores } = this;
+      [this.palette, this.scores] = [[], null];
+      if (scores) this.setCalls(scores, this.threshold, palette);
+      else this.setColors(this.values, palette);
     });
   }
 
@@ -355,6 +381,8 @@ export class Viewer {
     gl.uniform1f(this.at.opacity, this.opacity);
     gl.uniform1i(this.at.filled, Number(this.filled));
     gl.uniform1i(this.at.colored, Number(!!this.values));
+    gl.uniform1i(this.at.called, Number(!!this.scores));
+    gl.uniform1f(this.at.threshold, this.threshold);
     gl.uniform1ui(this.at.selected, this.selected === null ? 0 : this.selected + 1);
     const wanted = new Map<string, [number | "cells", number, number, number]>();
     for (const kind of kinds) wanted.set(this.key(kind, region.levels - 1, 0, 0), [kind, region.levels - 1, 0, 0]);
