@@ -13,7 +13,7 @@ const renaming = signal(""); // the cluster whose group gets another name, in it
 const whole = state.kept("whole", false); // the panel takes the room of the markers, too
 const at = signal(0); // the row that the keyboard is on
 const pointed = signal<[number, number] | null>(null); // row and column of the heat map under the pointer
-const examples = signal<{ typical: number[]; doubtful: number[] } | null>(null);
+const examples = signal<Awaited<ReturnType<typeof api.examples>> | null>(null);
 const HEAD = 76; // room for the names of markers
 // Told apart by most eyes, on dark tissue, too: Okabe and Ito's, Tol's light ones, and greys.
 const COLORS = ["#e69f00", "#56b4e9", "#009e73", "#f0e442", "#0072b2", "#d55e00", "#cc79a7", "#99ddff", "#44bb99", "#bbcc33", "#eedd88", "#ee8866",
@@ -68,9 +68,9 @@ const branches = computed(() => {
 });
 const Tree = () => (
   <svg class="tree" width={44} height={shown.value!.clusters.length * height.value} aria-hidden="true">
-    {branches.value.map(({ path, under }) => (
+    {[...branches.value].reverse().map(({ path, under }) => ( // smaller ones lie over larger ones
       <g class={under.every((one) => picked.value.has(one)) ? "on" : ""} onClick={(event) => pick(under, event.shiftKey)}>
-        <title>Select these {under.length} clusters</title><path d={path} class="hit" /><path d={path} /></g>
+        <title>Select these {under.length} clusters</title><path d={path} /></g>
     ))}
   </svg>
 );
@@ -149,7 +149,7 @@ function Edit({ of }: { of: api.Clusters }) {
   const one = which.length === 1 ? which[0] : null;
   const members = of.clusters.filter((_, cluster) => which.includes(of.metacluster[cluster]));
   const part = members.filter((cluster) => picked.value.has(cluster));
-  const color = one ? of.colors[of.names.indexOf(one)] : "";
+  const color = of.colors[of.names.indexOf(one ?? "")];
   const recolor = (to: string) => state.act({ do: "recolor", key: of.key, name: one!, color: to });
   const splits = one !== null && part.length < members.length;
   if (!which.length) return <p class="hint">Click clusters, or a branch of the tree; with Shift several. Keys: ↑ ↓ with Shift, ← takes the
@@ -164,7 +164,7 @@ function Edit({ of }: { of: api.Clusters }) {
       <b>{which.join(" + ")}</b>
       {(!one || splits) && (
         <><span class="row"><input class="space" aria-label="Name of what they become" placeholder={one ? "Name of the new group" : "Name of the merged group"} list="names"
-          value={name.value} onInput={(event) => (name.value = event.currentTarget.value)} />
+          value={name.value} onFocus={(event) => event.currentTarget.select()} onInput={(event) => (name.value = event.currentTarget.value)} />
           <button class="primary" disabled={!able || !text}>{one ? `Split out ${part.length} of ${members.length}` : `Merge ${which.length}`}</button></span>
           <datalist id="names">{[...new Set(state.groupings.value.flatMap((grouping) => grouping.names))].filter((known) => !/^\d+$/.test(known))
             .map((known) => <option value={known} />)}</datalist></>
