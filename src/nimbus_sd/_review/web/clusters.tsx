@@ -12,6 +12,7 @@ const name = signal(""); // of what an edit makes
 const renaming = signal(""); // the cluster whose group gets another name, in its place
 const whole = state.kept("whole", false); // the panel takes the room of the markers, too
 const at = signal(0); // the row that the keyboard is on
+const busy = signal(false); // clusters or types are being made
 const pointed = signal<[number, number] | null>(null); // row and column of the heat map under the pointer
 const examples = signal<Awaited<ReturnType<typeof api.examples>> | null>(null);
 const HEAD = 76; // room for the names of markers
@@ -44,12 +45,10 @@ effect(() => {
   const now = () => groups.peek().length === 1 && groups.peek()[0] === which[0]; // what came late is of no use
   if (which.length === 1) api.examples(of, which[0]).then((found) => now() && (examples.value = found), (error) => now() && state.told(error));
 });
-const busy = signal(false); // clusters or types are being made
-
 function pick(clusters: string[], add: boolean) {
   const all = clusters.every((one) => picked.value.has(one));
   const rest = [...picked.value].filter((one) => add && !clusters.includes(one));
-  picked.value = new Set(all && add ? rest : all && picked.value.size === clusters.length ? [] : [...rest, ...clusters]);
+  picked.value = new Set(all && add ? rest : [...rest, ...clusters]);
 }
 const back = () => setTimeout(() => document.querySelector<HTMLElement>(".heat [tabindex='0']")?.focus()); // the keys go on in the list
 
@@ -157,8 +156,7 @@ function Edit({ of }: { of: api.Clusters }) {
   return (
     <form class="edit" onSubmit={(event) => {
       event.preventDefault();
-      if (!able || !text) return;
-      if (one && !splits) return;
+      if (!able || !text || (one && !splits)) return;
       void state.act(one ? { do: "split", key: of.key, name: one, clusters: part, into: text } : { do: "merge", key: of.key, names: which, into: text }).then(back);
     }}>
       <b>{which.join(" + ")}</b>
@@ -190,20 +188,18 @@ function Row({ of, cluster, row }: { of: api.Clusters; cluster: string; row: num
     if (renaming.peek() !== cluster) return;
     renaming.value = "";
     if (keep && to && to !== group) void state.act({ do: "rename", key: of.key, name: group, to });
-    back();
   };
   if (renaming.value === cluster)
     return <input class="renamed" aria-label={`New name of ${group}`} defaultValue={group} ref={(field) => field?.select()}
       onBlur={(event) => close(event.currentTarget, true)}
-      onKeyDown={(event) => [event.stopPropagation(), (event.key === "Enter" || event.key === "Escape") && close(event.currentTarget, event.key === "Enter")]} />;
-  const on = picked.value.has(cluster);
+      onKeyDown={(event) => [event.stopPropagation(), /Enter|Escape/.test(event.key) && [close(event.currentTarget, event.key === "Enter"), back()]]} />;
   return (
-    <button role="option" aria-selected={on} tabIndex={at.value === row ? 0 : -1} class={pointed.value?.[0] === row ? "pointed" : ""}
+    <button role="option" aria-selected={picked.value.has(cluster)} tabIndex={at.value === row ? 0 : -1} class={pointed.value?.[0] === row ? "pointed" : ""}
       title={`${group}, cluster ${cluster}: ${size.toLocaleString("en")} cells`} onDblClick={() => state.writable.value && (renaming.value = cluster)}
       onClick={(event) => {
-        const range = event.shiftKey && picked.value.size ? [at.value, row].sort((a, b) => a - b) : [row, row];
-        pick(of.order.slice(range[0], range[1] + 1).map((one) => of.clusters[one]).filter((one) => !event.shiftKey || one === cluster || !picked.value.has(one)),
-          event.shiftKey || event.ctrlKey || event.metaKey);
+        const [from, to] = event.shiftKey ? [at.value, row].sort((a, b) => a - b) : [row, row];
+        if (to > from) picked.value = new Set([...picked.value, ...of.order.slice(from, to + 1).map((one) => of.clusters[one])]);
+        else pick([cluster], event.shiftKey || event.ctrlKey || event.metaKey);
         at.value = row;
       }}>
       <i style={{ background: of.colors[of.names.indexOf(group)] }} />
@@ -234,7 +230,6 @@ export function Clusters() {
     busy.value = true;
     void state.act(step).then((kept) => [(busy.value = false), kept && (key.value = made)]);
   };
-  const total = state.start.value!.n_cells;
   return (
     <>
       {state.groupings.value.length > 0 && <p class="row top"><Choose label="Clusters" of={key} options={state.groupings.value.map((one) => [one.key, one.key])} />
@@ -251,7 +246,7 @@ export function Clusters() {
           <p class="hint" aria-live="polite">
             {pointed.value
               ? `${of.metacluster[of.order[pointed.value[0]]]}, ${of.markers[pointed.value[1]]}: mean score ${of.means[of.order[pointed.value[0]]][pointed.value[1]].toFixed(2)}`
-              : `${of.clusters.length} clusters, ${of.names.length} groups; ${Math.round(100 * of.share_named)} % of ${total.toLocaleString("en")} cells have a name`}
+              : `${of.clusters.length} clusters, ${of.names.length} groups; ${Math.round(100 * of.share_named)} % of ${state.start.value!.n_cells.toLocaleString("en")} cells have a name`}
           </p>
           <Edit of={of} />
           {examples.value && groups.value.length === 1 && <Examples of={of} group={groups.value[0]} />}
@@ -262,7 +257,7 @@ export function Clusters() {
         <button disabled={!state.writable.value || busy.value} onClick={() => make({ do: "cluster" }, "flowsom_nimbus")}>Cluster the cells</button>
         <button disabled={!state.writable.value || busy.value} onClick={() => make({ do: "types" }, "cell_type_nimbus")}>Name types</button>
       </p>
-      <p class="hint">By all scores, with the markers that tell cell types apart. What has these names already is replaced.</p>
+      <p class="hint" role="status">{busy.value ? "At work; this can take a minute." : "Made from the scores, by the markers that tell cell types apart; clusters or types that were made so before are replaced."}</p>
     </>
   );
 }
