@@ -15,7 +15,7 @@ export interface Start {
   groupings: Grouping[]; page: string | null; undo: string | null; unsaved: number;
 }
 export interface Cell {
-  row: number; id: number | string; region: number; x: number; y: number; area: number; score: number | null;
+  row: number; id: number | string; region: number; x: number; y: number; area: number | null; score: number | null;
   shown: number | null; intensity: number | null; label: number; groups: Record<string, string>;
 }
 export interface Clusters {

@@ -80,9 +80,9 @@ function Header() {
       <button disabled={!writable || !step} onClick={state.undo} title={step ?? "Nothing to undo"}>
         Undo{step && <span class="step">: {step}</span>} <kbd>z</kbd>
       </button>
-      <button class="primary" disabled={!writable || !unsaved} onClick={state.save}
+      <button class="primary" disabled={!writable || !unsaved || state.saving.value} onClick={state.save}
         title="Steps are kept in a log as they are made; Save writes them into the store">
-        {unsaved ? `Save ${unsaved} step${unsaved > 1 ? "s" : ""}` : "Saved"} <kbd>s</kbd>
+        {state.saving.value ? "Saving …" : unsaved ? `Save ${unsaved} step${unsaved > 1 ? "s" : ""}` : "Saved"} <kbd>s</kbd>
       </button>
       <button onClick={() => (help.value = true)}>Help <kbd>h</kbd></button>
       <Fold side="right">Panels</Fold>

@@ -31,12 +31,12 @@ export function Proofread() {
         <button class="primary" onClick={state.next}>Next {state.blind.value ? "cell" : "doubtful"} <kbd>n</kbd></button>
       </div>
       <div class="row hint">
-        <span aria-live="polite">
-          <b>{marker.name}</b>{" "}
-          {row === null ? "Click a cell, or take the next." : state.reason.value ? `Proposed: ${state.reason.value}` : "Give this cell a state."}
+        <span aria-live="polite" title={state.reason.value}>
+          <b>{marker.name}</b>:{" "}
+          {row === null ? "click a cell, or take the next" : state.reason.value || "give this cell a state"}
         </span>
         <span class="space" />
-        <span title="Labels of this marker here">{judged.given} labelled, {judged.positive} positive</span>
+        <span class="count" title="Labels of this marker here">{judged.given} labelled, {judged.positive} positive</span>
         <Choose label="A click" of={state.brush} disabled={!state.writable.value}
           options={[[0, "selects"], ...GIVE.map(([to, , name]): [number, string] => [to, "gives: " + name.toLowerCase()])]} />
         <label><input type="checkbox" checked={state.advance.value}

@@ -22,7 +22,7 @@ export const groupings = signal<api.Grouping[]>([]);
 export const clusters = signal<api.Clusters | null>(null); // of the last edit or look at clusters
 export const undoStep = signal<string | null>(null);
 export const unsaved = signal(0);
-export const page = kept<string | null>("page", null); // what lets this page write; null = another page writes
+export const page = signal<string | null>(null); // what lets this page write; null = another page writes
 export const annotator = signal("");
 export const lost = signal(false); // the server does not answer
 export const notices = signal<{ text: string; bad: boolean }[]>([]);
@@ -105,14 +105,20 @@ export function told(error: Error) {
 /** Does what may fail: what the server refuses is told. */
 const attempt = (work: () => Promise<unknown>): Promise<void> => work().then(() => undefined, told);
 
+/** Whether no other tab of this browser has this review: then a page that was left or closed may go on unasked. */
+const alone = new Promise<boolean>((tell) =>
+  navigator.locks.request("page", { ifAvailable: true }, (lock) => (tell(lock !== null), lock && new Promise(() => {}))));
+
 export const open = (take_over = false) => attempt(async () => {
   const first = await api.start();
+  const own = (await alone) ? localStorage.getItem("page") : page.peek();
   if (first.readonly) page.value = null;
-  else if (take_over || first.page === null || first.page !== page.peek())
-    page.value = await api.takePage(take_over).then((answer) => answer.page, (error: api.Failure) => {
-      if (error.status !== 409) throw error;
-      return null;
-    });
+  else if (!take_over && first.page !== null && first.page === own) page.value = own;
+  else page.value = await api.takePage(take_over).then((answer) => answer.page, (error: api.Failure) => {
+    if (error.status !== 409) throw error;
+    return null;
+  });
+  if (page.value) localStorage.setItem("page", page.value);
   cells.value ??= await api.cells(first.n_cells);
   batch(() => {
     forget("");
@@ -182,10 +188,14 @@ export async function label(rows: number[], state: number) {
     cache.value = { ...cache.peek(), [key]: changed };
   };
   put(() => state);
-  if (!(await act({ do: "label", marker: name, layer: into, rows, state }))) {
-    if (cache.peek()[key]) put((row) => before[row]);
-    notify(`Not kept: ${STATES[state]} for ${rows.length === 1 ? "the last cell" : rows.length + " cells"} (${name})`, true);
-  } else if (advance.peek() && state && reason.peek() && selected.peek() === rows[0]) await next();
+  const goes = advance.peek() && state > 0 && reason.peek() !== "" && selected.peek() === rows[0];
+  if (goes) selected.value = null; // so that a key pressed too early does not meet this cell again
+  const kept = await act({ do: "label", marker: name, layer: into, rows, state });
+  if (kept && goes) return next();
+  if (kept) return;
+  if (cache.peek()[key]) put((row) => before[row]);
+  if (goes) selected.value = rows[0];
+  notify(`Not kept: ${STATES[state]} for ${rows.length === 1 ? "the last cell" : rows.length + " cells"} (${name})`, true);
 }
 
 /** Ends the dragging of a threshold. */
@@ -205,9 +215,11 @@ export async function undo() {
   if (row !== undefined && row >= 0) selectCell(row, true);
 }
 
+export const saving = signal(false);
 export const save = () => attempt(async () => {
-  if (!writable.peek()) return;
-  const { saved, unsaved: left } = await api.save(page.peek() ?? "");
+  if (!writable.peek() || saving.peek()) return;
+  saving.value = true;
+  const { saved, unsaved: left } = await api.save(page.peek() ?? "").finally(() => (saving.value = false));
   unsaved.value = left;
   notify("Saved: " + saved.join("; "));
 });

@@ -191,11 +191,12 @@ function Card() {
   const [x, y] = pointer.value;
   const at = row === null ? { left: "10px", top: "10px" } : { left: `min(${x + 14}px, 100% - 220px)`, top: `min(${y + 14}px, 100% - 120px)` };
   const fixed = (value: number | null) => value?.toFixed(3) ?? "none";
+  const number = (value: number | null) => value?.toLocaleString("en", { maximumSignificantDigits: 3 }) ?? "none";
   return (
     <div class="card" style={at}>
       <b>Cell {cell.id}</b>
       {!state.blind.value && <div>{state.markerName} score {fixed(cell.score)}{cell.shown !== cell.score && `, learned ${fixed(cell.shown)}`}</div>}
-      <div>Intensity {cell.intensity?.toPrecision(3) ?? "none"} · area {Math.round(cell.area)} µm²</div>
+      <div>Intensity {number(cell.intensity)} · area {number(cell.area)} µm²</div>
       <div>Label: {state.STATES[state.labels.value?.[cell.row] ?? 0]}</div>
       {!state.blind.value && Object.entries(cell.groups).map(([key, name]) => name && <div>{key}: {name}</div>)}
     </div>
