@@ -44,7 +44,11 @@ document.addEventListener("keydown", (event) => {
   const found = KEYS.find(([keys]) => keys.includes(event.key));
   if (found) [event.preventDefault(), found[2](event.key)];
 });
-document.addEventListener("keyup", () => void state.setThreshold()); // of the keys that move it
+let settling = 0; // keys that move the threshold make one step together
+document.addEventListener("keyup", () => {
+  clearTimeout(settling);
+  settling = window.setTimeout(state.setThreshold, 600);
+});
 document.addEventListener("click", (event) => closePops(event.target as Node));
 function closePops(but: Node | null = null) {
   for (const pop of document.querySelectorAll("details[open]")) if (!pop.contains(but)) pop.removeAttribute("open");
