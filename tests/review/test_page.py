@@ -197,10 +197,11 @@ def test_one_sitting(store, serve, open_page):
     )
 
     # A reload finds the view and everything else again.
-    view = page.evaluate("nimbus.viewer.view")
+    place = "[nimbus.viewer.view.x, nimbus.viewer.view.y, nimbus.viewer.view.scale]"
+    view = page.evaluate(place)
     page.reload()
     page.wait_for_function("window.nimbus?.state.scores.value && nimbus.viewer")
-    assert page.evaluate("nimbus.viewer.view") == pytest.approx(view) and _value(page, "markerName") == "CD3"
+    assert page.evaluate(place) == pytest.approx(view) and _value(page, "markerName") == "CD3"
     assert _value(page, "unsaved") == 50 and _value(page, "tab") == "Clusters"
 
     # Killed: what was done is there in the next review, and Save writes it.
