@@ -221,7 +221,7 @@ export const save = () => attempt(async () => {
   saving.value = true;
   const { saved, unsaved: left } = await api.save(page.peek() ?? "").finally(() => (saving.value = false));
   unsaved.value = left;
-  notify("Saved: " + saved.join("; "));
+  notify("Saved:\n" + saved.join("\n"));
 });
 
 const proposed: Record<string, number[]> = {}; // by marker, the rows that were shown already
