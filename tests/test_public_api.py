@@ -14,7 +14,7 @@ import nimbus_sd as ns
 PUBLIC = {
     f"nimbus_sd{room}": set(names.split())
     for room, names in {
-        "": "datasets io labels metrics models pl predict simulate tl train",
+        "": "datasets io labels metrics models pl predict review simulate tl train",
         ".datasets": "example pan_m pan_m_gold_standard",
         ".io": "read_fovs save_table write_cells",
         ".labels": """agreement check_silver consensus draw_cells draw_regions evaluation_regions from_csv from_qupath
