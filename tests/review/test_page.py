@@ -128,7 +128,7 @@ def _label(page, truth, marker, n):
     none_left = "nimbus.state.notices.value.some((one) => one.text.startsWith('No doubtful'))"
     proposed = 0
     page.keyboard.press("n")
-    page.wait_for_function("nimbus.state.reason.value !== ''")
+    page.wait_for_function("nimbus.state.reason.value !== '' && nimbus.state.selected.value !== null")
     for number in range(n):
         if page.evaluate(none_left):
             page.evaluate("nimbus.state.selectCell(nimbus.state.labels.value.findIndex((one) => one === 0), true)")
@@ -137,7 +137,7 @@ def _label(page, truth, marker, n):
         row = _value(page, "selected")
         page.keyboard.press("+" if truth[row, marker] > 0.5 else "-")
         _settled(page, number + 1)
-        page.wait_for_function(f"nimbus.state.selected.value !== {row} || {none_left}")
+        page.wait_for_function(f"![null, {row}].includes(nimbus.state.selected.value) || {none_left}")
     return proposed
 
 
