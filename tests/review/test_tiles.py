@@ -117,3 +117,13 @@ def test_tiles_that_are_not_there(large, place, make_tiles):
         tiles.image_tile(region, 0, level, row, col)
     with pytest.raises(IndexError, match="There is no"):
         tiles.cell_tile(region, level, row, col)
+
+
+def test_a_slide_without_a_pyramid_is_looked_at_where_cells_are(large, make_tiles, monkeypatch):
+    image, labels = large
+    assert make_tiles(image, labels)[0].home(0) is None
+    monkeypatch.setattr("nimbus_sd._review.tiles._DIRECT", 0)
+    tiles, _ = make_tiles(image, labels)
+    x, y, width = tiles.home(0)
+    assert [x, y] in tiles._xy.tolist() and abs(x - 350) < 60 and abs(y - 550) < 60 and width == 2048
+    assert make_tiles(image, labels, [2])[0].home(0) is None

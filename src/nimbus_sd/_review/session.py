@@ -160,7 +160,7 @@ class Session:
             {"name": region.labels_key, "image": region.image_key, "um_per_px": region.pixel_size}
             | {"height": region.shape[0], "width": region.shape[1], "cells": (self.region_of == i).sum()}
             | {"levels": self._tiles.levels(i), "evaluation": region.labels_key in evaluation}
-            | {"trained": region.labels_key in trained}
+            | {"trained": region.labels_key in trained, "home": self._tiles.home(i)}
             for i, region in enumerate(self.regions)
         ]
         described = [self.marker(str(name)) for name in self.adata.var_names]

@@ -64,6 +64,15 @@ class Tiles:
         """Return the number of levels; at the last one a region is one tile."""
         return max(1, int(np.ceil(np.log2(max(self.regions[region].shape) / TILE))) + 1)
 
+    def home(self, region: int) -> list[float] | None:
+        """Return where to look first, x, y and width, where the whole would take long: a slide without a pyramid."""
+        rows = self._rows[region]
+        if self._pyramids[region] or not len(rows) or max(self.regions[region].shape) <= TILE << _DIRECT:
+            return None
+        middle = np.nanmedian(self._xy[rows], axis=0)
+        x, y = self._xy[rows[np.nanargmin(np.abs(self._xy[rows] - middle).sum(axis=1))]].tolist()
+        return [x, y, float(TILE << 2)]
+
     def contrast(self, channel: int) -> dict[str, float]:
         """Return where black, white, and the end of the scale are in the image's unit, the same in all regions."""
         if channel not in self._contrasts:
@@ -113,7 +122,7 @@ class Tiles:
         return np.where((found[place] == labels) & (labels > 0), self._rows[region][place] + 1, 0).astype(np.uint32)
 
     def crop(self, row: int, region: int, channels: Sequence[int], um: float) -> bytes:
-        """Return a PNG of a cell and its surroundings, three channels as its colours or one as grey; its outline is white."""
+        """Return a PNG of a cell and what is around it: up to three channels as red, green and blue, one as grey."""
         if not 1 <= len(channels) <= 3 or not 5 <= um <= 500:
             raise ValueError("A crop shows one to three channels and 5 to 500 um.")
         place = self.regions[region]

@@ -2,7 +2,7 @@
 
 export interface Region {
   name: string; image: string; height: number; width: number; um_per_px: number; cells: number; levels: number;
-  evaluation: boolean; trained: boolean;
+  evaluation: boolean; trained: boolean; home: number[] | null;
 }
 export interface Marker {
   name: string; channel: number | null; share: number | null; doubt: number | null; flag: string; histogram: number[];

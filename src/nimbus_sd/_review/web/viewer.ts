@@ -122,7 +122,8 @@ export class Viewer {
   /** Shows a region, at a view or as a whole. */
   setRegion(number: number, region: Region, view: View | null = null) {
     [this.number, this.region] = [number, region];
-    this.view = view ?? this.whole();
+    const [x, y, width] = region.home ?? [];
+    this.view = view ?? (width ? { x: x!, y: y!, scale: this.host.clientWidth / width } : this.whole());
     this.changed(true);
   }
   /** Shows up to three channels, in colours (#rrggbb) that are added up; contrast in the image's unit. */
@@ -385,7 +386,7 @@ export class Viewer {
     gl.uniform1f(this.at.threshold, this.threshold);
     gl.uniform1ui(this.at.selected, this.selected === null ? 0 : this.selected + 1);
     const wanted = new Map<string, [number | "cells", number, number, number]>();
-    for (const kind of kinds) wanted.set(this.key(kind, region.levels - 1, 0, 0), [kind, region.levels - 1, 0, 0]);
+    for (const kind of region.home ? [] : kinds) wanted.set(this.key(kind, region.levels - 1, 0, 0), [kind, region.levels - 1, 0, 0]);
     const seen: [number, number][] = [];
     for (let row = Math.max(0, Math.floor(top / side)); row * side < Math.min(bottom, region.height); row++)
       for (let col = Math.max(0, Math.floor(left / side)); col * side < Math.min(right, region.width); col++) seen.push([row, col]);
