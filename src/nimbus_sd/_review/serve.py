@@ -182,7 +182,7 @@ class _Handler(RequestHandler):
         self.finish({"error": "This cannot be answered."})
 
     def log_exception(self, *_: Any) -> None:
-        """What a client sent wrongly is answered, not logged."""
+        """Log nothing: what a client sent wrongly is answered."""
 
 
 def _encoded(answer: Any, gzipped: bool) -> tuple[bytes, str]:

@@ -8,6 +8,7 @@ import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 from uuid import uuid4
@@ -70,7 +71,8 @@ class Session:
         self.store = None if sdata.path is None else Path(sdata.path)
         self._ids = region_column(self.adata).astype(str).to_numpy(), instance_column(self.adata).to_numpy()
         self._read_table()
-        self.page, self._steps = None, list[Step]()
+        self.page: str | None = None
+        self._steps: list[Step] = []
         self.readonly = None if self.store is None else _closed(self.store, table_key)
         path = None if self.store is None else self.store.with_name(f"{self.store.name}.review.jsonl")
         try:
@@ -103,7 +105,7 @@ class Session:
         self.regions, self.channels = regions, regions[0].channels
         if keys.SPATIAL not in self.adata.obsm:
             raise ValueError(
-                f"The table has no obsm[{keys.SPATIAL!r}], the places of cells: `tl.cell_features` adds it."
+                f"The table has no obsm[{keys.SPATIAL!r}], the places of cells: `nimbus_sd.predict` adds them."
             )
         spatial = np.asarray(self.adata.obsm[keys.SPATIAL])
         area = self.adata.obs[keys.AREA].to_numpy(float) if keys.AREA in self.adata.obs else np.full(n, 80.0)
@@ -246,19 +248,12 @@ class Session:
         score = self.scores(self.layer, marker)[row : row + 1]
         intensity = self.adata.layers.get(keys.INTEGRATED)
         names = {key: [None, *value.names][int(self.groups_of(key)[row])] for key, value in self.groups.items()}
-        return {
-            **{
-                "row": row,
-                "id": self._ids[1][row],
-                "region": self.region_of[row],
-                "label": self.labels(keys.GOLD_TRAINING, marker)[row],
-            },
-            **{"x": self.xy[row, 0], "y": self.xy[row, 1], "score": score[0]},
-            "area": self.adata.obs[keys.AREA].iloc[row] if keys.AREA in self.adata.obs else None,
-            "shown": markers.shown(score, line["slope"], line["offset"])[0],
-            "intensity": None if intensity is None else intensity[row, column],
-            "groups": {key: name for key, name in names.items() if name is not None},
-        }
+        told = {"row": row, "id": self._ids[1][row], "region": self.region_of[row], "score": score[0]}
+        told |= {"x": self.xy[row, 0], "y": self.xy[row, 1], "label": self.labels(keys.GOLD_TRAINING, marker)[row]}
+        told["area"] = self.adata.obs[keys.AREA].iloc[row] if keys.AREA in self.adata.obs else None
+        told["shown"] = markers.shown(score, line["slope"], line["offset"])[0]
+        told["intensity"] = None if intensity is None else intensity[row, column]
+        return told | {"groups": {key: name for key, name in names.items() if name is not None}}
 
     def _row(self, row: int) -> int:
         if not 0 <= row < self.adata.n_obs:
@@ -393,12 +388,12 @@ class Session:
                 self._column(marker)
                 before, self.thresholds[marker] = self.thresholds[marker], float(value)
                 return Step(
-                    f"threshold of {marker} {value:g}", lambda: self.thresholds.update({marker: before}), marker
+                    f"threshold of {marker} {value:g}", partial(self.thresholds.update, {marker: before}), marker
                 )
             case {"do": "merge" | "split" | "rename" | "recolor", "key": str(key)}:
                 old = self._group(key)
                 self.groups[key] = clusters.edited(old, do)
-                return Step(self.groups[key].history()[-1], lambda: self.groups.update({key: old}), key=key)
+                return Step(self.groups[key].history()[-1], partial(self.groups.update, {key: old}), key=key)
             case {"do": "cluster" | "types" | "draw" | "keep" | "drop"}:
                 return self._in_table(do)
             case {"do": "annotator", "name": str(name)}:

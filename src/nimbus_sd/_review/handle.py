@@ -112,7 +112,7 @@ def review(
           of regions that were drawn for evaluation, and what the annotators agree on
         - ``layers["nimbus_adapted"]``: as :func:`nimbus_sd.tl.adapt` sets it, where there are labels of single cells
         - ``layers["positive"]``: as :func:`nimbus_sd.tl.call_positive` sets it, with the thresholds of the page
-        - ``obs["metacluster_<clusters>"]``: as :meth:`nimbus_sd.tl.Metaclusters.apply` sets it, where clusters were edited
+        - ``obs["metacluster_<clusters>"]``: as :meth:`nimbus_sd.tl.Metaclusters.apply` sets it, where they were edited
         - ``uns["review"]``: which steps of which log are in the table
 
     Raises
