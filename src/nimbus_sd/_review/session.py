@@ -138,6 +138,7 @@ class Session:
                 self.groups[key] = saved
             self.groups.pop(f"{_METACLUSTERS}{key}", None)
         self._kept = TUNED in adata.layers
+        self._drawn: set[str] | None = None
         ours = isinstance(adata.uns.get(_CALLS), Mapping) and adata.uns[_CALLS].get("tool") == "call_positive"
         cuts = adata.varm[_CALLS]["threshold"].fillna(0.5) if ours and _CALLS in adata.varm else {}
         self.thresholds = {name: float(cuts[name]) if ours else 0.5 for name in adata.var_names}
@@ -157,7 +158,7 @@ class Session:
 
     def start(self) -> dict[str, Any]:
         """Return all that the page needs to open."""
-        evaluation, trained = labels.evaluation_regions(self.adata), self._trained()
+        evaluation, trained = self._evaluation(), self._trained()
         regions = [
             {"name": region.labels_key, "image": region.image_key, "um_per_px": region.pixel_size}
             | {"height": region.shape[0], "width": region.shape[1], "cells": (self.region_of == i).sum()}
@@ -302,6 +303,12 @@ class Session:
         """Return what was judged for evaluation."""
         return judging.summary(self.adata, self.judged, self._trained())
 
+    def _evaluation(self) -> set[str]:
+        """Name the regions for evaluation; found once, as that reads a layer."""
+        if self._drawn is None:
+            self._drawn = set(labels.evaluation_regions(self.adata))
+        return self._drawn
+
     def _trained(self) -> set[str]:
         found = [np.unique(self._ids[0][np.isfinite(given)]) for given in self.clicks.values()]
         return set(np.concatenate(found).tolist()) if found else set()
@@ -406,15 +413,13 @@ class Session:
         if not 0 <= state < len(_LABELS) or not rows or any(type(row) is not int for row in rows):
             raise ValueError("A label needs rows, and a state from 0 to 5.")
         at = np.array([self._row(row) for row in rows])
-        there = set(self._ids[0][at].tolist())
-        evaluation = set(labels.evaluation_regions(self.adata)) if len(self._ids[0]) else set()
+        by, there = self._labels_of(into), set(self._ids[0][at].tolist())
+        evaluation = self._evaluation()
         if into == keys.GOLD_TRAINING and (wrong := there & evaluation):
             raise ValueError(f"{min(wrong)!r} was drawn for evaluation: its cells are judged, not learned from.")
         if into != keys.GOLD_TRAINING and (wrong := there - evaluation):
             raise ValueError(f"{min(wrong)!r} was not drawn for evaluation, so its cells cannot be judged for gold.")
-        by = self._labels_of(into)
         if into.startswith("gold:"):
-            judging.layer_of(into.removeprefix("gold:"))
             by = self.judged.setdefault(into.removeprefix("gold:"), by)
         if marker not in by:
             by[marker] = self._given(into, marker).copy()
@@ -436,7 +441,7 @@ class Session:
         obs = adata.obs.copy(deep=False)
 
         def back() -> None:
-            adata.obs, self.groups, self._kept = obs, groups, was_kept
+            adata.obs, self.groups, self._kept, self._drawn = obs, groups, was_kept, None
             for name, entries in kept.items():
                 for key in set(getattr(adata, name)) - set(entries):
                     del getattr(adata, name)[key]
@@ -446,7 +451,7 @@ class Session:
             match do:
                 case {"do": "draw", "n": int(n)}:
                     self._put(keys.GOLD_TRAINING)
-                    text = f"drew {', '.join(labels.draw_regions(adata, n))}"
+                    text, self._drawn = f"drew {', '.join(labels.draw_regions(adata, n))}", None
                 case {"do": "cluster"}:
                     text = f"clusters {clusters.cluster(adata, self.layer)}"
                 case {"do": "types"}:
