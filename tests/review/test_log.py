@@ -58,7 +58,8 @@ def test_a_damaged_line_is_told_and_the_file_kept(path):
 
 
 def test_a_second_one_is_told_who_holds_it(path):
-    code = f"from pathlib import Path; from nimbus_sd._review.log import Log; Log(Path({str(path)!r})); print(1, flush=True); input()"
+    code = "from pathlib import Path; from nimbus_sd._review.log import Log"
+    code = f"{code}; Log(Path({str(path)!r})); print(1, flush=True); input()"
     other = subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
     assert other.stdout.readline().strip() == b"1"
     with pytest.raises(BlockingIOError, match=f"in use by a review of this store: process {other.pid} on "):

@@ -53,10 +53,10 @@ def test_few_labels_are_told(table):
 
 def test_share_doubt_and_histogram_by_hand():
     values = np.array([0.1, 0.3, 0.5, 0.8, np.nan], np.float32)
-    told = markers.describe(values, 0.5)
+    told = markers.describe(np.sort(values), 0.5)
     assert (told["share"], told["doubt"]) == (0.5, 0.5)
     assert sum(told["histogram"]) == 4 and told["histogram"][20] == 1
-    assert markers.describe(values[4:], 0.5)["share"] is None
+    assert markers.describe(np.sort(values[4:]), 0.5)["share"] is None
 
 
 def test_the_next_cell_is_doubtful_new_and_not_of_a_region_for_evaluation(table):
@@ -111,3 +111,15 @@ def test_flags_are_words(table):
     adata, _ = table
     adata.layers["nimbus"][:, 1] = np.where(np.arange(N) < 100, 0.99, 0.01)
     assert markers.flags(adata, "nimbus") == {"CD3": "no two separate groups of cells", "CD8": ""}
+
+
+def test_limits_moved_back_tell_what_moved_scores_do():
+    rng = np.random.default_rng(0)
+    scores = np.concatenate([rng.beta(0.4, 0.6, 5000), [0, 1, 0, np.nan]]).astype(np.float32)
+    for slope, offset in ((1.0, 0.0), (1.7, -0.8), (0.4, 6.0), (8.0, 3.0)):
+        moved = markers.shown(scores, slope, offset)
+        there = moved[np.isfinite(moved)]
+        told = markers.describe(np.sort(scores), 0.3, slope, offset)
+        assert told["share"] == pytest.approx((there >= 0.3).mean(), abs=1e-3)
+        assert told["doubt"] == pytest.approx(((there >= 0.25) & (there <= 0.75)).mean(), abs=1e-3)
+        assert np.abs(np.array(told["histogram"]) - np.histogram(there, 40, (0, 1))[0]).sum() <= 4

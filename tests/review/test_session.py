@@ -173,7 +173,7 @@ def test_data_in_memory_are_saved_into_their_table(store):
     [
         (lambda s: s["table"].layers.pop("nimbus"), "no layer 'nimbus'"),
         (lambda s: s["table"].layers["nimbus"].fill(np.nan), "must hold scores"),
-        (lambda s: s.tables.__delitem__("table"), "no table 'table'"),
+        (lambda s: s.tables.__delitem__("table"), "No table 'table'"),
         (lambda s: [s.images.pop(name) for name in list(s.images)], "image"),
         (lambda s: s["table"].obsm.pop("spatial"), "places of cells"),
     ],

@@ -34,14 +34,18 @@ def learn(adata: AnnData, layer: str, marker: str, given: NDArray[np.float32]) -
     ``given`` are labels of all cells, NaN without one. Returns ``slope``, ``offset``, ``labels``, ``positives``, and
     ``learned``, a sentence.
     """
-    scores = np.asarray(adata.layers[layer][:, adata.var_names.get_loc(marker)], np.float32)
-    rows = np.flatnonzero(np.isfinite(given) & (given != 0.5) & np.isfinite(scores))
+    rows = np.flatnonzero(np.isfinite(given))
+    scores = np.asarray(adata.layers[layer][rows, adata.var_names.get_loc(marker)], np.float32)
+    used = (given[rows] != 0.5) & np.isfinite(scores)
+    rows, scores = rows[used], scores[used]
     positives = int((given[rows] > 0.5).sum())
     counts = {"labels": len(rows), "positives": positives}
     if not len(rows):
         return {"slope": 1.0, "offset": 0.0, **counts, "learned": ""}
-    region = region_column(adata).iloc[rows].astype(str)
-    columns = {layer: scores[rows, None], "clicks": given[rows, None]}
+    # Not by `region_column`, which looks at every cell for one that is there twice.
+    key = str(adata.uns.get("spatialdata_attrs", {}).get("region_key", keys.REGION))
+    region = adata.obs[key].iloc[rows].astype(str)
+    columns = {layer: scores[:, None], "clicks": given[rows, None]}
     judged = AnnData(obs=pd.DataFrame({"region": region}), var=pd.DataFrame(index=[marker]), layers=columns)
     with warnings.catch_warnings():
         # Too few labels are told below.
@@ -62,14 +66,24 @@ def shown(scores: NDArray[np.float32], slope: float, offset: float) -> NDArray[n
     return expit(slope * logit(np.clip(scores, 1e-4, 1 - 1e-4).astype(np.float64)) + offset).astype(np.float32)
 
 
-def describe(values: NDArray[np.float32], threshold: float) -> dict[str, Any]:
-    """Return ``share`` of positive cells, ``doubt`` (share between the bounds) and ``histogram`` of shown scores."""
-    values = values[np.isfinite(values)]
-    if not values.size:
+def describe(ordered: NDArray[np.float32], threshold: float, slope: float = 1.0, offset: float = 0.0) -> dict[str, Any]:
+    """Return ``share`` of positive cells, ``doubt`` (share between the bounds) and ``histogram`` of shown scores.
+
+    ``ordered`` are a marker's scores, not moved, ascending, NaN last. The limits are moved back by the line instead of
+    millions of cells forth.
+    """
+    n = int(np.searchsorted(ordered, np.inf, "right"))
+    if not n:
         return {"share": None, "doubt": None, "histogram": [0] * _BINS}
-    doubt = ((values >= DOUBTFUL[0]) & (values <= DOUBTFUL[1])).mean()
-    histogram = np.histogram(values, _BINS, (0, 1))[0].tolist()
-    return {"share": float((values >= threshold).mean()), "doubt": float(doubt), "histogram": histogram}
+    limits = np.array([threshold, *DOUBTFUL, *np.linspace(0, 1, _BINS + 1)[1:-1]])
+    if (slope, offset) != (1.0, 0.0):
+        limits = expit((logit(limits) - offset) / slope)
+        # Scores beyond these are shown as these are.
+        limits[limits < 1e-4], limits[limits > 1 - 1e-4] = -np.inf, np.inf
+    below = np.searchsorted(ordered[:n], limits.astype(np.float32), "left")
+    up_to = np.searchsorted(ordered[:n], np.float32(limits[2]), "right")
+    histogram = np.diff([0, *below[3:], n]).tolist()
+    return {"share": float(1 - below[0] / n), "doubt": float((up_to - below[1]) / n), "histogram": histogram}
 
 
 def flags(adata: AnnData, layer: str) -> dict[str, str]:

@@ -143,6 +143,7 @@ class Session:
         cuts = adata.varm[_CALLS]["threshold"].fillna(0.5) if ours and _CALLS in adata.varm else {}
         self.thresholds = {name: float(cuts[name]) if ours else 0.5 for name in adata.var_names}
         self._lines: dict[str, dict[str, Any]] = {}
+        self._ordered = "", np.empty(0, np.float32)
 
     def _labels_in(self, name: str) -> dict[str, NDArray[np.float32]]:
         if name not in self.adata.layers:
@@ -180,9 +181,10 @@ class Session:
     def marker(self, name: str) -> dict[str, Any]:
         """Describe a marker, moved by what it learned."""
         line = self._line(name)
-        seen = markers.describe(
-            markers.shown(self.scores(self.layer, name), line["slope"], line["offset"]), self.thresholds[name]
-        )
+        if self._ordered[0] != name:
+            # Of the last one only: it is clicked on again and again.
+            self._ordered = name, np.sort(self.scores(self.layer, name))
+        seen = markers.describe(self._ordered[1], self.thresholds[name], line["slope"], line["offset"])
         place = self.channels.index(name) if name in self.channels else None
         return {
             "name": name,
