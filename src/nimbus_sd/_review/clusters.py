@@ -72,11 +72,12 @@ def heat_map(adata: AnnData, key: str, value: tl.Metaclusters, layer: str) -> di
     means = _means(scores[:, markers], clusters.codes, len(clusters.categories))
     tree = linkage(means, "average", optimal_ordering=True) if len(means) > 1 else np.zeros((0, 4))
     sizes = np.bincount(clusters.codes[clusters.codes >= 0], minlength=len(means))
-    named = [not name.isdigit() and name not in tl.GREYS for name in map(value.mapping.get, clusters.categories)]
+    groups = [value.mapping[name] for name in clusters.categories]
+    named = [not name.isdigit() and name not in tl.GREYS for name in groups]
     return {
         "key": key,
         "clusters": list(clusters.categories),
-        "metacluster": [value.mapping[name] for name in clusters.categories],
+        "metacluster": groups,
         "sizes": sizes,
         "markers": [str(name) for name in adata.var_names[markers]],
         "means": means.round(4),
@@ -103,7 +104,7 @@ def examples(adata: AnnData, key: str, value: tl.Metaclusters, layer: str, name:
     distance = (cells**2).sum(axis=1)[:, None] - 2 * cells @ means.T + (means**2).sum(axis=1)
     nearest = np.delete(distance, own, axis=1).min(axis=1, initial=np.inf)
     typical = rows[np.argsort(distance[:, own], kind="stable")[:_EXAMPLES]]
-    doubtful = rows[np.argsort(nearest - distance[:, own], kind="stable")[:_EXAMPLES]] if len(means) > 1 else []
+    doubtful = rows[np.argsort(nearest - distance[:, own], kind="stable")[: _EXAMPLES * (len(means) > 1)]]
     return {"typical": typical, "doubtful": doubtful}
 
 

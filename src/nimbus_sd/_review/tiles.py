@@ -132,7 +132,8 @@ class Tiles:
             contrast, pixels = self.contrast(channel), place.read_image([channel], *window)[0]
             share = (pixels.astype(np.float32) - contrast["low"]) / (contrast["high"] - contrast["low"])
             grey = Image.fromarray((255 * np.clip(np.nan_to_num(share, nan=0.0), 0, 1)).astype(np.uint8))
-            picture[at if len(channels) > 1 else slice(None)] = grey.resize((_CROP, _CROP), Image.Resampling.BILINEAR)
+            shown = np.asarray(grey.resize((_CROP, _CROP), Image.Resampling.BILINEAR))
+            picture[at if len(channels) > 1 else slice(None)] = shown
         (number,) = self._numbers[region][self._rows[region] == row][:1]
         inside = np.asarray(Image.fromarray(place.read_labels(*window) == number).resize((_CROP, _CROP)))
         padded = np.pad(inside, 1, mode="edge")
@@ -170,10 +171,9 @@ class Tiles:
         else:
             means = np.zeros([-(-(axis.stop - axis.start) // 2**level) for axis in (rows, cols)], np.float32)
             half = TILE // 2
-            for down, across in product(range(-(-means.shape[0] // half)), range(-(-means.shape[1] // half))):
-                part = _mean(self._means(region, channel, level - 1, 2 * row + down, 2 * col + across), 2)
-                window = slice(down * half, down * half + half), slice(across * half, across * half + half)
-                means[window] = part
+            for y, x in product(range(0, means.shape[0], half), range(0, means.shape[1], half)):
+                finer = 2 * row + y // half, 2 * col + x // half
+                means[y : y + half, x : x + half] = _mean(self._means(region, channel, level - 1, *finer), 2)
         if coarse:
             with self._lock:
                 self._cache[key] = means
@@ -190,7 +190,7 @@ class Tiles:
         near = (x > -radius) & (y > -radius) & (x < shape[1] + radius) & (y < shape[0] + radius)
         x, y, radius, cells = np.floor(x[near]), np.floor(y[near]), radius[near], of_region[near] + 1
         reach = int(min(np.max(radius, initial=0), 16))
-        offsets = sorted(product(range(-reach, reach + 1), repeat=2), key=lambda offset: -np.hypot(*offset))
+        offsets = sorted(product(range(-reach, reach + 1), repeat=2), key=lambda off: -np.hypot(off[0], off[1]))
         # The nearest centre is drawn last.
         for down, across in offsets:
             inside = np.hypot(down, across) <= np.maximum(radius, 0)

@@ -109,7 +109,11 @@ class Tuning:
         if running:
             steps, said = _step(self.folder / "run" / "metrics.csv"), self.folder / "stage.json"
             stage = json.loads(said.read_text(encoding="utf-8")) if said.exists() else {"message": "Cutting tiles"}
-            part = min(0.9, 0.1 + 0.8 * steps / stage.get("steps", 1000)) if steps else stage.get("progress", 0.02)
+            part = (
+                min(0.9, 0.1 + 0.8 * steps / int(stage.get("steps", 1000)))
+                if steps
+                else float(stage.get("progress", 0.02))
+            )
             return answer | {"state": "running", "message": stage["message"], "progress": part, "epoch": steps}
         if self._process is not None:
             lines = (self.folder / "output.txt").read_text(encoding="utf-8", errors="replace").strip().splitlines()
