@@ -147,7 +147,8 @@ def predict(
     UserWarning
         Names channels that are empty, rest on a handful of pixels, or hold NaN, infinite, enormous (above 1e30) or
         negative pixels; regions without a cell, whose mask does not fit the image, or on another scale than the others;
-        cells too small for the model to see; labels that cover many separate parts; a pixel size that was assumed or
+        cells too small for the model to see; markers that need a look (:func:`nimbus_sd.tl.call_positive`), if its card
+        says what the model was trained on; labels that cover many separate parts; a pixel size that was assumed or
         makes cells implausibly small or large.
 
     Examples

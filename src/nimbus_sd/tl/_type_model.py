@@ -18,7 +18,8 @@ _WRONG = 0.02
 #: Shares of a type's cells that are positive: for what the type adds, for what it inherits, for what its subtypes add,
 #: for what it must not have, and for what defines other types.
 _OWN, _INHERITED, _OF_SUBTYPES, _FORBIDDEN, _OF_OTHERS = 0.9, 0.6, 0.15, 0.03, 0.05
-_MOST_WRONG = 0.2
+#: The most that these may be learned to be, for a type and for cells of none, which would else explain every cell.
+_MOST_WRONG, _MOST_OF_NONE = 0.6, 0.2
 #: A type with subtypes is mostly one of these.
 _UNDIVIDED = 0.2
 #: Weight of what is expected beside the cells: of all for shares, and cells and share of all for rates.
@@ -77,8 +78,7 @@ def fit_types(tree: Sequence[CellType], scores: NDArray, channels: Sequence[str]
             found[:, i] = (share * given / (given + np.outer(1 - column, 1 - model.rates[:, i]))).sum(axis=0)
         of_all = ((found * learned).sum(axis=0) + weight * means) / ((size[:, None] * learned).sum(axis=0) + weight)
         own = (found + (size[:, None] + _CELLS) * of_all) / (2 * size[:, None] + _CELLS)
-        # Cells of no type may be anything, so that their rates alone would explain every cell.
-        own[-1] = of_all
+        own[-1] = np.minimum(of_all, _MOST_OF_NONE)
         rates = np.where(learned, np.clip(own, 0.005, _MOST_WRONG), expected)
         model = TypeModel((size + _OF_SHARES * n * usual) / (n + _OF_SHARES * n), rates)
     return model

@@ -43,7 +43,8 @@ def call_positive(
         Layer of scores. Given thresholds work with any values; ``"auto"`` is for scores in [0, 1].
     threshold
         A cell at or above it is positive. A number, or ``"auto"``: per channel the valley between two modes of the
-        scores; else where two fitted beta distributions cross; else 0.5; kept between 0.1 and 0.9. Or a mapping or
+        scores; else where two fitted beta distributions cross; else 0.5; kept between 0.1 and 0.9. It was no better
+        than 0.5 on gold labels (mean F1 0.950 and 0.958). Or a mapping or
         Series from channels to these, in which ``"*"`` is for all others; without it they have 0.5.
     key_added
         Name of the results.

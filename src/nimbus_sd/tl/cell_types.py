@@ -112,7 +112,7 @@ def cell_types(
     >>> table = ns.tl.signatures().loc[["Immune cell", "T cell", "B cell", "Epithelial cell"]]
     >>> ns.tl.cell_types(adata, table, layer="gold")
     >>> adata.obs["cell_type_nimbus"].cat.categories.to_list()
-    ['Immune cell', 'T cell', 'B cell', 'Epithelial cell', 'ambiguous', 'unassigned']
+    ['Immune cell', 'T cell', 'B cell', 'Epithelial cell', 'unassigned']
     >>> adata.obs["cell_type_nimbus_reason"].iloc[0]
     'CD45+ CD3+; decided by CD3+'
     """
