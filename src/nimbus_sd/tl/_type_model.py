@@ -28,8 +28,14 @@ _FITTED, _STEPS = 20_000, 30
 
 
 class TypeModel(NamedTuple):
-    """Shares of the types and of cells of none, (types + 1,), and the rates of positive cells, (types + 1, markers)."""
+    """Shares of the types and of cells of none, (types + 1,), and the rates of positive cells, (types + 1, channels).
 
+    ``within``, (types, types), is 1 where the type of the row is that of the column or one of its subtypes.
+    """
+
+    tree: Sequence[CellType]
+    channels: Sequence[str]
+    within: NDArray[np.float64]
     shares: NDArray[np.float64]
     rates: NDArray[np.float64]
 
@@ -64,12 +70,15 @@ def fit_types(tree: Sequence[CellType], scores: NDArray, channels: Sequence[str]
     parents = {cell_type.parent for cell_type in tree}
     usual = np.array([*(_UNDIVIDED if cell_type.name in parents else 1.0 for cell_type in tree), 1.0])
     usual /= usual.sum()
-    model = TypeModel(usual, expected)
+    within = np.array([[top.name in (*sub.parents, sub.name) for top in tree] for sub in tree], float)
+    model = TypeModel(tree, channels, within, usual, expected)
     positive, n = evidence(seen), len(seen)
     weight = _CELLS + _OF_CELLS * n
     means = np.where(learned, expected, 0).sum(axis=0) / np.maximum(learned.sum(axis=0), 1)
     for _ in range(_STEPS):
-        share = _posterior_in_parts(model, seen)
+        # Not the terms of all cells at once.
+        parts = np.array_split(seen, max(1, n // 2048))
+        share = np.concatenate([model.posterior(model.terms(part)) for part in parts])
         size = share.sum(axis=0)
         # The cells of each type that are positive, given their scores and the rates so far.
         found = np.empty_like(expected)
@@ -80,14 +89,8 @@ def fit_types(tree: Sequence[CellType], scores: NDArray, channels: Sequence[str]
         own = (found + (size[:, None] + _CELLS) * of_all) / (2 * size[:, None] + _CELLS)
         own[-1] = np.minimum(of_all, _MOST_OF_NONE)
         rates = np.where(learned, np.clip(own, 0.005, _MOST_WRONG), expected)
-        model = TypeModel((size + _OF_SHARES * n * usual) / (n + _OF_SHARES * n), rates)
+        model = model._replace(shares=(size + _OF_SHARES * n * usual) / (n + _OF_SHARES * n), rates=rates)
     return model
-
-
-def _posterior_in_parts(model: TypeModel, scores: NDArray) -> NDArray[np.float64]:
-    """Return the posterior, without the memory for the terms of all cells at once."""
-    parts = np.array_split(scores, max(1, len(scores) // 2048))
-    return np.concatenate([model.posterior(model.terms(part)) for part in parts])
 
 
 def _expected_rates(tree: Sequence[CellType], channels: Sequence[str], mean: NDArray) -> tuple[NDArray, NDArray]:

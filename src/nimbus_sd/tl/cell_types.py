@@ -6,7 +6,7 @@ import logging
 import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
@@ -127,10 +127,10 @@ def cell_types(
     probability = np.full(adata.n_obs, np.nan, np.float32)
     rows = np.flatnonzero(used)
     blocked = pd.Series(0, channels)
-    for cells, called in _calls(tree, scores, channels, min_probability):
+    for cells, called in _calls(fit_types(tree, scores, channels), scores, min_probability):
         at = rows[cells]
-        code[at], probability[at], reason[at] = called.code, called.probability, called.reason
-        blocked += called.blocked
+        code[at], probability[at], reason[at], _, kept_out = called
+        blocked += kept_out
 
     texts = [*((cell_type.parent, cell_type.signature) for cell_type in tree), ("", ""), ("", "")]
     types = pd.DataFrame(texts, _names(tree), ["parent", "signature"])
@@ -220,9 +220,9 @@ def suggest_types(
     row = clusters.codes[used].astype(np.intp) + 1
     counts = np.zeros((len(clusters.categories) + 1, len(tree) + 2), np.int64)
     expected = np.zeros((len(counts), len(tree)))
-    for cells, called in _calls(tree, scores, channels, min_probability):
-        np.add.at(counts, (row[cells], called.code), 1)
-        np.add.at(expected, row[cells], called.probabilities)
+    for cells, (code, _, _, probabilities, _) in _calls(fit_types(tree, scores, channels), scores, min_probability):
+        np.add.at(counts, (row[cells], code), 1)
+        np.add.at(expected, row[cells], probabilities)
 
     rows = [_suggestion(tree, *pair, min_share) for pair in zip(counts[1:], expected[1:], strict=True)]
     columns = ["type", "share", "probability", "cells", "reason", "others"]
@@ -263,109 +263,68 @@ def _names(tree: Sequence[CellType]) -> list[str]:
     return [*(cell_type.name for cell_type in tree), AMBIGUOUS, UNASSIGNED]
 
 
-class _Called(NamedTuple):
-    """What the types of some cells are: code, probability, reason (cells,), of all types (cells, types), and advice.
+def _calls(model: TypeModel, scores: NDArray, min_probability: float) -> Iterator[tuple[slice, tuple[NDArray, ...]]]:
+    """Yield consecutive cells: their codes, probabilities and reasons (cells,), those of all types, and what blocked.
 
-    ``blocked`` counts, for each channel, the cells that have a type only without it, (channels,).
+    All types have probabilities (cells, types); ``blocked`` counts the cells with a type only without each channel.
     """
-
-    code: NDArray[np.int16]
-    probability: NDArray[np.float32]
-    reason: NDArray[np.object_]
-    probabilities: NDArray[np.float64]
-    blocked: NDArray[np.int64]
-
-
-def _calls(
-    tree: Sequence[CellType], scores: NDArray, channels: Sequence[str], min_probability: float
-) -> Iterator[tuple[slice, _Called]]:
-    """Fit the types to all cells, and yield the calls of consecutive ones."""
-    model = fit_types(tree, scores, channels)
-    within = np.array([[top.name in (*sub.parents, sub.name) for top in tree] for sub in tree], float)
     for start in range(0, len(scores), _CELLS):
         cells = slice(start, start + _CELLS)
-        yield cells, _call_types(tree, within, model, scores[cells], channels, min_probability)
+        terms = model.terms(scores[cells])
+        posterior = model.posterior(terms)
+        code, probabilities = _deepest(model, posterior, min_probability)
+        none = posterior[:, -1]
+        by_code = np.column_stack([probabilities, 1 - none, none])
+        probability = by_code[np.arange(len(code)), code].astype(np.float32)
+        reason = _reasons(model, code, posterior, probabilities, terms, evidence(scores[cells]) >= 0.5)
+        without = code >= len(model.tree)
+        blocked = [
+            _found_without(model, j, np.delete(terms[without], j, axis=2), min_probability)
+            for j in range(len(model.channels))
+        ]
+        yield cells, (code, probability, reason, probabilities, np.array(blocked))
 
 
-def _call_types(
-    tree: Sequence[CellType],
-    within: NDArray,
-    model: TypeModel,
-    scores: NDArray,
-    channels: Sequence[str],
-    min_probability: float,
-) -> _Called:
-    """Call the types of cells; ``within``, (types, types), says which type (row) is a subtype of which, or the same."""
-    unassigned = len(tree) + 1
-    terms = model.terms(scores)
-    posterior = model.posterior(terms)
-    probabilities = posterior[:, :-1] @ within
-    code = _deepest(tree, probabilities, posterior[:, -1], min_probability)
-    none = posterior[:, -1]
-    probability = np.where(code == unassigned, none, 1 - none)
-    with_type = np.flatnonzero(code < len(tree))
-    probability[with_type] = probabilities[with_type, code[with_type]]
-
-    # The type in question, and what it is compared with: the most probable that is not part of it.
-    nearest = np.where(code < len(tree), code, posterior[:, :-1].argmax(axis=1))
-    apart = np.hstack([within.T == 0, np.ones((len(tree), 1), bool)])
-    rival = np.where(apart[nearest], posterior, -1).argmax(axis=1)
-    rows = np.arange(len(scores))
-    best = np.where(within.T[nearest] > 0, posterior[:, :-1], -1).argmax(axis=1)
-    speaks = terms[rows, best] - terms[rows, rival]
-    reason = _reasons(tree, code, nearest, speaks, evidence(scores) >= 0.5, channels)
-    roots = [i for i, cell_type in enumerate(tree) if not cell_type.parents]
-    unsure = code == len(tree)
-    reason[unsure] = _candidates([tree[i] for i in roots], probabilities[unsure][:, roots])
-    blocked = np.zeros(len(channels), np.int64)
-    without = np.flatnonzero(code >= len(tree))
-    for j in range(len(channels) if without.size else 0):
-        left = model.posterior(np.delete(terms[without], j, axis=2))
-        # A type is not found without what defines it.
-        needs = np.array([(channels[j], True) in cell_type.added for cell_type in tree])
-        found = _deepest(tree, left[:, :-1] @ within, left[:, -1], min_probability)
-        blocked[j] = np.count_nonzero(~np.append(needs, [True, True])[found])
-    return _Called(code, probability.astype(np.float32), reason, probabilities, blocked)
-
-
-def _deepest(tree: Sequence[CellType], probabilities: NDArray, none: NDArray, least: float) -> NDArray[np.int16]:
-    """Return the code of the deepest type above the least probability, else of ambiguous or unassigned."""
-    code = np.where(none < 0.5, len(tree), len(tree) + 1).astype(np.int16)
+def _deepest(model: TypeModel, posterior: NDArray, least: float) -> tuple[NDArray[np.int16], NDArray[np.float64]]:
+    """Return the code of each cell's deepest type, or of ambiguous or unassigned, and probabilities with subtypes."""
+    n, probabilities = len(model.tree), posterior[:, :-1] @ model.within
+    code = np.where(posterior[:, -1] < 0.5, n, n + 1).astype(np.int16)
     # Subtypes come after their parent, and of two types that exclude each other one at most is above one half.
     for i, probability in enumerate(probabilities.T):
         code[probability > least] = i
-    return code
+    return code, probabilities
+
+
+def _found_without(model: TypeModel, channel: int, terms: NDArray, least: float) -> int:
+    """Count the cells that get a type by the terms of all other channels, but none that this one defines."""
+    code, _ = _deepest(model, model.posterior(terms), least)
+    defined = [(model.channels[channel], True) in cell_type.added for cell_type in model.tree]
+    return int(np.count_nonzero(~np.array([*defined, True, True])[code]))
 
 
 def _reasons(
-    tree: Sequence[CellType],
-    code: NDArray,
-    nearest: NDArray,
-    speaks: NDArray,
-    positive: NDArray[np.bool_],
-    channels: Sequence[str],
+    model: TypeModel, code: NDArray, posterior: NDArray, probabilities: NDArray, terms: NDArray, positive: NDArray
 ) -> NDArray[np.object_]:
-    """Say which marker decided for a type or, where it speaks against the type, blocked it."""
-    rows = np.arange(len(code))
+    """Say which marker decided for a type and which spoke against it, what blocked it, or which types are possible."""
+    tree, rows = model.tree, np.arange(len(code))
+    # The type in question, the most probable part of it, and the most probable of what is no part of it.
+    nearest = np.where(code < len(tree), code, posterior[:, :-1].argmax(axis=1))
+    part = np.column_stack([model.within.T > 0, np.zeros(len(tree), bool)])[nearest]
+    best, rival = (np.where(chosen, posterior, -1).argmax(axis=1) for chosen in (part, ~part))
+    speaks = terms[rows, best] - terms[rows, rival]
     most, least = speaks.argmax(axis=1), speaks.argmin(axis=1)
-    signs = [np.where(positive[rows, which], "+", "-") for which in (most, least)]
-    against = speaks[rows, least] < -_SPEAKS
+    roots = [i for i, cell_type in enumerate(tree) if not cell_type.parents]
+    order = np.argsort(-probabilities[:, roots], axis=1, kind="stable")
     reason = np.full(len(code), "no marker is positive", object)
-    for i in rows[(code < len(tree)) | positive.any(axis=1)]:
-        cell_type, decided, fault = tree[nearest[i]], channels[most[i]] + signs[0][i], channels[least[i]] + signs[1][i]
+    for i in rows[(code <= len(tree)) | positive.any(axis=1)]:
+        decided, fault = (model.channels[j] + "-+"[int(positive[i, j])] for j in (most[i], least[i]))
+        against, cell_type = speaks[i, least[i]] < -_SPEAKS, tree[nearest[i]]
         if code[i] < len(tree):
-            despite = f", despite {fault}" if against[i] else ""
-            reason[i] = f"{cell_type.signature}; decided by {decided}{despite}"
+            reason[i] = f"{cell_type.signature}; decided by {decided}" + f", despite {fault}" * bool(against)
+        elif code[i] > len(tree):
+            reason[i] = f"nearest is {cell_type.name}, but {fault if against else 'its markers are too weak'}"
         else:
-            fault = f"but {fault}" if against[i] else "but its markers are too weak"
-            reason[i] = f"nearest is {cell_type.name}, {fault}"
+            likely = [roots[j] for j in order[i, :2] if probabilities[i, roots[j]] >= probabilities[i, roots].max() / 2]
+            names = [f"{tree[j].name} ({tree[j].signature})" for j in likely]
+            reason[i] = " or ".join(names) if len(names) > 1 else f"perhaps {names[0]}"
     return reason
-
-
-def _candidates(roots: Sequence[CellType], probabilities: NDArray) -> NDArray[np.object_]:
-    """Name the root that is most probable, and the second where it is at least half as probable."""
-    first, second = np.argsort(-probabilities, axis=1, kind="stable")[:, [0, min(1, len(roots) - 1)]].T
-    best, runner_up = (probabilities[np.arange(len(first)), which] for which in (first, second))
-    names = [f"{root.name} ({root.signature})" for root in roots]
-    texts = np.array([[f"{a} or {b}" if a != b else f"perhaps {a}" for b in names] for a in names], object)
-    return np.asarray(texts[first, np.where(runner_up >= best / 2, second, first)])

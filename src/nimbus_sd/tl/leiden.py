@@ -71,9 +71,9 @@ def leiden(
 
         - ``obs[key_added]``: categorical, ``"0"`` is the largest cluster; missing for cells without all scores
         - ``uns[key_added]``: ``tool``, ``params``, and ``stability``: adjusted Rand indices (1: the same) of this
-          partition and those of two ``other_seeds`` (their mean), of a ``lower_resolution`` and a
-          ``higher_resolution`` (by a factor of 1.25). A warning is logged where other seeds give less than 0.8, or
-          more than a quarter of the clusters have less than 0.5 % of the cells
+          partition with those of an ``other_seed``, and of a ``lower_resolution`` and a ``higher_resolution`` (by a
+          factor of 1.25). A warning is logged where the other seed gives less than 0.8, or more than a quarter of the
+          clusters have less than 0.5 % of the cells
         - ``uns[f"{key_added}_neighbors"]``, ``obsp[f"{key_added}_neighbors_connectivities"]`` and ``..._distances"]``:
           as scanpy sets them, for ``neighbors_key`` of its tools; rows of cells without all scores are empty
         - ``obsm[f"{key_added}_neighbors"]``: the values clustered, float32, (cells, channels used), NaN for such cells
@@ -126,11 +126,12 @@ def leiden(
     log_overwritten(earlier, _TOOL)
     logger.info("added obs[%r]: %d clusters of %d cells by layer %r", key_added, len(sizes), len(values), layer)
     few = int((sizes < _FEW * len(values)).sum())
-    alike = stability["other_seeds"]
-    if alike < _STABLE or few > len(sizes) / 4:
-        small = f"{few} of {len(sizes)} clusters are of less than {_FEW:.1%} of the cells"
-        seeds = f"other seeds give a partition like this one by an adjusted Rand index of {alike:.2f} (1: the same)"
-        logger.warning("%s, and %s: a `resolution` below %g may be steadier", small, seeds, resolution)
+    if (alike := stability["other_seed"]) < _STABLE or few > len(sizes) / 4:
+        doubt = (
+            f"{few} of {len(sizes)} clusters have less than {_FEW:.1%} of the cells, and another seed gives a partition"
+        )
+        doubt += f" like this one by an adjusted Rand index of {alike:.2f} (1: the same)"
+        logger.warning("%s: a `resolution` below %g may be steadier", doubt, resolution)
 
 
 def _cluster(values: NDArray[np.float32], n_neighbors: int, resolution: float, seed: int) -> AnnData:
@@ -146,22 +147,16 @@ def _cluster(values: NDArray[np.float32], n_neighbors: int, resolution: float, s
 
 
 def _stability(clustered: AnnData, resolution: float, seed: int) -> dict[str, float]:
-    """Return how like ``obs["leiden"]`` partitions of the same graph are, as adjusted Rand indices."""
+    """Return how like ``obs["leiden"]`` other partitions of the same graph are, as adjusted Rand indices."""
     import scanpy as sc
     from sklearn.metrics import adjusted_rand_score
 
-    labels = clustered.obs["leiden"].to_numpy()
-
-    def alike(resolution: float, seed: int) -> float:
-        settings = {"flavor": "igraph", "n_iterations": _ITERATIONS, "directed": False, "key_added": "other"}
-        sc.tl.leiden(clustered, resolution, random_state=seed % 2**32, **settings)
-        return float(adjusted_rand_score(labels, clustered.obs["other"].to_numpy()))
-
-    return {
-        "other_seeds": float(np.mean([alike(resolution, seed + i) for i in (1, 2)])),
-        "lower_resolution": alike(resolution / _STEP, seed),
-        "higher_resolution": alike(resolution * _STEP, seed),
-    }
+    others = {"other_seed": (resolution, (seed + 1) % 2**32)}
+    others |= {"lower_resolution": (resolution / _STEP, seed), "higher_resolution": (resolution * _STEP, seed)}
+    settings = {"flavor": "igraph", "n_iterations": _ITERATIONS, "directed": False}
+    for name, (other, state) in others.items():
+        sc.tl.leiden(clustered, other, random_state=state, key_added=name, **settings)
+    return {name: float(adjusted_rand_score(clustered.obs["leiden"], clustered.obs[name])) for name in others}
 
 
 def _approximate_neighbors(n_cells: int, n_neighbors: int, seed: int, n_jobs: int) -> Any:
