@@ -41,6 +41,18 @@ def test_scores_part_positive_from_negative_cells_of_each_marker(scored):
     assert min(parted.values()) > 0.9, parted
 
 
+def test_predict_warns_of_markers_that_need_a_look_in_one_line():
+    sdata = ns.datasets.example()
+    image = sdata.images["fov1_image"] if "fov1_image" in sdata.images else next(iter(sdata.images.values()))
+    for element in sdata.images.values():
+        element[0], element[1] = 0, 7
+    names = [str(name) for name in image.coords["c"].values[:2]]
+    with pytest.warns(UserWarning, match="2 of 2 markers need a look") as caught:
+        ns.predict(sdata, channels=names, progress=False, table_key="spoilt")
+    message = next(str(warning.message) for warning in caught if "need a look" in str(warning.message))
+    assert f"{names[0]!r} (stop: empty" in message and "\n" not in message and "docs/flags.md" in message
+
+
 @pytest.fixture(scope="module")
 def lymphoid():
     if not REAL.is_dir():

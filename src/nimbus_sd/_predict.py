@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -14,6 +15,7 @@ from tqdm.auto import tqdm
 from nimbus_sd import engine, keys
 from nimbus_sd.models import Scorer, load
 from nimbus_sd.spatial import WRITING, check_cells, check_keys, find_regions, write_table
+from nimbus_sd.tl import flags_of, need_a_look
 
 if TYPE_CHECKING:
     import torch
@@ -145,7 +147,8 @@ def predict(
     UserWarning
         Names channels that are empty, rest on a handful of pixels, or hold NaN, infinite, enormous (above 1e30) or
         negative pixels; regions without a cell, whose mask does not fit the image, or on another scale than the others;
-        cells too small for the model to see; labels that cover many separate parts; a pixel size that was assumed or
+        cells too small for the model to see; markers that need a look (:func:`nimbus_sd.tl.call_positive`), if its card
+        says what the model was trained on; labels that cover many separate parts; a pixel size that was assumed or
         makes cells implausibly small or large.
 
     Examples
@@ -198,5 +201,11 @@ def predict(
     with WRITING:
         adata = write_table(sdata, results, table_key=table_key, key_added=key_added, factors=factors, provenance=made)
     sdata.images.update(maps)
+    # Without the ranges of its training nothing is known of a model, nor of what it makes of any image.
+    flags = flags_of(adata[:, channels], key_added) if scorer.card.ranges else [""] * len(channels)
+    if worst := need_a_look(channels, flags, 3):
+        count = sum(flag.startswith(("stop", "look")) for flag in flags)
+        where = "`tl.call_positive` and `pl.report` name all; docs/flags.md says what to do"
+        warnings.warn(f"{count} of {len(channels)} markers need a look, such as {worst}. {where}.", stacklevel=2)
     logger.info("added layers[%r]: scores of %d cells in %d channels", key_added, adata.n_obs, len(channels))
     return adata

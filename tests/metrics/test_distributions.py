@@ -36,14 +36,14 @@ def test_too_few_cells_or_no_signal():
     assert dark["zeros"] == 1 and np.isnan(dark["cv"])
 
 
-def test_outside_names_the_statistic_and_its_false_alarms():
+def test_outside_names_the_statistic_and_its_side():
     ranges = {
         "median": {"low": 0.1, "high": 0.5, "false_alarm": 0.0125},
         "cv": {"low": 0.2, "high": 6.0, "false_alarm": 0.02},
         "unheard": {"low": 0.0, "high": 0.0, "false_alarm": 0.0},
     }
     assert outside({"median": 0.5, "cv": 0.2}, ranges) == []
-    assert outside({"median": NAN, "cv": 6.5}, ranges) == ["cv 6.5 is above 6 (2.0% of good images are)"]
+    assert outside({"median": NAN, "cv": 6.5}, ranges) == [("cv", "high")]
     assert len(outside({"median": 0.0, "cv": 0.1}, ranges)) == 2
 
 

@@ -110,7 +110,8 @@ def test_cells_that_silver_contradicts_and_none_that_is_left(table):
 def test_flags_are_words(table):
     adata, _ = table
     adata.layers["nimbus"][:, 1] = np.where(np.arange(N) < 100, 0.99, 0.01)
-    assert markers.flags(adata, "nimbus") == {"CD3": "no two separate groups of cells", "CD8": ""}
+    flags = markers.flags(adata, "nimbus")
+    assert flags["CD3"].startswith("look: no separation") and flags["CD8"] == ""
 
 
 def test_limits_moved_back_tell_what_moved_scores_do():

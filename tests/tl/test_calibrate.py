@@ -181,7 +181,8 @@ def test_labels_that_are_undetermined_or_too_few():
 def test_metrics_say_when_they_are_asked_about_the_cells_used(from_disk, no_warning):
     adata = table()
     adapt(adata)
-    call_positive(adata, layer="nimbus_adapted")
+    with pytest.warns(UserWarning, match="no separation"):
+        call_positive(adata, layer="nimbus_adapted")
     adata.uns["nimbus_calibrated"] = {"params": {"layer": "nimbus_adapted"}}
     adata.layers["nimbus_calibrated"] = adata.layers["nimbus_adapted"]
     adata = from_disk(adata)

@@ -100,7 +100,7 @@ def test_auto_gives_each_marker_its_own_threshold(no_warning):
 
 
 def test_flags_are_named_with_their_reason():
-    adata = table(channels=("fine", "vague", "dark", "unscored", "bright", "dense", "rare"))
+    adata = table(channels=("fine", "vague", "dark", "unscored", "bright", "dense", "rare", "everywhere", "DAPI"))
     rng = np.random.default_rng(1)
     expression, scores = adata.layers["integrated_expression"], adata.layers["nimbus"]
     scores[:, 1] = rng.beta(6, 5, 400)
@@ -109,21 +109,27 @@ def test_flags_are_named_with_their_reason():
     expression[:8, 4] = 130
     expression[:, 5] = np.linspace(60, 80, 400)
     scores[:, 6] = rng.beta(1, 60, 400)
+    scores[0, 6] = 0.9
+    scores[:, 7:] = np.where(np.arange(400) < 8, 0.02, 0.97)[:, None]
     with pytest.warns(UserWarning) as caught:
         call_positive(adata)
     flags = dict(adata.var["positive_flag"])
     parts = {
-        "vague": "no separation: ", "dark": "empty: no cell has any signal", "unscored": "empty: no cell has a score",
-        "bright": "saturated: 2% of the cells", "dense": "median 0.7 is above 0.5 (1.2% of good images are)",
+        "vague": "look: no separation, ", "dark": "stop: empty, no cell has any signal",
+        "unscored": "stop: empty, no cell has a score", "bright": "look: saturated, 2% of the cells",
+        "dense": "look: far from the training images, the cells are brighter and hardly any cell stands out",
+        "everywhere": "look: nearly all cells are positive (98%)", "rare": "note: nearly none, 1 of 400 cells",
     }  # fmt: skip
     assert {name for name, flag in flags.items() if flag} == set(parts)
     assert all(part in flags[name] for name, part in parts.items())
-    assert flags["dense"].count("unlike the training: ") == 2
+    # A stain of every cell is not flagged for being that.
+    assert flags["DAPI"] == ""
     assert len(caught) == 1 and caught[0].filename == __file__
-    assert all(f"'{name}' ({flags[name]})" in str(caught[0].message) for name in parts)
+    assert all(f"'{name}' ({flags[name]})" in str(caught[0].message) for name in parts if name != "rare")
+    assert "rare" not in str(caught[0].message) and "stop" in str(caught[0].message).split("look")[0]
     assert np.isnan(adata.varm["positive"].loc["unscored", "share_positive"])
     # They do not depend on where the threshold comes from.
-    with pytest.warns(UserWarning, match="'vague' .no separation"):
+    with pytest.warns(UserWarning, match="'vague' .look: no separation"):
         call_positive(adata, threshold="auto")
     assert dict(adata.var["positive_flag"]) == flags
 
@@ -138,7 +144,7 @@ def test_a_call_that_hangs_on_the_threshold_is_flagged():
     cuts, flags = adata.varm["positive"], adata.var["positive_flag"]
     shares = [(adata.layers["nimbus"][:, 1] >= cuts.loc["CD8", end]).mean() for end in ("high", "low")]
     assert shares[1] - shares[0] > 0.1
-    assert f"unstable: from {shares[0]:.0%} to {shares[1]:.0%} of the cells" in flags["CD8"]
+    assert f"unstable, from {shares[0]:.0%} to {shares[1]:.0%} of the cells" in flags["CD8"]
     assert "unstable" not in flags["CD3"]
 
 
@@ -147,7 +153,7 @@ def test_scores_are_compared_with_the_range_of_their_source(no_warning, caplog):
     adata.layers["integrated_expression"][:, 0] = 70
     adata.layers["nimbus_calibrated"] = adata.layers["nimbus"] ** 2
     adata.uns["nimbus_calibrated"] = {"params": {"layer": "nimbus"}}
-    with pytest.warns(UserWarning, match="unlike the training"):
+    with pytest.warns(UserWarning, match="far from the training images"):
         call_positive(adata, layer="nimbus_calibrated")
     assert adata.uns["positive"]["trained_range"] == "compared"
     del adata.uns["nimbus"]
@@ -206,3 +212,13 @@ def test_results_survive_the_disk(from_disk):
         pd.testing.assert_frame_equal(back.varm["positive"], adata.varm["positive"])
         assert back.var["positive_flag"].to_list() == adata.var["positive_flag"].to_list()
         call_positive(back, threshold="auto", n_boot=10)
+
+
+def test_a_photograph_of_a_stained_section_is_no_panel():
+    for names in (("red", "green", "blue"), ("0", "1", "2")):
+        adata = table(channels=names)
+        # By name, or as all channels are bright in the same cells.
+        if names[0] == "0":
+            adata.layers["integrated_expression"] = adata.layers["integrated_expression"][:, [0]] * [[1, 2, 1.5]]
+        with pytest.warns(UserWarning, match="stop: the three channels look like one photograph"):
+            call_positive(adata)

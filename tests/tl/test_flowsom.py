@@ -8,7 +8,7 @@ from scipy.spatial.distance import cdist
 from sklearn.metrics import adjusted_rand_score
 
 from nimbus_sd.tl import flowsom, map_to_som
-from nimbus_sd.tl._consensus import consensus_labels, mean_silhouettes, numbers_to_try
+from nimbus_sd.tl._consensus import consensus_labels, mean_silhouettes, numbers_to_try, separable_types
 
 SMALL = {"xdim": 5, "ydim": 4, "engine": "minisom"}
 MODULE = sys.modules[flowsom.__module__]
@@ -142,3 +142,19 @@ def test_consensus_finds_groups_and_gives_exact_numbers():
     assert adjusted_rand_score(truth, labels[1]) == 1 and mean_silhouettes(codes, labels).argmax() == 1
     same = np.zeros((6, 2), np.float32)
     assert [len(set(row)) for row in consensus_labels(same, np.array([1, 3, 6]), rng)] == [1, 3, 6]
+
+
+def test_separable_types_differ_in_a_marker_and_have_cells():
+    means = np.array([[0.9, 0.1], [0.8, 0.2], [0.1, 0.1], [0.1, 0.9], [0.5, 0.1], [0.9, 0.9]], np.float32)
+    # The second is the first, the fifth lies between two others, and the last has too few cells.
+    assert separable_types(means, np.array([500, 400, 500, 300, 50, 5])) == 3
+    assert separable_types(means, np.array([500, 400, 500, 300, 50, 50])) == 4
+    assert separable_types(means[:1], np.array([3])) == 1
+
+
+def test_values_of_another_scale_get_the_number_with_the_best_silhouette(typed_table):
+    adata = typed_table()
+    adata.layers["counts"] = 100 * adata.layers["nimbus"]
+    flowsom(adata, **SMALL, layer="counts")
+    suggestion = adata.uns["flowsom_nimbus"]["suggestion"]
+    assert suggestion["suggested"] == suggestion["n_metaclusters"][suggestion["silhouette"].argmax()]

@@ -131,3 +131,15 @@ def test_without_igraph_it_says_what_to_install(typed_table, monkeypatch):
     monkeypatch.setitem(sys.modules, "igraph", None)
     with pytest.raises(ImportError, match=r"igraph \(GPL\): pip install '\.\[leiden\]' in the clone"):
         leiden(typed_table())
+
+
+def test_it_says_how_stable_the_resolution_is(typed_table, caplog):
+    leiden(adata := typed_table(), resolution=0.2)
+    assert adata.uns["leiden_nimbus"]["stability"] == dict.fromkeys(
+        ("other_seed", "lower_resolution", "higher_resolution"), 1.0
+    )
+    assert "steadier" not in caplog.text
+    adata.layers["noise"] = np.random.default_rng(0).random(adata.shape).astype(np.float32)
+    leiden(adata, layer="noise", resolution=2)
+    assert adata.uns["leiden_nimbus"]["stability"]["other_seed"] < 0.8
+    assert "a `resolution` below 2 may be steadier" in caplog.text

@@ -18,14 +18,6 @@ from nimbus_sd._table import region_column
 #: Shown scores from here to there are doubtful.
 DOUBTFUL: Final = (0.25, 0.75)
 _BINS, _SAMPLE, _FEWEST, _NEAREST = 40, 20_000, 5, 20
-#: What the page says of each kind of flag.
-_WORDS: Final = {
-    "empty": "no signal",
-    "no separation": "no two separate groups of cells",
-    "saturated": "saturated",
-    "unlike the training": "unlike the images that the model was trained on",
-    "unstable": "its threshold is not certain",
-}
 
 
 def learn(adata: AnnData, layer: str, marker: str, given: NDArray[np.float32]) -> dict[str, Any]:
@@ -97,11 +89,7 @@ def flags(adata: AnnData, layer: str) -> dict[str, str]:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         tl.call_positive(drawn, layer=layer, key_added="look")
-    words = {}
-    for name, flag in zip(map(str, adata.var_names), drawn.var["look_flag"].astype(str), strict=True):
-        kinds = dict.fromkeys(part.partition(":")[0] for part in flag.split("; ") if part)
-        words[name] = ", ".join(_WORDS.get(kind, kind) for kind in kinds)
-    return words
+    return dict(zip(map(str, adata.var_names), drawn.var["look_flag"].astype(str), strict=True))
 
 
 def next_doubtful(

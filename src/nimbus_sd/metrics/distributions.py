@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Literal
 
 import numpy as np
 import pandas as pd
@@ -73,16 +74,15 @@ def describe(relative: NDArray) -> dict[str, float]:
     return dict(zip(_STATISTICS, map(float, (median, q10, q99, (cells == 0).mean(), cv)), strict=True))
 
 
-def outside(statistics: Mapping[str, float], ranges: Mapping[str, Mapping[str, float]]) -> list[str]:
-    """Describe the statistics of a channel that are outside the trained ranges (:class:`nimbus_sd.models.Card`)."""
-    texts = []
+def outside(
+    statistics: Mapping[str, float], ranges: Mapping[str, Mapping[str, float]]
+) -> list[tuple[str, Literal["low", "high"]]]:
+    """Name the statistics of a channel that are below or above the trained ranges (:class:`nimbus_sd.models.Card`)."""
+    found: list[tuple[str, Literal["low", "high"]]] = []
     for name, limits in ranges.items():
         value = statistics.get(name, float("nan"))
-        side = "low" if value < limits["low"] else "high" if value > limits["high"] else ""
-        if side:
-            where = f"{'below' if side == 'low' else 'above'} {limits[side]:.3g}"
-            texts.append(f"{name} {value:.3g} is {where} ({limits['false_alarm']:.1%} of good images are)")
-    return texts
+        found += [(name, "low")] if value < limits["low"] else [(name, "high")] if value > limits["high"] else []
+    return found
 
 
 def score_shape(

@@ -1,11 +1,13 @@
 """Tools on tables: each adds its result to the table under a key."""
 
+from nimbus_sd.tl._flags import flags_of as flags_of
+from nimbus_sd.tl._flags import need_a_look as need_a_look
+from nimbus_sd.tl._flags import source_of as source_of
 from nimbus_sd.tl._inputs import check_count as check_count
 from nimbus_sd.tl._metaclusters import Metaclusters
 from nimbus_sd.tl._results import GREYS as GREYS
 from nimbus_sd.tl.calibrate import adapt, calibrate
 from nimbus_sd.tl.calls import call_positive
-from nimbus_sd.tl.calls import source_of as source_of
 from nimbus_sd.tl.cell_types import cell_types, suggest_types
 from nimbus_sd.tl.cluster_checks import cluster_checks
 from nimbus_sd.tl.features import cell_features

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import logging
-from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+import warnings
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
@@ -16,19 +16,21 @@ from nimbus_sd import keys
 from nimbus_sd._table import clusters_of
 from nimbus_sd.tl._inputs import check_number, scored_matrix
 from nimbus_sd.tl._results import AMBIGUOUS, UNASSIGNED, check_key_added, log_overwritten
-from nimbus_sd.tl.signatures import CellType, Missing, Rule, Signatures, checked_table, markers_of, on_panel, type_tree
+from nimbus_sd.tl._type_model import TypeModel, evidence, fit_types
+from nimbus_sd.tl.signatures import CellType, Missing, Signatures, checked_table, markers_of, on_panel, type_tree
 
 if TYPE_CHECKING:
     from anndata import AnnData
 
 logger = logging.getLogger("nimbus_sd")
 
-#: The probability of each cell, (cells,), that it follows a rule.
-Follows: TypeAlias = Mapping[Rule, NDArray]
-
-#: Cells at a time: arrays of this length stay in the processor's cache.
-_CELLS = 1 << 15
+#: Cells at a time: a term for each of their types and markers is held.
+_CELLS = 1 << 12
 _MIN_OTHERS = 0.05
+#: A marker is named as speaking against a type where it makes it half as probable.
+_SPEAKS = np.log(2)
+#: Share and number of the cells from which on a marker that keeps them from a type is warned of.
+_BLOCKS, _FEW = 0.05, 10
 
 
 def cell_types(
@@ -37,24 +39,21 @@ def cell_types(
     *,
     layer: str = keys.NIMBUS,
     min_probability: float = 0.5,
-    missing: Missing = "error",
+    missing: Missing = "skip",
     key_added: str = "cell_type_nimbus",
 ) -> None:
     """Give each cell the deepest type of a signature tree that its scores support, with a probability and a reason.
 
-    Scores are taken as independent probabilities that the cell is positive. A cell fits a type if it has all signs
-    that the type and its ancestors ask for, so with probability
+    Evidence is weighed, not counted off. A type is expected to be positive in 90 % of its cells for the markers that
+    it adds, in 60 % for those that it inherits (a dim CD45 does not stop a CD3+ cell), and in few for those that it
+    must not have or that define other types; how few is learned from the cells, marker by marker, so that one that
+    spills over weighs less. The shares of the types are learned as well. A score counts by how far it is from the
+    share of positive cells in training (27 %), and never as certain. Markers that the panel lacks carry no evidence.
 
-        P(fits) = product of s over positive markers x product of (1 - s) over negative ones.
+    The cell gets the deepest type that, with its subtypes, is more probable than ``min_probability``; there is one at
+    most. If not even a root is, the cell is ``"unassigned"`` if it is more probably of none than of any, else
+    ``"ambiguous"``. As shares and rates are learned, a cell's type depends a little on the other cells.
 
-    It *is* of the type if it fits the type and none that competes with it, the siblings of the type and of its
-    ancestors; that probability is exact, however the signatures overlap. The cell gets the deepest type whose
-    probability is above ``min_probability``; there is one at most. If not even a root has that, the cell is
-    ``"unassigned"`` if it more probably fits none than any, else ``"ambiguous"``: several fit, or it is unsure which.
-
-    Scores are probabilities as far as they are calibrated (:func:`calibrate`). Those of :func:`nimbus_sd.predict` tend
-    to be too cautious, so that cells stay at a parent; the layer of :func:`call_positive` takes its thresholds as
-    certain. Errors that a cell's markers share, as in segmentation, make the probabilities of deep types too high.
     The paper left 5.34 % of the cells unassigned, by clustering and merging by hand (Rumberger et al., Fig. 5d and e).
 
     Parameters
@@ -86,10 +85,13 @@ def cell_types(
           ``"unassigned"``; missing for cells that lack a score
         - ``obs[f"{key_added}_probability"]``: float32, that the cell is of its type; that it fits none (unassigned)
           or any (ambiguous)
-        - ``obs[f"{key_added}_reason"]``: categorical, the signs that the type asks for (``"CD45+ CD3+ CD8+ CD4-"``),
-          the nearest type and what speaks against it (unassigned), or the types in question (ambiguous)
+        - ``obs[f"{key_added}_reason"]``: categorical: the signs that the type asks for, the marker that decided against
+          the next best type, and the one that spoke most against the type
+          (``"CD45+ CD3+; decided by CD3+, despite CD45-"``); the nearest type and what speaks against it (unassigned);
+          or the types in question (ambiguous)
         - ``uns[key_added]``: ``tool``, ``params``, ``types`` (DataFrame types x ``parent``, ``signature``, ``cells``,
-          ``share``), ``unassigned``, ``ambiguous`` (shares of the scored cells) and ``not_scored`` (number of cells)
+          ``share``), ``unassigned``, ``ambiguous`` (shares of the scored cells), ``not_scored`` (number of cells), and
+          ``kept_out`` (for each channel, the cells without a type that would have one if it were not looked at)
 
     Raises
     ------
@@ -98,6 +100,11 @@ def cell_types(
     ValueError
         If signatures contradict themselves (see :func:`check_signatures`).
 
+    Warns
+    -----
+    UserWarning
+        Names markers without scores, and those that keep more than 5 % of the cells from a type.
+
     Examples
     --------
     >>> import nimbus_sd as ns
@@ -105,9 +112,9 @@ def cell_types(
     >>> table = ns.tl.signatures().loc[["Immune cell", "T cell", "B cell", "Epithelial cell"]]
     >>> ns.tl.cell_types(adata, table, layer="gold")
     >>> adata.obs["cell_type_nimbus"].cat.categories.to_list()
-    ['Immune cell', 'T cell', 'B cell', 'Epithelial cell', 'ambiguous', 'unassigned']
+    ['Immune cell', 'T cell', 'B cell', 'Epithelial cell', 'unassigned']
     >>> adata.obs["cell_type_nimbus_reason"].iloc[0]
-    'CD45+ CD3+'
+    'CD45+ CD3+; decided by CD3+'
     """
     _check_limit("min_probability", min_probability)
     columns = [key_added, f"{key_added}_probability", f"{key_added}_reason"]
@@ -119,9 +126,11 @@ def cell_types(
     code, reason = np.full(adata.n_obs, -1, np.int16), np.full(adata.n_obs, None)
     probability = np.full(adata.n_obs, np.nan, np.float32)
     rows = np.flatnonzero(used)
-    for cells, follows in blocks(scores, channels):
+    blocked = pd.Series(0, channels)
+    for cells, called in _calls(fit_types(tree, scores, channels), scores, min_probability):
         at = rows[cells]
-        code[at], probability[at], reason[at], _ = _call_types(tree, follows, min_probability)
+        code[at], probability[at], reason[at], _, kept_out = called
+        blocked += kept_out
 
     texts = [*((cell_type.parent, cell_type.signature) for cell_type in tree), ("", ""), ("", "")]
     types = pd.DataFrame(texts, _names(tree), ["parent", "signature"])
@@ -139,7 +148,14 @@ def cell_types(
         "types": types,
         **share[[AMBIGUOUS, UNASSIGNED]].to_dict(),
         "not_scored": int((~used).sum()),
+        "kept_out": {name: int(count) for name, count in blocked.items() if count},
     }
+    if (many := blocked[blocked >= max(_BLOCKS * len(scores), _FEW)]).size:
+        counts = ", ".join(f"{name} keeps {count:,} cells out" for name, count in many.items())
+        advice = "Look at their images; leave the column of one that does not work here out of the signatures."
+        warnings.warn(
+            f"Of {len(scores):,} cells, {counts} of the types that their other markers name. {advice}", stacklevel=2
+        )
     log_overwritten(earlier, "cell_types")
     percent = 100 * share[[UNASSIGNED, AMBIGUOUS]]
     logger.info("added obs[%r]: of %d cells, %.2f %% unassigned, %.2f %% ambiguous", key_added, len(scores), *percent)
@@ -153,7 +169,7 @@ def suggest_types(
     layer: str = keys.NIMBUS,
     min_probability: float = 0.5,
     min_share: float = 0.5,
-    missing: Missing = "error",
+    missing: Missing = "skip",
 ) -> pd.DataFrame:
     """Suggest a cell type for each cluster, by the types of its cells.
 
@@ -204,11 +220,9 @@ def suggest_types(
     row = clusters.codes[used].astype(np.intp) + 1
     counts = np.zeros((len(clusters.categories) + 1, len(tree) + 2), np.int64)
     expected = np.zeros((len(counts), len(tree)))
-    for cells, follows in blocks(scores, channels):
-        code, *_, probabilities = _call_types(tree, follows, min_probability)
+    for cells, (code, _, _, probabilities, _) in _calls(fit_types(tree, scores, channels), scores, min_probability):
         np.add.at(counts, (row[cells], code), 1)
-        for i, probability in enumerate(probabilities):
-            expected[:, i] += np.bincount(row[cells], probability, len(counts))
+        np.add.at(expected, row[cells], probabilities)
 
     rows = [_suggestion(tree, *pair, min_share) for pair in zip(counts[1:], expected[1:], strict=True)]
     columns = ["type", "share", "probability", "cells", "reason", "others"]
@@ -249,108 +263,68 @@ def _names(tree: Sequence[CellType]) -> list[str]:
     return [*(cell_type.name for cell_type in tree), AMBIGUOUS, UNASSIGNED]
 
 
-def _call_types(tree: Sequence[CellType], follows: Follows, min_probability: float) -> tuple[NDArray, ...]:
-    """Return each cell's code, its probability and the reason (cells,), and all probabilities (types, cells)."""
-    probabilities = type_probabilities(tree, follows)
-    ambiguous, unassigned = len(tree), len(tree) + 1
-    code = np.full(probabilities.shape[1], unassigned, np.int16)
-    probability = np.zeros(len(code), np.float32)
-    code_of = {"": unassigned} | {cell_type.name: i for i, cell_type in enumerate(tree)}
-    for i, cell_type in enumerate(tree):
-        # Above one half, at most one of a type's subtypes is possible, so their order does not matter.
-        deeper = (code == code_of[cell_type.parent]) & (probabilities[i] > min_probability)
-        code[deeper] = i
-        probability[deeper] = probabilities[i, deeper]
-    reason = np.array([*(cell_type.signature for cell_type in tree), "", ""], object)[code]
-    if (without := np.flatnonzero(code == unassigned)).size:
-        follows = {rule: values[without] for rule, values in follows.items()}
-        roots = [cell_type for cell_type in tree if not cell_type.parents]
-        none = none_of([frozenset(root.rules) for root in roots], follows)
-        code[without] = np.where(none < 0.5, ambiguous, unassigned)
-        probability[without] = np.maximum(none, 1 - none)
-        reason[without] = np.where(none < 0.5, _candidates(roots, follows), _nearest(tree, follows))
-    return code, probability, reason, probabilities
+def _calls(model: TypeModel, scores: NDArray, min_probability: float) -> Iterator[tuple[slice, tuple[NDArray, ...]]]:
+    """Yield consecutive cells: their codes, probabilities and reasons (cells,), those of all types, and what blocked.
 
-
-def _candidates(roots: Sequence[CellType], follows: Follows) -> NDArray[np.object_]:
-    """Name the root that fits best, and the second where it is at least half as probable."""
-    fits = np.stack([np.prod([follows[rule] for rule in root.rules], axis=0) for root in roots])
-    first, second = np.argsort(-fits, axis=0, kind="stable")[[0, min(1, len(roots) - 1)]]
-    best, runner_up = (np.take_along_axis(fits, which[None], axis=0)[0] for which in (first, second))
-    names = [f"{root.name} ({root.signature})" for root in roots]
-    texts = np.array([[f"{a} or {b}" if a != b else f"perhaps {a}" for b in names] for a in names], object)
-    return texts[first, np.where(runner_up >= best / 2, second, first)]
-
-
-def _nearest(tree: Sequence[CellType], follows: Follows) -> NDArray[np.object_]:
-    """Name the type whose rules disagree least with the scores, and the rule that disagrees most."""
-    misfits = [
-        # Of two types that miss as much, the one with more positive markers present says more.
-        sum(1 - follows[rule] for rule in rules) - sum((follows[rule] for rule in rules if rule[1]), np.float32(0)) / 2
-        for rules in (cell_type.rules for cell_type in tree)
-    ]
-    closest = np.stack(misfits).argmin(axis=0)
-    reason = np.empty(len(closest), object)
-    for i in np.unique(closest):
-        cells = np.flatnonzero(closest == i)
-        values = np.stack([follows[rule][cells] for rule in tree[i].rules])
-        faults = [(f"{marker}{'-' if sign else '+'}", f"{marker} is unsure") for marker, sign in tree[i].rules]
-        texts = np.array([[f"nearest is {tree[i].name}, but {fault}" for fault in pair] for pair in faults], object)
-        reason[cells] = texts[values.argmin(axis=0), (values.min(axis=0) >= 0.5).astype(int)]
-    if positive := {rule for cell_type in tree for rule in cell_type.rules if rule[1]}:
-        reason[np.all([follows[rule] < 0.5 for rule in positive], axis=0)] = "no marker is positive"
-    return reason
-
-
-def blocks(scores: NDArray, channels: Sequence[str]) -> Iterator[tuple[slice, Follows]]:
-    """Yield consecutive cells of a (cells, channels) matrix, with the probability that they follow each rule."""
+    All types have probabilities (cells, types); ``blocked`` counts the cells with a type only without each channel.
+    """
     for start in range(0, len(scores), _CELLS):
         cells = slice(start, start + _CELLS)
-        rows = list(zip(channels, np.ascontiguousarray(scores[cells].T), strict=True))
-        yield cells, {(name, True): row for name, row in rows} | {(name, False): 1 - row for name, row in rows}
+        terms = model.terms(scores[cells])
+        posterior = model.posterior(terms)
+        code, probabilities = _deepest(model, posterior, min_probability)
+        none = posterior[:, -1]
+        by_code = np.column_stack([probabilities, 1 - none, none])
+        probability = by_code[np.arange(len(code)), code].astype(np.float32)
+        reason = _reasons(model, code, posterior, probabilities, terms, evidence(scores[cells]) >= 0.5)
+        without = code >= len(model.tree)
+        blocked = [
+            _found_without(model, j, np.delete(terms[without], j, axis=2), min_probability)
+            for j in range(len(model.channels))
+        ]
+        yield cells, (code, probability, reason, probabilities, np.array(blocked))
 
 
-def type_probabilities(tree: Sequence[CellType], follows: Follows) -> NDArray[np.float32]:
-    """Return the probability, (types, cells), that a cell follows a type's rules and those of no competing type.
-
-    At most one of two competing types holds, and a subtype only where its parent does.
-    """
-    fits = {"": np.ones_like(next(iter(follows.values())))}
-    probabilities = []
-    for cell_type in tree:
-        fit = fits[cell_type.parent]
-        for rule in cell_type.added:
-            fit = fit * follows[rule]
-        fits[cell_type.name] = fit
-        opposite = {(marker, not positive) for marker, positive in cell_type.rules}
-        rivals = [other for other in tree if cell_type.competes_with(other) and opposite.isdisjoint(other.rules)]
-        # What both types ask for is given already, and must not count twice.
-        patterns = [frozenset(other.rules) - frozenset(cell_type.rules) for other in rivals]
-        probabilities.append(fit * none_of(patterns, follows))
-    return np.stack(probabilities)
+def _deepest(model: TypeModel, posterior: NDArray, least: float) -> tuple[NDArray[np.int16], NDArray[np.float64]]:
+    """Return the code of each cell's deepest type, or of ambiguous or unassigned, and probabilities with subtypes."""
+    n, probabilities = len(model.tree), posterior[:, :-1] @ model.within
+    code = np.where(posterior[:, -1] < 0.5, n, n + 1).astype(np.int16)
+    # Subtypes come after their parent, and of two types that exclude each other one at most is above one half.
+    for i, probability in enumerate(probabilities.T):
+        code[probability > least] = i
+    return code, probabilities
 
 
-def none_of(patterns: Iterable[frozenset[Rule]], follows: Follows) -> NDArray:
-    """Return the probability that a cell follows none of some sets of rules.
+def _found_without(model: TypeModel, channel: int, terms: NDArray, least: float) -> int:
+    """Count the cells that get a type by the terms of all other channels, but none that this one defines."""
+    code, _ = _deepest(model, model.posterior(terms), least)
+    defined = [(model.channels[channel], True) in cell_type.added for cell_type in model.tree]
+    return int(np.count_nonzero(~np.array([*defined, True, True])[code]))
 
-    Exact for independent markers, however the patterns overlap: it is expanded over one marker after the other, first
-    those of the shortest pattern; each intermediate set of patterns is evaluated once.
-    """
-    certain = np.ones_like(next(iter(follows.values())))
-    answers: dict[frozenset[frozenset[Rule]], NDArray] = {frozenset(): certain}
 
-    def answer(question: frozenset[frozenset[Rule]]) -> NDArray:
-        if frozenset() in question:
-            return np.zeros_like(certain)
-        if question not in answers:
-            uses = Counter(marker for pattern in question for marker, _ in pattern)
-            shortest = min(question, key=lambda pattern: (len(pattern), sorted(pattern)))
-            marker = max(sorted(marker for marker, _ in shortest), key=lambda name: uses[name])
-            positive, negative = (
-                answer(frozenset(part - {(marker, sign)} for part in question if (marker, not sign) not in part))
-                for sign in (True, False)
-            )
-            answers[question] = positive * follows[marker, True] + negative * follows[marker, False]
-        return answers[question]
-
-    return answer(frozenset(patterns))
+def _reasons(
+    model: TypeModel, code: NDArray, posterior: NDArray, probabilities: NDArray, terms: NDArray, positive: NDArray
+) -> NDArray[np.object_]:
+    """Say which marker decided for a type and which spoke against it, what blocked it, or which types are possible."""
+    tree, rows = model.tree, np.arange(len(code))
+    # The type in question, the most probable part of it, and the most probable of what is no part of it.
+    nearest = np.where(code < len(tree), code, posterior[:, :-1].argmax(axis=1))
+    part = np.column_stack([model.within.T > 0, np.zeros(len(tree), bool)])[nearest]
+    best, rival = (np.where(chosen, posterior, -1).argmax(axis=1) for chosen in (part, ~part))
+    speaks = terms[rows, best] - terms[rows, rival]
+    most, least = speaks.argmax(axis=1), speaks.argmin(axis=1)
+    roots = [i for i, cell_type in enumerate(tree) if not cell_type.parents]
+    order = np.argsort(-probabilities[:, roots], axis=1, kind="stable")
+    reason = np.full(len(code), "no marker is positive", object)
+    for i in rows[(code <= len(tree)) | positive.any(axis=1)]:
+        decided, fault = (model.channels[j] + "-+"[int(positive[i, j])] for j in (most[i], least[i]))
+        against, cell_type = speaks[i, least[i]] < -_SPEAKS, tree[nearest[i]]
+        if code[i] < len(tree):
+            reason[i] = f"{cell_type.signature}; decided by {decided}" + f", despite {fault}" * bool(against)
+        elif code[i] > len(tree):
+            reason[i] = f"nearest is {cell_type.name}, but {fault if against else 'its markers are too weak'}"
+        else:
+            likely = [roots[j] for j in order[i, :2] if probabilities[i, roots[j]] >= probabilities[i, roots].max() / 2]
+            names = [f"{tree[j].name} ({tree[j].signature})" for j in likely]
+            reason[i] = " or ".join(names) if len(names) > 1 else f"perhaps {names[0]}"
+    return reason

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from scipy.spatial.distance import pdist
 
 from nimbus_sd import keys
-from nimbus_sd.tl._consensus import consensus_labels, mean_silhouettes, numbers_to_try
+from nimbus_sd.tl._consensus import consensus_labels, mean_silhouettes, numbers_to_try, separable_types
 from nimbus_sd.tl._inputs import check_count, check_installed, check_rng, scored_matrix
 from nimbus_sd.tl._results import by_size, check_key_added, cluster_column, log_overwritten
 
@@ -58,8 +58,9 @@ def flowsom(
     xdim, ydim
         Size of the grid of nodes.
     n_metaclusters
-        How many; None takes the number from 2 to 40 with the largest mean silhouette of the nodes, which tends to be
-        too low where there are rare types: see :func:`nimbus_sd.pl.metacluster_suggestion`.
+        How many; None takes as many, from 2 to 40, as there are separable groups of nodes: each of at least 0.5 % of
+        the cells, any two at least 0.7 apart in the mean score of a channel. Where values are outside [0, 1] it is the
+        number with the largest mean silhouette of the nodes. See :func:`nimbus_sd.pl.metacluster_suggestion`.
     engine
         ``"online"``, and ``"batch"`` for 100,000 cells or more, are of the flowsom package (extra ``flowsom``, GPL);
         ``"auto"`` chooses one. ``"minisom"`` needs no extra, and is fitted to 100,000 randomly drawn cells at most.
@@ -108,7 +109,9 @@ def flowsom(
     codes = _fit_codes(values, xdim, ydim, engine, generator)
     node, distance = _nearest_node(values, codes)
     counts = np.bincount(node, minlength=n_nodes)
-    metacluster, suggestion = _join_nodes(codes, counts, n_metaclusters, generator)
+    sums = np.stack([np.bincount(node, column, n_nodes) for column in values.T], axis=1)
+    means = (sums / np.maximum(counts, 1)[:, None]).astype(np.float32)
+    metacluster, suggestion = _join_nodes(codes, counts, means, n_metaclusters, generator)
     n_joined = int(metacluster.max()) + 1
 
     adata.obs[key_added] = cluster_column(metacluster[node], used, n_joined)
@@ -254,7 +257,7 @@ def _nearest_node(values: Floats, codes: Floats) -> tuple[NDArray[np.int64], NDA
 
 
 def _join_nodes(
-    codes: Floats, counts: NDArray[np.int64], n: int | None, rng: np.random.Generator
+    codes: Floats, counts: NDArray[np.int64], means: Floats, n: int | None, rng: np.random.Generator
 ) -> tuple[NDArray[np.int64], dict[str, Any]]:
     """Return the metacluster of each node, 0 for that with most cells, and how their number was suggested."""
     taken = np.flatnonzero(counts)
@@ -267,6 +270,9 @@ def _join_nodes(
     if n is None:
         silhouettes = mean_silhouettes(codes[taken], labels)
         best = int(np.argmax(silhouettes))
+        if means[taken].min() >= 0 and means[taken].max() <= 1:
+            # Means of the cells, as codes are drawn to those of their neighbours.
+            best = int(np.clip(separable_types(means[taken], counts[taken]) - numbers[0], 0, len(numbers) - 1))
         suggestion = {"n_metaclusters": numbers, "silhouette": silhouettes, "suggested": int(numbers[best])}
     metacluster = by_size(np.bincount(labels[best], counts[taken]))[labels[best]]
     # Nodes without cells go with the nearest one that has some.

@@ -151,6 +151,10 @@ def on_panel(
         raise KeyError(f"The table has no channel for {len(lost)} marker(s) {', '.join(hints)}: {advice}.")
     lost += [marker for marker, channel in channel_of.items() if channel in set(unscored)]
     kept, dropped, wider = _without_markers(table[[_PARENT, _SOURCE, *asked]], lost)
+    # What is left of a type must not be part of another, such as SMA+ without PanCK+.
+    while vague := next((b.name for a, b in _alike(build_tree(kept)) if set(a.rules) > set(b.rules)), None):
+        gone = [kind.name for kind in build_tree(kept) if vague in (*kind.parents, kind.name)]
+        kept, dropped, wider = kept.drop(index=gone), [*dropped, *gone], [kind for kind in wider if kind not in gone]
     if kept.empty:
         raise ValueError(f"Without the marker(s) {lost}, the signatures tell no type apart; the panel has {channels}.")
     if lost:
@@ -229,6 +233,14 @@ def _tree_problems(table: pd.DataFrame) -> Iterator[str]:
         if not cell_type.added:
             parent = f"its parent {cell_type.parent!r}" if cell_type.parent else "others"
             yield f"no marker separates {cell_type.name!r} from {parent}"
+    for first, second in _alike(tree):
+        pair = f"{first.name!r} ({first.signature}) from {second.name!r} ({second.signature})"
+        yield f"no marker separates {pair}: make the first a subtype, or give the second a negative marker"
+
+
+def _alike(tree: Sequence[CellType]) -> Iterator[tuple[CellType, CellType]]:
+    """Find pairs of competing types of which the first follows all rules of the second, each pair once."""
+    by_name = {cell_type.name: cell_type for cell_type in tree}
     reported: list[set[str]] = []
     for first, second in permutations(tree, 2):
         asked, names = set(second.rules), {first.name, second.name}
@@ -238,8 +250,7 @@ def _tree_problems(table: pd.DataFrame) -> Iterator[str]:
         inherited = first.parent != second.parent and asked <= set(by_name[first.parent].rules)
         if not inherited and names not in reported:
             reported.append(names)
-            pair = f"{first.name!r} ({first.signature}) from {second.name!r} ({second.signature})"
-            yield f"no marker separates {pair}: make the first a subtype, or give the second a negative marker"
+            yield first, second
 
 
 def _read_table(signatures: Signatures) -> tuple[pd.DataFrame, list[str]]:
