@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import anndata as ad
 import numpy as np
 import pandas as pd
@@ -41,14 +43,15 @@ def test_a_line_is_that_of_adapt_and_without_labels_nothing_moves(table):
     assert (found["slope"], found["offset"], found["labels"]) == (line["slope"], line["offset"], 20)
     moved = markers.shown(adata.layers["nimbus"][:, 0], found["slope"], found["offset"])
     np.testing.assert_allclose(moved, adata.layers["nimbus_adapted"][:, 0], atol=1e-6)
-    assert "20 cells" in found["learned"]
+    place = float(re.fullmatch(r"a score of (0\.\d\d) counts as 0\.50, by 20 cells", found["learned"])[1])
+    assert markers.shown(np.float32([place]), found["slope"], found["offset"])[0] == pytest.approx(0.5, abs=0.03)
 
 
 def test_few_labels_are_told(table):
     adata, _ = table
     given = _nothing()
     given[:6] = 1
-    assert markers.learn(adata, "nimbus", "CD3", given)["learned"] == "too few cells yet: 6 positive, 0 negative"
+    assert markers.learn(adata, "nimbus", "CD3", given)["learned"].endswith("too few yet: 6 positive, 0 negative")
 
 
 def test_share_doubt_and_histogram_by_hand():

@@ -44,10 +44,13 @@ def learn(adata: AnnData, layer: str, marker: str, given: NDArray[np.float32]) -
         warnings.simplefilter("ignore")
         tl.adapt(judged, labels="clicks", layer=layer, key_added="line", region_key="region")
     line = judged.varm["line"].iloc[0]
+    # No accuracy is told: these cells were chosen because they are hard.
+    place = expit(-line["offset"] / line["slope"])
+    what = f"a score of {place:.2f} counts as 0.50, by {len(rows)} cells"
     if len(rows) < _FEWEST or positives in (0, len(rows)):
-        what = f"too few cells yet: {positives} positive, {len(rows) - positives} negative"
-    else:
-        what = f"F1 {line['f1_before']:.2f} → {line['f1_after']:.2f} on {len(rows)} cells, each left out in turn"
+        what += f", too few yet: {positives} positive, {len(rows) - positives} negative"
+    elif line["reason"]:
+        what += f", but {line['reason']}"
     return {"slope": float(line["slope"]), "offset": float(line["offset"]), **counts, "learned": what}
 
 
