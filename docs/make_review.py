@@ -27,7 +27,7 @@ def _rest(page: Page, what: str = "true") -> None:
 
 def _take(page: Page, name: str) -> None:
     picture = Image.open(io.BytesIO(page.screenshot())).convert("RGB")
-    picture.quantize(256, dither=Image.Dither.NONE).save(IMAGES / name, optimize=True)
+    picture.save(IMAGES / name, quality=88, subsampling=0, optimize=True)
 
 
 def main() -> None:
@@ -58,14 +58,14 @@ def main() -> None:
         page.evaluate("nimbus.viewer.goTo(230, 230, 330)")
         page.mouse.move(5, 400)
         _rest(page)
-        _take(page, "review.png")
+        _take(page, "review.jpg")
         page.evaluate("nimbus.state.selectCell(null)")
         page.get_by_role("tab", name="Clusters").click()
         page.locator(".heat [role=option]").nth(2).click()
         page.evaluate("nimbus.state.notices.value = []; nimbus.viewer.fit()")
         page.mouse.move(5, 400)
         _rest(page)
-        _take(page, "review_clusters.png")
+        _take(page, "review_clusters.jpg")
         browser.close()
     review.stop()
 
