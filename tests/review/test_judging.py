@@ -45,7 +45,7 @@ def test_agreement_disputes_and_the_consensus_with_what_was_settled(table):
     found = judging.summary(table, given, set())
     assert found["disputed"] == [{"row": 1, "marker": "CD3", "states": {"ann": 1, "bob": 5}}]
     assert found["agreement"][0] == {"marker": "CD3", "cells": 4, "agree": 0.75, "kappa": pytest.approx(0.5)}
-    assert judging.write(table, given, {"CD3": _labels(_1=0)}) == ["gold_ann", "gold_bob", "gold"]
+    assert judging.write(table, given, {"CD3": _labels(_1=0)}) == ["gold_ann", "gold_bob", "gold_settled", "gold"]
     np.testing.assert_array_equal(table.layers["gold"][:5, 0], [1, 0, 0.75, 0, np.nan])
     np.testing.assert_array_equal(table.layers["gold_bob"][:4, 0], [1, 1, 1, 0])
 

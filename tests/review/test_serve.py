@@ -1,9 +1,12 @@
 """Who may ask, and what is answered: through HTTP."""
 
 import asyncio
+import contextlib
 import gzip
 import http.client
 import json
+import shutil
+import socket
 import struct
 from urllib.parse import urlsplit
 
@@ -44,8 +47,6 @@ class Client:
 
 @pytest.fixture(scope="module")
 def page(scored, tmp_path_factory):
-    import shutil
-
     store = shutil.copytree(scored, tmp_path_factory.mktemp("served") / "s.zarr")
     handle = ns.review(read_zarr(store), annotator="anna")
     yield handle
@@ -140,9 +141,9 @@ def test_large_bodies_are_refused(ask):
     assert ask("/api/do", b"x" * (1 << 20))[0] == 400
     status, _, content = ask("/api/do", b"x" * ((1 << 20) + 1))
     assert status == 413 and "1 MB" in json.loads(content)["error"]
-    with pytest.raises(OSError):
-        status = ask("/api/do", b"x" * (9 << 20))[0]
-        raise OSError(status) if status in (400, 413) else AssertionError(status)
+    # Of a much larger one not all is read.
+    with contextlib.suppress(OSError):
+        assert ask("/api/do", b"x" * (9 << 20))[0] in (400, 413)
 
 
 @pytest.mark.parametrize("body", [b"", b"{", b"[]", b"\xff", {}, {"page": 1, "do": {}}, {"page": "x", "do": "label"}])
@@ -221,27 +222,21 @@ def test_one_page_writes_and_is_told_when_another_takes_over(ask):
 
 
 def test_it_starts_and_stops_while_a_loop_runs(scored, tmp_path):
-    import shutil
-
     sdata = read_zarr(shutil.copytree(scored, tmp_path / "s.zarr"))
 
     async def notebook():
-        with_handle = ns.review(sdata)
+        handle = ns.review(sdata)
         with pytest.raises(BlockingIOError, match="in use by a review"):
             ns.review(sdata)
-        return with_handle
+        return handle
 
     handle = asyncio.run(notebook())
     assert Client(handle.url).json("/api/start")["n_cells"] == sdata["table"].n_obs
-    with pytest.raises(OSError, match="cannot be used"):
-        ns.review(sdata, port=int(urlsplit(handle.url).port)) if handle.stop() is None else _taken(sdata)
-    assert "stopped" in repr(handle) and handle.stop() == "All steps are saved."
-
-
-def _taken(sdata):
-    import socket
-
+    assert handle.stop() == handle.stop() == "All steps are saved." and "stopped" in repr(handle)
     with socket.socket() as other:
         other.bind(("127.0.0.1", 0))
         other.listen()
-        ns.review(sdata, port=other.getsockname()[1])
+        with pytest.raises(OSError, match=r"Port \d+ of this machine cannot be used"):
+            ns.review(sdata, port=other.getsockname()[1])
+    # The one that failed holds nothing.
+    ns.review(sdata).stop()

@@ -232,3 +232,20 @@ def test_a_kill_loses_at_most_the_click_in_flight(store):
     session = _open(store)
     assert session.labels("gold_training", "CD3")[: len(answered)].tolist() == [1 + row % 5 for row in answered]
     session.close()
+
+
+@pytest.mark.slow
+def test_what_annotators_settled_stays_settled(store):
+    session = _open(store)
+    page = session.take_page(False)["page"]
+    session.do(page, {"do": "draw", "n": 1})
+    row = int(np.flatnonzero(session.adata.obs["evaluation"])[0])
+    for into, state in (("gold:anna", 5), ("gold:ben", 1), ("gold", 4)):
+        session.do(page, _label([row], state, into))
+    assert session.judging()["disputed"] == [{"row": row, "marker": "CD3", "states": {"anna": 5, "ben": 1}}]
+    session.save(page)
+    session.close()
+    again = _open(store)
+    again.save(again.take_page(False)["page"])
+    again.close()
+    assert read_zarr(store)["table"].layers["gold"][row, 0] == 0.75

@@ -54,8 +54,8 @@ class Decisions:
         adata = self.adata
         self.clicks = self._labels_in(keys.GOLD_TRAINING)
         whose = [name.removeprefix("gold_") for name in adata.layers if name and name.startswith("gold_")]
-        self.judged = {who: self._labels_in(f"gold_{who}") for who in whose if f"gold_{who}" != keys.GOLD_TRAINING}
-        self.settled: dict[str, NDArray[np.float32]] = {}
+        self.judged = {who: self._labels_in(f"gold_{who}") for who in whose if f"gold_{who}" not in judging.RESERVED}
+        self.settled = self._labels_in(judging.SETTLED)
         self.groups = clusters.groupings(adata)
         for key in [key for key in self.groups if f"{_METACLUSTERS}{key}" in adata.uns]:
             saved = tl.Metaclusters.from_json(str(adata.uns[f"{_METACLUSTERS}{key}"]["steps"]))
@@ -172,7 +172,7 @@ class Decisions:
         if into.startswith("gold:"):
             by = self.judged.setdefault(into.removeprefix("gold:"), by)
         if marker not in by:
-            by[marker] = self._given(into, marker).copy()
+            by[marker] = np.full(self.adata.n_obs, np.nan, np.float32)
         before = by[marker][at]
         by[marker][at] = _LABELS[state]
         self._lines.pop(marker, None)

@@ -15,13 +15,16 @@ from nimbus_sd._table import region_column
 
 #: Of each annotator, and marker: the label of every cell, NaN without one.
 Given = Mapping[str, Mapping[str, NDArray[np.float32]]]
+#: Layer of what was settled where annotators differ, and those that no annotator's labels may be in.
+SETTLED: Final = "gold_settled"
+RESERVED: Final = (keys.GOLD_TRAINING, SETTLED)
 _MOST: Final = 500
 
 
 def layer_of(annotator: str) -> str:
     """Name the layer of an annotator's labels; a ValueError if another has that name."""
-    if f"gold_{annotator}" == keys.GOLD_TRAINING:
-        raise ValueError(f"An annotator cannot be named {annotator!r}: that layer is kept for cells to train on.")
+    if f"gold_{annotator}" in RESERVED:
+        raise ValueError(f"An annotator cannot be named {annotator!r}: that layer is kept for something else.")
     return f"gold_{annotator}"
 
 
@@ -92,25 +95,23 @@ def write(adata: AnnData, given: Given, settled: Mapping[str, NDArray[np.float32
     """
     evaluation, region = labels.evaluation_regions(adata), region_column(adata).astype(str)
     layers: dict[str, NDArray[np.float32]] = {}
-    for who, by in [*given.items(), ("", settled)]:
-        layer = layer_of(who) if who else keys.GOLD
-        values = np.array(adata.layers.get(layer, np.full(adata.shape, np.nan)), np.float32)
-        for marker, states in by.items():
-            values[:, adata.var_names.get_loc(marker)] = states
-        if np.isfinite(values[~region.isin(evaluation)]).any():
-            raise ValueError("Labels to judge by are of regions that were drawn for evaluation only.")
-        if who or by:
+    for layer, by in [*((layer_of(who), by) for who, by in given.items()), (SETTLED, settled)]:
+        if by:
+            values = np.array(adata.layers.get(layer, np.full(adata.shape, np.nan)), np.float32)
+            for marker, states in by.items():
+                values[:, adata.var_names.get_loc(marker)] = states
+            if np.isfinite(values[~region.isin(evaluation)]).any():
+                raise ValueError("Labels to judge by are of regions that were drawn for evaluation only.")
             layers[layer] = values
     if not layers:
         return []
-    own = [name for name in layers if name != keys.GOLD]
-    decided = layers.pop(keys.GOLD, None)
+    own = [name for name in layers if name != SETTLED]
     adata.layers.update(layers)
     if len(own) > 1:
         labels.consensus(adata, own)
-    elif own:
-        adata.layers[keys.GOLD] = layers[own[0]].copy()
-    if decided is not None:
-        gold = np.array(adata.layers.get(keys.GOLD, decided), np.float32)
-        adata.layers[keys.GOLD] = np.where(np.isfinite(decided), decided, gold)
-    return [*own, keys.GOLD]
+    gold = np.array(adata.layers.get(keys.GOLD, np.full(adata.shape, np.nan)), np.float32)
+    # Of one annotator there is no consensus; what was settled is the last word.
+    for name in [*own[: len(own) == 1], *(name for name in layers if name == SETTLED)]:
+        gold = np.where(np.isfinite(layers[name]), layers[name], gold)
+    adata.layers[keys.GOLD] = gold
+    return [*layers, keys.GOLD]

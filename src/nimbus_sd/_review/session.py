@@ -62,8 +62,12 @@ class Session(Decisions):
             self.notices.append(f"{self.readonly}, so nothing that is done here is kept.")
         elif path is None:
             self.notices.append("The data are in memory only: steps are kept until Save puts them into the table.")
-        self.annotator = checked_name(annotator or self.log.annotator or _user())
-        self._replay()
+        try:
+            self.annotator = checked_name(annotator or self.log.annotator or _user())
+            self._replay()
+        except BaseException:
+            self.log.close()
+            raise
 
     def _find_regions(self) -> None:
         """Find the regions, all channels of their images, and where each cell is."""
