@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import re
+import threading
+import time
+import warnings
 
 import anndata as ad
 import numpy as np
@@ -127,3 +130,17 @@ def test_limits_moved_back_tell_what_moved_scores_do():
         assert told["share"] == pytest.approx((there >= 0.3).mean(), abs=1e-3)
         assert told["doubt"] == pytest.approx(((there >= 0.25) & (there <= 0.75)).mean(), abs=1e-3)
         assert np.abs(np.array(told["histogram"]) - np.histogram(there, 40, (0, 1))[0]).sum() <= 4
+
+
+def test_threads_that_collect_warnings_leave_the_filters_as_they_were():
+    before, lists = list(warnings.filters), [[] for _ in range(8)]
+
+    def work(notices):
+        for _ in range(20):
+            with markers.told(notices):
+                time.sleep(0.001)
+
+    threads = [threading.Thread(target=work, args=(notices,)) for notices in lists]
+    [thread.start() for thread in threads]
+    [thread.join() for thread in threads]
+    assert warnings.filters == before

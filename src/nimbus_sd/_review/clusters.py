@@ -14,6 +14,7 @@ from scipy import sparse
 from scipy.cluster.hierarchy import leaves_list, linkage
 
 from nimbus_sd import keys, tl
+from nimbus_sd._review.markers import told
 from nimbus_sd._table import clusters_of
 
 _MOST: Final = 200
@@ -117,14 +118,18 @@ def cluster(adata: AnnData, layer: str) -> str:
 
 def name_types(adata: AnnData, layer: str) -> str:
     """Give each cell a type by the signatures; return the column."""
-    tl.cell_types(adata, layer=layer, missing="skip")
+    notices: list[str] = []
+    with told(notices):
+        tl.cell_types(adata, layer=layer)
+    # No panel has all markers of the signatures.
+    for notice in [text for text in notices if not text.startswith("There are no scores")]:
+        warnings.warn(notice, stacklevel=1)
     return "cell_type_nimbus"
 
 
 def _lineage(adata: AnnData) -> Sequence[str] | None:
     """Return the panel's markers of the signatures; None, which is all, where it has few of them."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
+    with told([]):
         try:
             table = tl.check_signatures(None, adata.var_names, missing="skip")
         except (KeyError, ValueError):

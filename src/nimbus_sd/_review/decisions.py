@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import re
-import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -268,15 +266,6 @@ class Decisions:
             for marker, given in self.clicks.items():
                 values[:, self._column(marker)] = given
             self.adata.layers[name] = values
-
-    @contextmanager
-    def _told(self, notices: list[str]) -> Iterator[None]:
-        """Collect warnings for people."""
-        with warnings.catch_warnings(record=True) as caught:
-            warnings.simplefilter("ignore")
-            warnings.filterwarnings("always", category=UserWarning, module=r"nimbus_sd\b")
-            yield
-        notices += dict.fromkeys(str(warning.message) for warning in caught)
 
 
 def checked_name(name: str) -> str:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import threading
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any, Final
 
 import numpy as np
@@ -17,7 +19,18 @@ from nimbus_sd._table import region_column
 
 #: Shown scores from here to there are doubtful.
 DOUBTFUL: Final = (0.25, 0.75)
+_FILTERS = threading.RLock()
 _BINS, _SAMPLE, _FEWEST, _NEAREST = 40, 20_000, 5, 20
+
+
+@contextmanager
+def told(notices: list[str]) -> Iterator[None]:
+    """Collect warnings for people. One at a time: the process has one set of filters, which must be as it was."""
+    with _FILTERS, warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("ignore")
+        warnings.filterwarnings("always", category=UserWarning, module=r"nimbus_sd\b")
+        yield
+        notices += dict.fromkeys(str(warning.message) for warning in caught)
 
 
 def learn(adata: AnnData, layer: str, marker: str, given: NDArray[np.float32]) -> dict[str, Any]:
@@ -39,9 +52,8 @@ def learn(adata: AnnData, layer: str, marker: str, given: NDArray[np.float32]) -
     region = adata.obs[key].iloc[rows].astype(str)
     columns = {layer: scores[:, None], "clicks": given[rows, None]}
     judged = AnnData(obs=pd.DataFrame({"region": region}), var=pd.DataFrame(index=[marker]), layers=columns)
-    with warnings.catch_warnings():
-        # Too few labels are told below.
-        warnings.simplefilter("ignore")
+    # Too few labels are told below.
+    with told([]):
         tl.adapt(judged, labels="clicks", layer=layer, key_added="line", region_key="region")
     line = judged.varm["line"].iloc[0]
     # No accuracy is told: these cells were chosen because they are hard.
@@ -89,8 +101,7 @@ def flags(adata: AnnData, layer: str) -> dict[str, str]:
     layers = {name: adata.layers[name][rows] for name in {layer, keys.NIMBUS, keys.INTEGRATED} if name in adata.layers}
     drawn = AnnData(obs=adata.obs[[]].iloc[rows], var=adata.var[[]], layers=layers, varm=dict(adata.varm))
     drawn.uns = dict(adata.uns)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
+    with told([]):
         tl.call_positive(drawn, layer=layer, key_added="look")
     return dict(zip(map(str, adata.var_names), drawn.var["look_flag"].astype(str), strict=True))
 

@@ -20,6 +20,7 @@ from nimbus_sd import keys
 from nimbus_sd._review import clusters, judging, markers
 from nimbus_sd._review.decisions import Decisions, Step, checked_name
 from nimbus_sd._review.log import Log
+from nimbus_sd._review.markers import told
 from nimbus_sd._review.tiles import TILE, Tiles
 from nimbus_sd._review.tuning import TUNED, refusal
 from nimbus_sd.io import save_table
@@ -44,7 +45,7 @@ class Session(Decisions):
         self.store = None if sdata.path is None else Path(sdata.path)
         super().__init__(sdata.tables[table_key], score_layer, self.store)
         self.notices: list[str] = []
-        with self._told(self.notices):
+        with told(self.notices):
             self._find_regions()
             self._flags = markers.flags(self.adata, score_layer)
         self.page: str | None = None
@@ -77,7 +78,7 @@ class Session(Decisions):
             # Such as a nuclear stain that was not scored.
             order, (every,) = regions[0].channels, names
             order = [*order, *(name for name in every if name not in order)]
-            with self._told([]):
+            with told([]):
                 regions = [r.with_all_channels() for r in regions]
             for region in regions:
                 region.channels[:] = order
@@ -157,17 +158,17 @@ class Session(Decisions):
         score = self.scores(self.layer, marker)[row : row + 1]
         intensity = self.adata.layers.get(keys.INTEGRATED)
         names = {key: [None, *value.names][int(self.groups_of(key)[row])] for key, value in self.groups.items()}
-        told = {"row": row, "id": self._ids[1][row], "region": self.region_of[row], "score": score[0]}
-        told |= {"x": self.xy[row, 0], "y": self.xy[row, 1], "label": self.labels(keys.GOLD_TRAINING, marker)[row]}
-        told["area"] = self.adata.obs[keys.AREA].iloc[row] if keys.AREA in self.adata.obs else None
-        told["shown"] = markers.shown(score, line["slope"], line["offset"])[0]
-        told["intensity"] = None if intensity is None else intensity[row, column]
-        return told | {"groups": {key: name for key, name in names.items() if name is not None}}
+        answer = {"row": row, "id": self._ids[1][row], "region": self.region_of[row], "score": score[0]}
+        answer |= {"x": self.xy[row, 0], "y": self.xy[row, 1], "label": self.labels(keys.GOLD_TRAINING, marker)[row]}
+        answer["area"] = self.adata.obs[keys.AREA].iloc[row] if keys.AREA in self.adata.obs else None
+        answer["shown"] = markers.shown(score, line["slope"], line["offset"])[0]
+        answer["intensity"] = None if intensity is None else intensity[row, column]
+        return answer | {"groups": {key: name for key, name in names.items() if name is not None}}
 
     def next(self, marker: str, layer: str, after: Sequence[int]) -> dict[str, Any]:
         """Propose the cell to look at next."""
         after, given = [self._row(row) for row in after], self._given(keys.GOLD_TRAINING, marker)
-        with self._told([]):
+        with told([]):
             row, why = markers.next_doubtful(self.adata, layer or self.layer, marker, self._line(marker), given, after)
         return {"row": row, "reason": why}
 
@@ -248,7 +249,7 @@ class Session(Decisions):
         """Do a step, keep it, and return what it changed; one that cannot be kept is taken back."""
         self._check_page(page)
         notices: list[str] = []
-        with self._told(notices):
+        with told(notices):
             step = self._apply(do)
         try:
             self.log.add(self.annotator, self._by_cell(do))
@@ -303,7 +304,7 @@ class Session(Decisions):
                 if not do["rows"]:
                     continue
             try:
-                with self._told([]):
+                with told([]):
                     self._steps.append(self._apply(do))
             except (ValueError, KeyError, TypeError, OSError) as error:
                 what = f"Step {step['n']} of the log ({do['do']}) could not be done again"
@@ -321,15 +322,15 @@ class Session(Decisions):
         self._check_page(page)
         if self.readonly:
             raise ValueError(f"{self.readonly}, so nothing can be saved.")
-        told: list[str] = []
-        with self._told(told):
+        warned: list[str] = []
+        with told(warned):
             wrote = self._write()
             if self.store is not None:
                 self.adata.uns[_NOTED] = {"log": self.log.name, "saved": self.log.last}
                 save_table(self.sdata, self.table_key)
         self.log.saved()
         self._steps.clear()
-        return {"saved": [*wrote, *told], "unsaved": 0}
+        return {"saved": [*wrote, *warned], "unsaved": 0}
 
     def close(self) -> str:
         """End; say what was not saved."""
