@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
@@ -17,19 +18,29 @@ from scipy.special import expit, logit
 from nimbus_sd import keys, labels, tl
 from nimbus_sd._table import region_column
 
+logger = logging.getLogger("nimbus_sd")
+
 #: Shown scores from here to there are doubtful.
 DOUBTFUL: Final = (0.25, 0.75)
-_FILTERS = threading.RLock()
+_ALONE = threading.RLock()
 _BINS, _SAMPLE, _FEWEST, _NEAREST = 40, 20_000, 5, 20
 
 
 @contextmanager
 def told(notices: list[str]) -> Iterator[None]:
-    """Collect warnings for people. One at a time: the process has one set of filters, which must be as it was."""
-    with _FILTERS, warnings.catch_warnings(record=True) as caught:
+    """Collect warnings for people, and log nothing less.
+
+    One thread at a time: the process has one set of filters and one logger, which must be as they were.
+    """
+    with _ALONE, warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("ignore")
         warnings.filterwarnings("always", category=UserWarning, module=r"nimbus_sd\b")
-        yield
+        level = logger.level
+        logger.setLevel(logging.WARNING)
+        try:
+            yield
+        finally:
+            logger.setLevel(level)
         notices += dict.fromkeys(str(warning.message) for warning in caught)
 
 
