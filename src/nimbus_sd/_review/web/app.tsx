@@ -98,7 +98,7 @@ function Banner() {
   const first = state.start.value;
   if (state.lost.value)
     return <p class="banner bad" role="alert">nimbus-sd does not answer. Steps up to here are in its log; nothing new is kept.
-      Start it again: this page goes on when it answers. <button onClick={() => state.open()}>Try now</button></p>;
+      This page goes on when it answers; if it ended, start it again and open the address that it prints. <button onClick={() => state.open()}>Try now</button></p>;
   if (first?.readonly) return <p class="banner">Only looking: {first.readonly}</p>;
   if (first && state.page.value === null && looking.value)
     return <p class="banner">Only looking: another page reviews this store. <button onClick={() => state.open(true)}>Take over</button></p>;
