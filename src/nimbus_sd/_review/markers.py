@@ -69,7 +69,7 @@ def learn(adata: AnnData, layer: str, marker: str, given: NDArray[np.float32]) -
     line = judged.varm["line"].iloc[0]
     # No accuracy is told: these cells were chosen because they are hard.
     place = expit(-line["offset"] / line["slope"])
-    what = f"a score of {place:.2f} counts as 0.50, by {len(rows)} cells"
+    what = f"a score of {place:.2f} counts as 0.50, by {len(rows)} cell{'s' * (len(rows) > 1)}"
     if len(rows) < _FEWEST or positives in (0, len(rows)):
         what += f", too few yet: {positives} positive, {len(rows) - positives} negative"
     elif line["reason"]:

@@ -84,7 +84,7 @@ function Header() {
       <button disabled={!writable || !step} onClick={state.undo} title={step ?? "Nothing to undo"}>
         Undo{step && <span class="step">: {step}</span>} <kbd>z</kbd>
       </button>
-      <button class="primary" disabled={!writable || !unsaved || state.saving.value} onClick={state.save}
+      <button class="primary" disabled={!writable || !unsaved || !!first?.readonly || state.saving.value} onClick={state.save}
         title="Steps are kept in a log as they are made; Save writes them into the store">
         {state.saving.value ? "Saving …" : unsaved ? `Save ${unsaved} step${unsaved > 1 ? "s" : ""}` : "Saved"} <kbd>s</kbd>
       </button>
@@ -99,7 +99,7 @@ function Banner() {
   if (state.lost.value)
     return <p class="banner bad" role="alert">nimbus-sd does not answer. Steps up to here are in its log; nothing new is kept.
       This page goes on when it answers; if it ended, start it again and open the address that it prints. <button onClick={() => state.open()}>Try now</button></p>;
-  if (first?.readonly) return <p class="banner">Only looking: {first.readonly}</p>;
+  if (first?.readonly) return <p class="banner">Nothing is kept, and nothing can be saved: {first.readonly}</p>;
   if (first && state.page.value === null && looking.value)
     return <p class="banner">Only looking: another page reviews this store. <button onClick={() => state.open(true)}>Take over</button></p>;
   return null;
@@ -117,7 +117,7 @@ const Notices = () => (
 function App() {
   const Panel = TABS[state.tab.value as keyof typeof TABS] ?? TABS.Scores;
   const first = state.start.value;
-  const asks = first && !first.readonly && state.page.value === null && !state.lost.value && !looking.value;
+  const asks = first && state.page.value === null && !state.lost.value && !looking.value;
   return (
     <>
       <Header />

@@ -49,7 +49,7 @@ export const jump = signal<{ row: number } | null>(null); // the viewer moves th
 
 const nuclei = computed(() => start.value?.channels.findIndex((name) => /dapi|hoechst|dna|hh3|histone|nucle/i.test(name)) ?? -1);
 export const blind = computed(() => labelLayer.value !== "gold_training");
-export const writable = computed(() => !start.value?.readonly && page.value !== null && !lost.value);
+export const writable = computed(() => page.value !== null && !lost.value);
 export const marker = computed(() => markers.value.find((one) => one.name === markerName.value) ?? null);
 export const threshold = computed(() => draft.value ?? marker.value?.threshold ?? 0.5);
 
@@ -112,8 +112,7 @@ const alone = new Promise<boolean>((tell) =>
 export const open = (take_over = false) => attempt(async () => {
   const first = await api.start();
   const own = (await alone) ? localStorage.getItem("page") : page.peek();
-  if (first.readonly) page.value = null;
-  else if (!take_over && first.page !== null && first.page === own) page.value = own;
+  if (!take_over && first.page !== null && first.page === own) page.value = own;
   else page.value = await api.takePage(take_over).then((answer) => answer.page, (error: api.Failure) => {
     if (error.status !== 409) throw error;
     return null;
